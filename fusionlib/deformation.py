@@ -1,0 +1,235 @@
+"""Displacement fields: one warp, the true inverse, and the sampler that misaligns an infrared image.
+
+Convention:
+    - A field `phi` is (B, 2, H, W), float32, in pixels; channel 0 points right (x), channel 1 down (y).
+    - `warp(image, phi)(p) = image(p + phi(p))`: a field says where each output pixel is *fetched from*, so a constant
+      phi = (3, 0) moves the content three pixels to the left.
+    - Pixel centres have integer coordinates; bilinear, `align_corners=True`; outside the image its border is repeated.
+    - `deformed = warp(ir, psi)` misaligns; its label is the inverse `phi_gt = invert(psi)`, so that
+      `warp(deformed, phi_gt) = ir`. Never `-psi`, and fields are composed, never added.
+
+PAPER-GAP: the paper misaligns by "a combination of rigid and non-rigid deformations" and gives neither magnitude, units
+nor direction. `LEVELS` states three magnitudes as parts of the image side; every table says which one it used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionlib.files import InputError
+
+
+@dataclass(frozen=True)
+class Level:
+    """How far an infrared image is moved; lengths are parts of the image side, so they mean the same at every size.
+
+    Attributes:
+        name: what tables call it.
+        translation: largest shift along each axis, uniform in +-translation.
+        rotation: largest rotation about the image centre in degrees, uniform in +-rotation.
+        elastic: standard deviation, per axis, of the smooth non-rigid part.
+        smoothing: standard deviation of the Gaussian that smooths the non-rigid part.
+    """
+
+    name: str
+    translation: float
+    rotation: float
+    elastic: float
+    smoothing: float = 0.06
+
+
+LEVELS = {
+    level.name: level
+    for level in (
+        Level("light", translation=0.01, rotation=0.0, elastic=0.005),  # the authors' lab (MulFS-CAP's generator)
+        Level("medium", translation=0.03, rotation=3.0, elastic=0.008),
+        Level("heavy", translation=0.06, rotation=8.0, elastic=0.012),
+    )
+}
+
+_KNOTS = 64  # the elastic part is drawn on this many points a side, whatever the size of the image
+
+
+def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
+    """Resample an image by a field, Eq. (6): `warp(image, phi)(p) = image(p + phi(p))`.
+
+    Args:
+        image: (B, C, H, W), any range; differentiable.
+        phi: (B, 2, H, W) pixels; differentiable.
+        exact: compute coordinates in float64, so that a zero field is the identity to 1e-6 and an integer shift moves
+            by exactly that many pixels. False keeps float32: up to 3e-5 px off and faster, for feature maps.
+
+    Returns:
+        (B, C, H, W) in the dtype of `image`.
+    """
+    height, width = image.shape[-2:]
+    if phi.shape[-2:] != (height, width) or phi.shape[1] != 2:
+        raise InputError(f"A field of shape {tuple(phi.shape)} cannot warp an image of {height} x {width} pixels.")
+    dtype = torch.float64 if exact else torch.float32
+    with torch.autocast(image.device.type, enabled=False):
+        target = _pixel_grid(height, width, phi.device, dtype) + phi.to(dtype)
+        scale = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=dtype, device=phi.device)
+        grid = target.permute(0, 2, 3, 1) * (2 / scale) - 1
+        warped = F.grid_sample(image.to(dtype), grid, "bilinear", "border", align_corners=True)
+    return warped.to(image.dtype)
+
+
+def valid_mask(phi: Tensor) -> Tensor:
+    """Where a warp by `phi` reads inside the image: (B, 1, H, W) bool; elsewhere it repeats the border."""
+    height, width = phi.shape[-2:]
+    x, y = (_pixel_grid(height, width, phi.device, phi.dtype) + phi).split(1, dim=1)
+    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+
+
+def compose(first: Tensor, then: Tensor) -> Tensor:
+    """The one field that does two warps: `warp(warp(image, first), then) = warp(image, compose(first, then))`.
+
+    Args:
+        first: (B, 2, H, W) pixels, the field applied to the image.
+        then: (B, 2, H, W) pixels, the field applied to the result.
+
+    Returns:
+        (B, 2, H, W) pixels: `then(p) + first(p + then(p))`.
+    """
+    return then + warp(first, then)
+
+
+def invert(psi: Tensor, tolerance: float = 1e-4) -> Tensor:
+    """The field that undoes `psi`, by the fixed point `phi(p) = -psi(p + phi(p))`.
+
+    It converges where the field is smooth (no folds, neighbouring displacements differing by less than a pixel), as
+    every field of `sample_field` is. Beyond the border `psi` is taken as constant.
+
+    Args:
+        psi: (B, 2, H, W) pixels.
+        tolerance: pixels; it stops once nothing moves by more than this, or after 60 iterations.
+    """
+    phi = -psi
+    for _ in range(60):
+        better = -warp(psi, phi, exact=False)
+        step = (better - phi).abs().max()
+        phi = better
+        if step < tolerance:
+            break
+    return phi
+
+
+def jacobian_determinant(phi: Tensor) -> Tensor:
+    """Local change of area of `p -> p + phi(p)` by central differences: (B, H-2, W-2); at most 0 where it folds."""
+    du_dx, dv_dx = ((phi[:, :, 1:-1, 2:] - phi[:, :, 1:-1, :-2]) / 2).unbind(1)
+    du_dy, dv_dy = ((phi[:, :, 2:, 1:-1] - phi[:, :, :-2, 1:-1]) / 2).unbind(1)
+    return (1 + du_dx) * (1 + dv_dy) - du_dy * dv_dx
+
+
+def fold_share(phi: Tensor) -> Tensor:
+    """Share of pixels where the field folds (determinant <= 0): (B,) in [0, 1]."""
+    return (jacobian_determinant(phi) <= 0).float().mean(dim=(1, 2))
+
+
+def sample_field(
+    level: Level | str, height: int, width: int, key: object, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw the misaligning field `psi` of one image: an elastic field followed by a rotation and a shift.
+
+    The draw depends on the key alone, on every machine and in every order, and is the same deformation at every size.
+
+    Args:
+        level: a `Level` or the name of one of `LEVELS`.
+        height, width: of the image, in pixels.
+        key: anything with a stable text form; the project uses (seed, pair name, epoch).
+        device: where the field is built.
+
+    Returns:
+        (1, 2, H, W) pixels, without folds.
+
+    Raises:
+        InputError: unknown level.
+    """
+    level = get_level(level)
+    for attempt in range(8):
+        psi = _draw(level, height, width, (key, attempt), device)
+        if fold_share(psi).item() == 0:
+            return psi
+    raise InputError(f"Level {level} folds the image in every draw; lower its elastic part or raise its smoothing.")
+
+
+def get_level(level: Level | str) -> Level:
+    """Look a level up by name; a `Level` passes through. Raises InputError for an unknown name."""
+    if isinstance(level, Level):
+        return level
+    if level not in LEVELS:
+        raise InputError(f"Unknown deformation level {level!r}; choose one of {', '.join(LEVELS)}.")
+    return LEVELS[level]
+
+
+@dataclass(frozen=True)
+class Misaligned:
+    """An infrared batch moved out of place, with the truth about it.
+
+    Attributes:
+        ir: (B, 1, H, W) the deformed infrared, `warp(aligned, psi)`.
+        phi_gt: (B, 2, H, W) pixels, the label: `warp(ir, phi_gt)` is the aligned infrared again.
+        valid: (B, 1, H, W) bool, where that is possible: elsewhere the content has left the picture.
+    """
+
+    ir: Tensor
+    phi_gt: Tensor
+    valid: Tensor
+
+
+def misalign(ir: Tensor, psi: Tensor, tolerance: float = 1e-4) -> Misaligned:
+    """Deform an aligned infrared batch (B, 1, H, W) by `psi` (B, 2, H, W) and keep the inverse as the label."""
+    phi_gt = invert(psi, tolerance)
+    return Misaligned(warp(ir, psi), phi_gt, valid_mask(phi_gt))
+
+
+def misalign_by_key(ir: Tensor, level: Level | str, keys: list[object], tolerance: float = 1e-4) -> Misaligned:
+    """Misalign each image of a batch (B, 1, H, W) by the field of its own key, on the batch's device."""
+    height, width = ir.shape[-2:]
+    psi = torch.cat([sample_field(level, height, width, key, ir.device) for key in keys])
+    return misalign(ir, psi, tolerance)
+
+
+def _pixel_grid(height: int, width: int, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """The coordinates of each pixel: (1, 2, H, W), x then y."""
+    y = torch.arange(height, device=device, dtype=dtype)
+    x = torch.arange(width, device=device, dtype=dtype)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy")).unsqueeze(0)
+
+
+def _draw(level: Level, height: int, width: int, key: object, device: torch.device | str) -> Tensor:
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    rng = np.random.default_rng(np.frombuffer(digest, np.uint64))
+    shift = rng.uniform(-level.translation, level.translation, 2) * (width, height)
+    angle = np.deg2rad(rng.uniform(-level.rotation, level.rotation))
+
+    # The noise reaches beyond the image on every side, so that smoothing leaves the same spread at the border.
+    kernel = _gaussian(level.smoothing * (_KNOTS - 1))
+    noise = rng.standard_normal((2, _KNOTS + len(kernel) - 1, _KNOTS + len(kernel) - 1)) * level.elastic
+    knots = np.apply_along_axis(np.convolve, 1, noise, kernel, "valid")
+    knots = np.apply_along_axis(np.convolve, 2, knots, kernel, "valid") * ([[[width]], [[height]]])
+    elastic = torch.from_numpy(knots).to(device, torch.float32).unsqueeze(0)
+    elastic = F.interpolate(elastic, (height, width), mode="bicubic", align_corners=True)
+
+    # Rigid motion of the point that the elastic part points at: exact, without resampling a field.
+    grid = _pixel_grid(height, width, device, torch.float32)
+    centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=device).view(1, 2, 1, 1)
+    x, y = (grid + elastic - centre).split(1, dim=1)
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    turned = torch.cat([cos * x - sin * y, sin * x + cos * y], dim=1)
+    return turned + centre + torch.tensor(shift, dtype=torch.float32, device=device).view(1, 2, 1, 1) - grid
+
+
+@cache
+def _gaussian(sigma: float) -> np.ndarray:
+    """A Gaussian kernel of unit energy: filtering white noise with it keeps the noise's standard deviation."""
+    reach = int(np.ceil(4 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return kernel / np.sqrt((kernel**2).sum())

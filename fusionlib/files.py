@@ -1,0 +1,69 @@
+"""Files that are either whole or absent, and the fingerprints by which a result knows what made it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """Something the user handed over cannot be used; the message is one sentence that says what to do about it."""
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; move it into place when the block ends well, remove it when it does not.
+
+    A reader therefore sees the old file or the new one, never half of one, also after a kill.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write UTF-8 text atomically; return the path."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: Path | str, value: object) -> Path:
+    """Write indented JSON atomically; return the path."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*parts: object) -> str:
+    """Sixteen hexadecimal digits that change when any of the JSON-able parts changes."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_fingerprint(*modules: object) -> str:
+    """Fingerprint of what modules do: their source without comments, docstrings and layout."""
+    return fingerprint(*[_bare_source(Path(module.__file__)) for module in modules])
+
+
+def _bare_source(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        match node:
+            case ast.AST(body=[ast.Expr(ast.Constant(str())), *rest]):
+                node.body = rest or [ast.Pass()]
+    return ast.unparse(tree)

@@ -1,0 +1,161 @@
+"""The losses of the paper, Eqs. (1), (2), (5) and (9)-(12), each one function beside its equation.
+
+Convention: images (B, 1, H, W) in [0, 1]; features (B, C, H, W); fields (B, 2, H, W) in pixels. Norms are divided as
+the paper prints them (1/HWC, 1/2HW, 1/HW), which makes every term a mean over its elements and over the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionlib.network import Alignment, NetworkOutput, Stage, resize_field
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Balance of the terms of Eq. (12) and what the paper leaves open about them.
+
+    Attributes:
+        gamma: weight of the gradient loss in Eq. (9).
+        lambda_reg: lambda_1 of the registration loss.
+        lambda_fusion: lambda_2 of the fusion loss.
+        lambda_detection: lambda_3 of the detection loss, Eq. (8). It weighs what a detector returns; a run without a
+            detector has no such term.
+        common: weight of l_c, 1 in the paper; 0 is the first ablation of Table 4.
+        specific: weight of l_s, 1 in the paper; 0 is the second.
+        coarse: weight of Eq. (5) on each coarser estimate of the field. PAPER-GAP: the paper supervises the final field
+            only; a coarse-to-fine registration learns sooner when each of its levels is told the truth.
+        matching: weight of `matching_loss`, inside lambda_reg. PAPER-GAP: not in the paper, whose l_c asks the common
+            features of a place to be equal and nowhere to differ from those of another place.
+    """
+
+    gamma: float = 2.0
+    lambda_reg: float = 10.0
+    lambda_fusion: float = 5.0
+    lambda_detection: float = 5.0
+    common: float = 1.0
+    specific: float = 1.0
+    coarse: float = 0.5
+    matching: float = 1.0
+
+
+def consistency_loss(common_ir: Tensor, common_vi: Tensor) -> Tensor:
+    """l_c, Eq. (1): the common features of the aligned pair should be equal.
+
+    PAPER-GAP: features that shrink to nothing satisfy it too; `network.extractor` keeps their variance at one.
+    """
+    return (common_ir - common_vi).abs().mean()
+
+
+def complementarity_loss(specific_ir: Tensor, specific_vi: Tensor) -> Tensor:
+    """l_s, Eq. (2): the specific features of the aligned pair should differ; it is negative.
+
+    PAPER-GAP: minus a norm has no lower bound; with features of unit variance (`network.extractor`) it stays above -2.
+    """
+    return -(specific_ir - specific_vi).abs().mean()
+
+
+def registration_loss(phi: Tensor, phi_gt: Tensor) -> Tensor:
+    """l_reg, Eq. (5): mean absolute error of both components of the field.
+
+    PAPER-GAP: the paper gives no unit. Here it is the pixel of the training image: in normalised units the term would
+    weigh a hundredth and lambda_1 = 10 would not make the registration learn.
+    """
+    return (phi - phi_gt).abs().mean()
+
+
+def matching_loss(stage: Stage, phi_gt: Tensor) -> Tensor:
+    """Cross-entropy of a stage's comparisons: of all shifts around `start`, the true one should score highest.
+
+    Args:
+        stage: with scores (B, K, h, w) of K = (2 radius + 1)^2 shifts.
+        phi_gt: the true field, (B, 2, H, W) pixels; where it lies beyond the radius, the position does not count.
+    """
+    radius = math.isqrt(stage.scores.shape[1]) // 2
+    # A true shift between pixels is shared by its four neighbours, as in bilinear interpolation.
+    left = resize_field(phi_gt, stage.start.shape[-2:]) - stage.start.detach()
+    steps = torch.arange(-radius, radius + 1, device=left.device).view(1, -1, 1, 1)
+    in_x, in_y = ((1 - (part - steps).abs()).clamp(min=0) for part in left.split(1, dim=1))
+    target = (in_y.unsqueeze(2) * in_x.unsqueeze(1)).flatten(1, 2)
+    return -(target * stage.scores.log_softmax(1)).sum(1).mean()
+
+
+def luminance_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+    """l_b, Eq. (11): as bright as the brighter of the two aligned sources."""
+    return (fused - torch.maximum(ir, vi)).abs().mean()
+
+
+def gradient_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+    """l_g, Eq. (10): edges as strong as the stronger of the two aligned sources.
+
+    PAPER-GAP: "the Sobel operator" is read as |gx| + |gy| with the usual kernels, zero padding and no scaling, the form
+    used by the authors' lab (MulFS-CAP).
+    """
+    return (sobel(fused) - torch.maximum(sobel(ir), sobel(vi))).abs().mean()
+
+
+def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor, gamma: float = 2.0) -> Tensor:
+    """l_f, Eq. (9): l_b + gamma l_g."""
+    return luminance_loss(fused, ir, vi) + gamma * gradient_loss(fused, ir, vi)
+
+
+def sobel(image: Tensor) -> Tensor:
+    """|gx| + |gy| of (B, 1, H, W), the same shape."""
+    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=image.device).view(1, 1, 3, 3)
+    return F.conv2d(image, torch.cat([kernel, kernel.mT]), padding=1).abs().sum(1, keepdim=True)
+
+
+def alignment_terms(aligned: Alignment, common_ir: Tensor, phi_gt: Tensor) -> dict[str, Tensor]:
+    """The terms about the registration, unweighted: `l_c`, `l_reg`, `l_coarse` (Eq. 5 on coarser stages), `l_match`.
+
+    Args:
+        aligned: what the network made of the deformed infrared and the visible image.
+        common_ir: F_i, common features of the *aligned* infrared (B, C, H, W), which only training sees.
+        phi_gt: the true field, (B, 2, H, W) pixels.
+    """
+    none = phi_gt.new_zeros(())
+    coarse = [registration_loss(resize_field(stage.field, phi_gt.shape[-2:]), phi_gt) for stage in aligned.stages[:-1]]
+    matches = [matching_loss(stage, phi_gt) for stage in aligned.stages if stage.scores is not None]
+    return {
+        "l_c": consistency_loss(common_ir, aligned.common_vi),
+        "l_reg": registration_loss(aligned.field, phi_gt),
+        "l_coarse": sum(coarse, start=none),
+        "l_match": sum(matches, start=none),
+    }
+
+
+def fusion_terms(output: NetworkOutput, specific_ir: Tensor, ir: Tensor, vi: Tensor) -> dict[str, Tensor]:
+    """The terms about the fused image, unweighted: `l_s`, `l_b`, `l_g`.
+
+    Args:
+        output: what the network made of the deformed infrared and the visible image.
+        specific_ir: F^_i, specific features of the *aligned* infrared (B, C, H, W), which only training sees.
+        ir, vi: the aligned infrared and the visible image, (B, 1, H, W).
+    """
+    return {
+        "l_s": complementarity_loss(specific_ir, output.specific_vi),
+        "l_b": luminance_loss(output.image, ir, vi),
+        "l_g": gradient_loss(output.image, ir, vi),
+    }
+
+
+def total_loss(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
+    """l_t, Eq. (12), of the terms that are there: without fusion terms the registration learns alone, without `l_ob`
+    there is no detector.
+    """
+    balance = {
+        "l_c": weights.common,
+        "l_s": weights.specific,
+        "l_reg": weights.lambda_reg,
+        "l_coarse": weights.lambda_reg * weights.coarse,
+        "l_match": weights.lambda_reg * weights.matching,
+        "l_b": weights.lambda_fusion,
+        "l_g": weights.lambda_fusion * weights.gamma,
+        "l_ob": weights.lambda_detection,
+    }
+    return sum(balance[name] * term for name, term in terms.items())

@@ -1,0 +1,422 @@
+"""The network of the paper (Figs. 2 and 3): extract, register, fuse, reconstruct.
+
+    I_i^d --IR-CFE--> F_i^d --CSEB--\\
+                                     MSRB --> phi ;  F_f = [phi o F_i^d, phi o F^_i^d, F_v, F^_v] --head--> I_f
+    I_v   --VI-CFE--> F_v  --CSEB--/
+    (IR-SFE and VI-SFE give the specific features F^)
+
+Convention: images (B, 1, H, W) float32 in [0, 1]; features (B, C, H, W); the field phi (B, 2, H, W) in pixels of the
+input, see `fusionlib.deformation`. A leading `common_`/`specific_` names the extractor, `_ir`/`_vi` the modality.
+
+The default configuration registers well; `AS_IN_THE_PAPER` is the plainest reading of the text. What lies between the
+two are the switches of `NetworkConfig`, each marked PAPER-GAP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fusionlib.deformation import warp
+from fusionlib.files import InputError
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes and switches of the network.
+
+    Attributes:
+        channels: width C of every extractor. PAPER-GAP: the paper gives no width, only 0.97 M parameters and 60.12 G
+            multiply-accumulates at 512x512 in all; the default stays below both and runs at speed on two CPU cores.
+        extractor_layers: 3x3 convolutions per extractor. PAPER-GAP: not given; three, as in the CSEB and the head.
+        common_input: what the common extractors look at. PAPER-GAP: the paper feeds the images ("image"). On those the
+            registration stays at the identity for thousands of steps, since brightness has no stable relation between
+            the modalities; "structure" feeds `local_structure`, which has one.
+        registration_stride: the common features are averaged over squares of this side before they are registered.
+            PAPER-GAP: not given; fields are smooth, so half the resolution loses little and costs a quarter.
+        msrb: "unet", a plain U-Net on the concatenated features, or "pyramid", a U-Net whose decoder warps the infrared
+            features by the field found so far and correlates them with the visible ones. PAPER-GAP: "a U-Net-like
+            architecture" is all the paper says.
+        msrb_widths: channels of the MSRB's levels from fine to coarse, each half the size of the one before.
+        gathering_widths: of the pyramid, channels of the U-Net that gathers the comparisons of one level.
+        correlation_radius: of the pyramid, how many pixels away positions are compared, at each of its levels.
+        common_in_fusion: concatenate the common features too (Eq. 7). False is the third ablation of Table 4.
+    """
+
+    channels: int = 16
+    extractor_layers: int = 3
+    common_input: str = "structure"
+    registration_stride: int = 2
+    msrb: str = "pyramid"
+    msrb_widths: tuple[int, ...] = (32, 48)
+    gathering_widths: tuple[int, ...] = (48, 48, 64, 64)
+    correlation_radius: int = 4
+    common_in_fusion: bool = True
+
+
+AS_IN_THE_PAPER = NetworkConfig(
+    channels=20, common_input="image", registration_stride=1, msrb="unet", msrb_widths=(24, 48, 96, 128)
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the registration: from the field `start` to the better `field`, both (B, 2, h, w).
+
+    Fields are in pixels of their own size. `scores`, (B, (2 radius + 1)^2, h, w), say how well each shift away from
+    `start` fits: the logits of a softmax. The plain U-Net compares nothing, so it has neither `start` nor `scores`.
+    """
+
+    field: Tensor
+    start: Tensor | None = None
+    scores: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What the registration finds.
+
+    Attributes:
+        field: phi, (B, 2, H, W) pixels; warps the deformed infrared onto the visible image.
+        stages: how the MSRB came to it, from coarse to fine; the last stage's field, resized, is phi.
+        common_ir, common_vi: F_i^d and F_v, (B, C, H, W).
+    """
+
+    field: Tensor
+    stages: list[Stage] = field(repr=False)
+    common_ir: Tensor = field(repr=False)
+    common_vi: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What one forward pass gives; names as in the paper's Section 3.
+
+    Attributes:
+        image: I_f, (B, 1, H, W) in [0, 1].
+        field: phi, (B, 2, H, W) pixels, as in `alignment`.
+        alignment: the registration it rests on.
+        specific_vi: F^_v, (B, C, H, W).
+        fused: F_f of Eq. (7), (B, 4C, H, W), what both heads read.
+    """
+
+    image: Tensor
+    field: Tensor
+    alignment: Alignment = field(repr=False)
+    specific_vi: Tensor = field(repr=False)
+    fused: Tensor = field(repr=False)
+
+
+class FusionNetwork(nn.Module):
+    """Registers a deformed infrared image to a visible one and fuses both, in one pass.
+
+    Inputs of any height and width from 32 pixels up: they are padded inside to the next multiple the MSRB needs, and
+    what comes back has the size that went in.
+    """
+
+    smallest = 32
+
+    def __init__(self, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or NetworkConfig()
+        common = STRUCTURE_CHANNELS if config.common_input == "structure" else 1
+        if config.common_input not in ("structure", "image") or config.msrb not in ("unet", "pyramid"):
+            raise InputError("NetworkConfig knows common_input 'structure' or 'image' and msrb 'unet' or 'pyramid'.")
+        self.ir_cfe = extractor(common, config.channels, config.extractor_layers)
+        self.vi_cfe = extractor(common, config.channels, config.extractor_layers)
+        self.ir_sfe = extractor(1, config.channels, config.extractor_layers)
+        self.vi_sfe = extractor(1, config.channels, config.extractor_layers)
+        self.ir_cseb = CSEB(config.channels)
+        self.vi_cseb = CSEB(config.channels)
+        self.msrb = (PyramidMSRB if config.msrb == "pyramid" else UNetMSRB)(config)
+        self.head = reconstruction_head(config.channels * (4 if config.common_in_fusion else 2), config.channels)
+
+    @property
+    def multiple(self) -> int:
+        """Heights and widths are padded to a multiple of this, so that every level halves them evenly."""
+        return self.config.registration_stride * 2 ** len(self.config.msrb_widths)
+
+    def forward(self, ir: Tensor, vi: Tensor) -> NetworkOutput:
+        """Register and fuse.
+
+        Args:
+            ir: deformed infrared I_i^d, (B, 1, H, W) in [0, 1].
+            vi: visible I_v, (B, 1, H, W) in [0, 1].
+
+        Raises:
+            InputError: sizes differ, a side is under 32 pixels, or more than one channel.
+        """
+        height, width = check_pair(ir, vi, self.smallest)
+        ir, vi = pad_to_multiple(ir, self.multiple), pad_to_multiple(vi, self.multiple)
+        aligned = self._align(ir, vi)
+        specific_ir, specific_vi = self.ir_sfe(ir), self.vi_sfe(vi)
+        both_ir = torch.cat([aligned.common_ir, specific_ir], 1)
+        common_ir, specific_ir = warp(both_ir, aligned.field, exact=False).chunk(2, 1)  # Eq. (6)
+
+        if self.config.common_in_fusion:
+            fused = torch.cat([common_ir, specific_ir, aligned.common_vi, specific_vi], 1)  # Eq. (7)
+        else:
+            fused = torch.cat([specific_ir, specific_vi], 1)
+        # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
+        image = (self.head(fused) + 1) / 2
+        crop = (..., slice(height), slice(width))
+        aligned = _cropped(aligned, crop)
+        return NetworkOutput(image[crop], aligned.field, aligned, specific_vi[crop], fused[crop])
+
+    def align(self, ir: Tensor, vi: Tensor) -> Alignment:
+        """Register without fusing; arguments and errors as in `forward`."""
+        height, width = check_pair(ir, vi, self.smallest)
+        aligned = self._align(pad_to_multiple(ir, self.multiple), pad_to_multiple(vi, self.multiple))
+        return _cropped(aligned, (..., slice(height), slice(width)))
+
+    def _align(self, ir: Tensor, vi: Tensor) -> Alignment:
+        common_ir, common_vi = self.common_features(ir, vi)
+        stages = self.register(common_ir, common_vi)
+        return Alignment(resize_field(stages[-1].field, ir.shape[-2:]), stages, common_ir, common_vi)
+
+    def common_features(self, ir: Tensor, vi: Tensor) -> tuple[Tensor, Tensor]:
+        """F_i and F_v of Eq. (1), (B, C, H, W) each, by IR-CFE and VI-CFE."""
+        return self.ir_cfe(self._common_input(ir)), self.vi_cfe(self._common_input(vi))
+
+    def common_infrared(self, ir: Tensor) -> Tensor:
+        """F_i alone, (B, C, H, W)."""
+        return self.ir_cfe(self._common_input(ir))
+
+    def _common_input(self, image: Tensor) -> Tensor:
+        return local_structure(image) if self.config.common_input == "structure" else image
+
+    def register(self, common_ir: Tensor, common_vi: Tensor) -> list[Stage]:
+        """The registration network of Fig. 3, CSEB and MSRB: the stages from coarse to fine."""
+        if (stride := self.config.registration_stride) > 1:
+            common_ir, common_vi = F.avg_pool2d(common_ir, stride), F.avg_pool2d(common_vi, stride)
+        return self.msrb(self.ir_cseb(common_ir), self.vi_cseb(common_vi))
+
+
+def _cropped(aligned: Alignment, crop: tuple) -> Alignment:
+    return Alignment(aligned.field[crop], aligned.stages, aligned.common_ir[crop], aligned.common_vi[crop])
+
+
+def feature_layer(inputs: int, outputs: int, stride: int = 1, learn_scale: bool = True) -> nn.Sequential:
+    """The paper's feature extraction layer: 3x3 convolution, BatchNorm, LeakyReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs, affine=learn_scale),
+        nn.LeakyReLU(0.2),
+    )
+
+
+def extractor(inputs: int, channels: int, layers: int) -> nn.Sequential:
+    """A common or specific feature extractor (CFE, SFE).
+
+    PAPER-GAP: Eq. (1) alone is satisfied by features that shrink to nothing, and Eq. (2), minus an L1 norm, has no
+    lower bound. The last BatchNorm therefore learns no scale: every feature keeps unit variance over the batch, so it
+    cannot vanish under Eq. (1), and Eq. (2) cannot fall below about -2. The equations themselves stay as printed.
+    """
+    widths = [inputs] + [channels] * layers
+    return nn.Sequential(
+        *[feature_layer(a, b, learn_scale=i < layers - 1) for i, (a, b) in enumerate(pairwise(widths))]
+    )
+
+
+class CSEB(nn.Module):
+    """Channel and spatial enhancement block, Eqs. (3) and (4): six feature extraction layers and an average pool."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spatial = nn.Sequential(*[feature_layer(channels, channels) for _ in range(3)])
+        self.channel = nn.Sequential(*[feature_layer(channels, channels) for _ in range(3)])
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape, enhanced."""
+        enhanced = self.spatial(feature) * feature  # Eq. (3)
+        weights = self.channel(enhanced).mean(dim=(2, 3), keepdim=True)
+        return weights * enhanced  # Eq. (4)
+
+
+class UNetMSRB(nn.Module):
+    """Multi-scale registration block, the plain reading: a U-Net from the concatenated features to the field."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.unet = UNet(2 * config.channels, config.msrb_widths)
+
+    def forward(self, ir: Tensor, vi: Tensor) -> list[Stage]:
+        """Features (B, C, h, w) of both modalities to one stage with a field (B, 2, h, w)."""
+        return [Stage(self.unet(torch.cat([ir, vi], 1)))]
+
+
+class PyramidMSRB(nn.Module):
+    """Multi-scale registration block, coarse to fine: it looks where the field found so far points, and corrects it.
+
+    Both modalities run through one encoder, since their enhanced features are meant to be alike. At each of its levels,
+    the coarsest first, the infrared features are warped by the field found so far and compared with the visible ones
+    around each position. A single comparison is doubtful between modalities, neighbouring ones together are not: a
+    U-Net gathers them over a wide surrounding into a smooth correction of the field.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        widths = config.msrb_widths
+        self.radius = config.correlation_radius
+        self.sharpness = nn.Parameter(torch.tensor(10.0))  # of the softmax over all shifts
+        self.encoder = nn.ModuleList(
+            nn.Sequential(feature_layer(a, b, stride=2), feature_layer(b, b))
+            for a, b in pairwise([config.channels, *widths])
+        )
+        shifts = (2 * self.radius + 1) ** 2
+        self.decoder = nn.ModuleList(UNet(shifts + b + 4, config.gathering_widths) for b in widths)
+
+    def forward(self, ir: Tensor, vi: Tensor) -> list[Stage]:
+        """Features (B, C, h, w) of both modalities to one stage a level, of size h/2^k x w/2^k for k = levels .. 1."""
+        both, levels = torch.cat([ir, vi]), []
+        for layer in self.encoder:
+            both = layer(both)
+            levels.append(both.chunk(2))
+        stages: list[Stage] = []
+        for (ir, vi), decode in zip(levels[::-1], self.decoder[::-1], strict=True):
+            start = resize_field(stages[-1].field, ir.shape[-2:]) if stages else torch.zeros_like(ir[:, :2])
+            moved = warp(ir, start, exact=False)
+            scores = self.sharpness * local_correlation(F.instance_norm(moved), F.instance_norm(vi), self.radius)
+            correction = decode(torch.cat([scores, expected_shift(scores, self.radius), start, vi], 1))
+            stages.append(Stage(start + correction, start, scores))
+        return stages
+
+
+class UNet(nn.Module):
+    """A U-Net that ends in a field, which starts as zero: (B, inputs, h, w) to (B, 2, h, w)."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.enter = feature_layer(inputs, widths[0])
+        self.down = nn.ModuleList(feature_layer(a, b, stride=2) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(feature_layer(a + b, a) for a, b in zip(widths[-2::-1], widths[:0:-1], strict=True))
+        self.to_field = field_layer(widths[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips = [self.enter(x)]
+        for layer in self.down:
+            skips.append(layer(skips[-1]))
+        x = skips.pop()
+        for layer in self.up:
+            skip = skips.pop()
+            x = layer(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False), skip], 1))
+        return self.to_field(x)
+
+
+def field_layer(inputs: int) -> nn.Conv2d:
+    """The convolution that ends in a field; it starts at the identity, phi = 0."""
+    layer = nn.Conv2d(inputs, 2, 3, padding=1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def reconstruction_head(inputs: int, channels: int) -> nn.Sequential:
+    """Three feature extraction layers, the last ending in Tanh instead of LeakyReLU: (B, inputs, H, W) to [-1, 1]."""
+    last = nn.Sequential(nn.Conv2d(channels, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1), nn.Tanh())
+    return nn.Sequential(feature_layer(inputs, channels), feature_layer(channels, channels), last)
+
+
+def local_correlation(moving: Tensor, fixed: Tensor, radius: int) -> Tensor:
+    """Cosine similarity of each fixed feature with the moving ones around it.
+
+    Args:
+        moving, fixed: (B, C, H, W) features.
+        radius: how far to look along each axis, in pixels.
+
+    Returns:
+        (B, (2 radius + 1)^2, H, W) in [-1, 1], row by row from the upper left neighbour; 0 outside the image.
+    """
+    return _Correlation.apply(F.pad(F.normalize(moving, dim=1), [radius] * 4), F.normalize(fixed, dim=1), radius)
+
+
+class _Correlation(torch.autograd.Function):
+    """Dot products with every shift. Its gradient is written out because autograd would keep a copy for each shift."""
+
+    @staticmethod
+    def forward(ctx, around: Tensor, fixed: Tensor, radius: int) -> Tensor:
+        ctx.save_for_backward(around, fixed)
+        ctx.radius = radius
+        return torch.stack([(around[window] * fixed).sum(1) for window in _windows(fixed, radius)], 1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        around, fixed = ctx.saved_tensors
+        to_around, to_fixed = torch.zeros_like(around), torch.zeros_like(fixed)
+        for k, window in enumerate(_windows(fixed, ctx.radius)):
+            to_around[window].addcmul_(gradient[:, k : k + 1], fixed)
+            to_fixed.addcmul_(gradient[:, k : k + 1], around[window])
+        return to_around, to_fixed, None
+
+
+def _windows(fixed: Tensor, radius: int) -> list[tuple]:
+    """The slices of the padded moving features that lie over `fixed`, one for each shift."""
+    height, width = fixed.shape[-2:]
+    steps = range(2 * radius + 1)
+    return [(..., slice(y, y + height), slice(x, x + width)) for y in steps for x in steps]
+
+
+def expected_shift(logits: Tensor, radius: int) -> Tensor:
+    """Mean shift under the softmax of the scores of all shifts: (B, (2 radius + 1)^2, H, W) to (B, 2, H, W) pixels."""
+    steps = torch.arange(-radius, radius + 1, device=logits.device, dtype=logits.dtype)
+    shifts = torch.stack(torch.meshgrid(steps, steps, indexing="xy")).flatten(1)  # x, then y, of each window
+    return torch.einsum("bkhw,ck->bchw", logits.softmax(1), shifts)
+
+
+STRUCTURE_CHANNELS = 3
+
+
+def local_structure(image: Tensor) -> Tensor:
+    """What an edge map keeps when a modality's brightness, contrast and polarity are taken away.
+
+    The Sobel gradient (gx, gy) of the blurred image, as strength and doubled angle, over the local mean strength. An
+    edge that is bright-to-dark in one modality and dark-to-bright in the other gives the same values, since turning a
+    gradient by 180 degrees turns its doubled angle by 360.
+
+    Args:
+        image: (B, 1, H, W) in [0, 1].
+
+    Returns:
+        (B, 3, H, W): strength, strength x cos(2 angle), strength x sin(2 angle); strength is about 1 on average.
+    """
+    sobel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]], device=image.device).view(1, 1, 3, 3)
+    smooth = F.avg_pool2d(F.pad(image, [1] * 4, mode="replicate"), 3, 1)
+    gradient = F.conv2d(F.pad(smooth, [1] * 4, mode="replicate"), torch.cat([sobel.mT, sobel]))
+    gx, gy = gradient.split(1, 1)
+    strength = torch.sqrt(gx**2 + gy**2 + 1e-8)
+    near = F.avg_pool2d(F.pad(strength, [8] * 4, mode="replicate"), (1, 17), 1)
+    near = F.avg_pool2d(near, (17, 1), 1)
+    cos, sin = (gx**2 - gy**2) / strength**2, 2 * gx * gy / strength**2
+    return strength / (near + 0.02) * torch.cat([torch.ones_like(cos), cos, sin], 1)
+
+
+def resize_field(phi: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bring a field (B, 2, h, w) to another size (H, W); its displacements grow with it."""
+    height, width = phi.shape[-2:]
+    if (height, width) == tuple(size):
+        return phi
+    scale = torch.tensor([size[1] / width, size[0] / height], device=phi.device, dtype=phi.dtype).view(1, 2, 1, 1)
+    return F.interpolate(phi, tuple(size), mode="bilinear", align_corners=False) * scale
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the lower and right border until both sides of (B, C, H, W) are multiples of `multiple`."""
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
+    """Height and width of two images (B, 1, H, W) that can be fused; InputError says what is wrong otherwise."""
+    if ir.shape != vi.shape:
+        raise InputError(f"Infrared {tuple(ir.shape)} and visible {tuple(vi.shape)} differ in size; resize one.")
+    if ir.ndim != 4 or ir.shape[1] != 1:
+        raise InputError(f"Images must be (B, 1, H, W), not {tuple(ir.shape)}; convert colour to luma first.")
+    if min(ir.shape[-2:]) < smallest:
+        raise InputError(f"Images of {ir.shape[-2]} x {ir.shape[-1]} are too small; each side needs {smallest} pixels.")
+    if not (torch.isfinite(ir).all() and torch.isfinite(vi).all()):
+        raise InputError("An image contains NaN or infinity; replace those pixels before fusing.")
+    return ir.shape[-2], ir.shape[-1]
