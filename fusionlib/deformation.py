@@ -210,13 +210,12 @@ def _draw(level: Level, height: int, width: int, key: object, device: torch.devi
     shift = rng.uniform(-level.translation, level.translation, 2) * (width, height)
     angle = np.deg2rad(rng.uniform(-level.rotation, level.rotation))
 
-    # The noise reaches beyond the image on every side, so that smoothing leaves the same spread at the border.
-    kernel = _gaussian(level.smoothing * (_KNOTS - 1))
-    noise = rng.standard_normal((2, _KNOTS + len(kernel) - 1, _KNOTS + len(kernel) - 1)) * level.elastic
-    knots = np.apply_along_axis(np.convolve, 1, noise, kernel, "valid")
-    knots = np.apply_along_axis(np.convolve, 2, knots, kernel, "valid") * ([[[width]], [[height]]])
-    elastic = torch.from_numpy(knots).to(device, torch.float32).unsqueeze(0)
-    elastic = F.interpolate(elastic, (height, width), mode="bicubic", align_corners=True)
+    # White noise on a grid of knots under a Gaussian, evaluated at every pixel: exact and smooth, at every image size.
+    # The knots reach beyond the image on every side, so that the field is as strong at the border as inside.
+    reach = int(np.ceil(4 * level.smoothing * _KNOTS))
+    noise = rng.standard_normal((2, _KNOTS + 2 * reach, _KNOTS + 2 * reach)) * level.elastic
+    rows, columns = (_gaussians(side, level.smoothing, reach) for side in (height, width))
+    elastic = torch.from_numpy(rows @ noise @ columns.T * [[[width]], [[height]]])[None].to(device, torch.float32)
 
     # Rigid motion of the point that the elastic part points at: exact, without resampling a field.
     grid = _pixel_grid(height, width, device, torch.float32)
@@ -228,8 +227,8 @@ def _draw(level: Level, height: int, width: int, key: object, device: torch.devi
 
 
 @cache
-def _gaussian(sigma: float) -> np.ndarray:
-    """A Gaussian kernel of unit energy: filtering white noise with it keeps the noise's standard deviation."""
-    reach = int(np.ceil(4 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return kernel / np.sqrt((kernel**2).sum())
+def _gaussians(side: int, smoothing: float, reach: int) -> np.ndarray:
+    """Weight of each knot at each pixel of a side, (side, knots); rows of unit energy keep the spread of the noise."""
+    pixels, knots = np.linspace(0, _KNOTS - 1, side), np.arange(-reach, _KNOTS + reach)
+    weights = np.exp(-0.5 * ((pixels[:, None] - knots) / (smoothing * (_KNOTS - 1))) ** 2)
+    return weights / np.sqrt((weights**2).sum(1, keepdims=True))

@@ -162,7 +162,7 @@ class FusionNetwork(nn.Module):
         else:
             fused = torch.cat([specific_ir, specific_vi], 1)
         # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
-        image = (self.head(fused) + 1) / 2
+        image = (self.head(fused).float() + 1) / 2
         crop = (..., slice(height), slice(width))
         aligned = _cropped(aligned, crop)
         return NetworkOutput(image[crop], aligned.field, aligned, specific_vi[crop], fused[crop])
@@ -304,7 +304,7 @@ class UNet(nn.Module):
         for layer in self.up:
             skip = skips.pop()
             x = layer(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False), skip], 1))
-        return self.to_field(x)
+        return self.to_field(x).float()  # in half precision a pixel would have few decimals
 
 
 def field_layer(inputs: int) -> nn.Conv2d:

@@ -1,0 +1,152 @@
+"""Files are whole or absent, and a fingerprint changes with what code does, not with how it is written down."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint, sha256, write_json, write_text
+
+
+def test_an_input_error_is_a_value_error() -> None:
+    assert issubclass(InputError, ValueError)
+
+
+def test_a_file_appears_whole_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "table.csv"
+    with atomic(path) as part:
+        assert part.parent == path.parent and part.suffix == ".csv" and part != path
+        part.write_text("half")
+        assert not path.exists()
+        part.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.txt", "old")
+    with atomic(path) as part:
+        part.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path, existing: bool, error: type) -> None:
+    path = tmp_path / "weights.bin"
+    if existing:
+        path.write_text("old")
+    with pytest.raises(error), atomic(path) as part:
+        part.write_text("half")
+        raise error
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"weights.bin": "old"} if existing else {})
+
+
+def test_a_block_that_writes_nothing_is_an_error_and_harms_nothing(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(FileNotFoundError), atomic(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_text_and_json_are_utf_8(tmp_path: Path) -> None:
+    assert write_text(str(tmp_path / "a.txt"), "φ → ψ") == tmp_path / "a.txt"
+    assert (tmp_path / "a.txt").read_bytes() == "φ → ψ".encode()
+    value = {"name": "φ", "rows": [1, 2.5, None]}
+    path = write_json(tmp_path / "a.json", value)
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == value and "φ" in text and text.endswith("}\n")
+
+
+def test_json_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"path": tmp_path})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a.bin").write_bytes(content)
+    assert sha256(tmp_path / "a.bin") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_fingerprint_follows_values_and_not_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": [2, 3]}, "x") == fingerprint({"b": [2, 3], "a": 1}, "x")
+    different = [
+        fingerprint(*parts) for parts in ([{"a": 1}], [{"a": 2}], [{"b": 1}], [[1, 2]], [[2, 1]], [1, 2], [12])
+    ]
+    assert len(set(different)) == len(different)
+    assert all(len(f) == 16 and int(f, 16) >= 0 for f in different)
+
+
+CODE = '''
+    """About the module."""
+
+    import math
+
+
+    class Scale:
+        """Makes things larger."""
+
+        factor = 2.0
+
+        def __call__(self, x):
+            """Return it scaled."""
+            return self.factor * x  # plainly
+
+
+    def area(radius):
+        return math.pi * radius**2
+'''
+
+SAME = {
+    "comments": CODE.replace("# plainly", "# as ever").replace("import math", "import math  # pi"),
+    "docstrings": CODE.replace("About the module", "On modules").replace("Return it", "Scaled.\n\n        Return it"),
+    "no docstrings": CODE.replace('"""Makes things larger."""', "").replace('"""About the module."""', ""),
+    "layout": CODE.replace("def area(radius):", "def area(\n        radius,\n    ):").replace("\n\n\n", "\n\n"),
+    "brackets": CODE.replace("self.factor * x", "(self.factor) * x"),
+}
+OTHER = {
+    "a number": CODE.replace("2.0", "2.5"),
+    "an operator": CODE.replace("radius**2", "radius**3"),
+    "a name": CODE.replace("area", "surface"),
+    "a statement": CODE.replace("import math", "import math\n    math.e"),
+    "a text that is used": CODE.replace("factor = 2.0", "factor = 2.0\n        unit = 'm'"),
+}
+
+
+def module(folder: Path, code: str) -> ModuleType:
+    folder.mkdir()
+    path = folder / "sample.py"
+    path.write_text(textwrap.dedent(code), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("sample", path)
+    return importlib.util.module_from_spec(spec)
+
+
+@pytest.mark.parametrize("code", SAME.values(), ids=SAME)
+def test_writing_code_down_differently_keeps_its_fingerprint(tmp_path: Path, code: str) -> None:
+    assert code != CODE
+    assert code_fingerprint(module(tmp_path / "a", CODE)) == code_fingerprint(module(tmp_path / "b", code))
+
+
+@pytest.mark.parametrize("code", OTHER.values(), ids=OTHER)
+def test_changing_what_code_does_changes_its_fingerprint(tmp_path: Path, code: str) -> None:
+    assert code != CODE
+    assert code_fingerprint(module(tmp_path / "a", CODE)) != code_fingerprint(module(tmp_path / "b", code))
+
+
+def test_a_fingerprint_covers_every_module_given(tmp_path: Path) -> None:
+    one, other = module(tmp_path / "a", CODE), module(tmp_path / "b", OTHER["a number"])
+    assert len({code_fingerprint(one), code_fingerprint(other), code_fingerprint(one, other)}) == 3
+
+
+def test_a_function_of_a_docstring_alone_has_the_fingerprint_of_an_empty_one(tmp_path: Path) -> None:
+    documented, empty = "def f():\n    'nothing'\n", "def f():\n    pass\n"
+    assert code_fingerprint(module(tmp_path / "a", documented)) == code_fingerprint(module(tmp_path / "b", empty))
