@@ -1,0 +1,120 @@
+"""Everything that can fuse, behind one protocol: give it an infrared and a visible batch, get a `Fused`.
+
+Convention: `fuse(ir, vi)` takes (B, 1, H, W) float32 in [0, 1], the infrared possibly out of place; the visible image
+is the reference onto which it is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fusionlib.data import ROOT
+from fusionlib.deformation import warp
+from fusionlib.files import InputError
+from fusionlib.network import FusionNetwork, check_pair
+from fusionlib.weights import load_network
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What a method gives.
+
+    Attributes:
+        image: the fused image, (B, 1, H, W) in [0, 1].
+        field: (B, 2, H, W) pixels, warps the infrared onto the visible image; None if the method does not register.
+        registered_ir: the infrared so warped, (B, 1, H, W) in [0, 1], or None.
+    """
+
+    image: Tensor
+    field: Tensor | None = None
+    registered_ir: Tensor | None = None
+
+
+class Method(Protocol):
+    """A compared system."""
+
+    name: str
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        """Fuse (B, 1, H, W) images in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pixel-wise rule, which does not register: the floor that every method has to rise above."""
+
+    name: str
+    rule: Callable[[Tensor, Tensor], Tensor]
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        check_pair(ir, vi, smallest=1)
+        return Fused(self.rule(ir, vi))
+
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        Rule("infrared", lambda ir, vi: ir),
+        Rule("visible", lambda ir, vi: vi),
+        Rule("average", lambda ir, vi: (ir + vi) / 2),
+        Rule("maximum", torch.maximum),
+    )
+}
+
+
+class Ours:
+    """The paper's network with trained weights."""
+
+    def __init__(self, network: FusionNetwork, name: str = "ours", device: torch.device | str = "cpu") -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.network = network.to(device).eval()
+
+    @torch.inference_mode()
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        output = self.network(ir.to(self.device), vi.to(self.device))
+        field = output.field.to(ir.device)
+        return Fused(output.image.to(ir.device), field, warp(ir, field))
+
+
+NETWORKS = ("ours", "as_in_the_paper")
+
+
+def names() -> list[str]:
+    """Names that `load` knows."""
+    return [*NETWORKS, *RULES]
+
+
+def load(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu") -> Method:
+    """A method by name.
+
+    Args:
+        name: one of `names()`.
+        weights: of a network; by default the weights that come with the project, of the largest preset there is.
+        device: where networks run.
+
+    Raises:
+        InputError: unknown name, or no weights.
+    """
+    if name in RULES:
+        return RULES[name]
+    if name not in NETWORKS:
+        raise InputError(f"Unknown method {name!r}; choose one of {', '.join(names())}.")
+    return Ours(load_network(weights or shipped_weights(name)), name, device)
+
+
+def shipped_weights(name: str) -> Path:
+    """Weights under results/, of the paper preset if they are there, else of mini; InputError if neither is."""
+    paths = [ROOT / "results" / preset / "weights" / f"{name}.safetensors" for preset in ("paper", "mini")]
+    for path in paths:
+        if path.exists():
+            return path
+    command = "python -m fusionlib reproduce 03 --preset mini"
+    raise InputError(f"There are no weights for {name!r}; train them with `{command}`.")

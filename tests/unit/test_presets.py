@@ -1,0 +1,91 @@
+"""Presets: three names, settings changed by their path, an unknown name answered with those there are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fusionlib import presets
+from fusionlib.data import SETS, splits
+from fusionlib.deformation import LEVELS
+from fusionlib.files import InputError
+from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
+from fusionlib.presets import PRESETS, as_in_the_paper, changed, load
+
+
+def test_there_are_three_presets_that_name_themselves() -> None:
+    assert list(PRESETS) == ["smoke", "mini", "paper"]
+    assert all(load(name).name == name for name in PRESETS)
+    assert load("mini") == PRESETS["mini"]
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_every_preset_runs_on_sets_levels_and_a_network_that_exist(preset: presets.Preset) -> None:
+    for name in (preset.recipe.dataset, *preset.test_sets):
+        assert name == "synthetic" or (name in SETS and splits(name)["test"])
+    assert {*preset.levels, preset.recipe.training.level} <= LEVELS.keys()
+    assert preset.levels[0] == preset.recipe.training.level  # the tables are about what was trained for
+    assert preset.test_size == preset.recipe.size >= FusionNetwork.smallest
+    assert (preset.recipe.training.crop or preset.recipe.size) <= preset.recipe.size
+
+
+def test_the_paper_preset_has_the_paper_s_numbers() -> None:
+    recipe = load("paper").recipe
+    training, losses = recipe.training, recipe.losses
+    assert (recipe.dataset, recipe.size, recipe.train_pairs) == ("RoadScene", 512, None)
+    assert (training.epochs, training.batch, training.learning_rate, training.crop) == (150, 8, 1e-3, None)
+    assert (losses.gamma, losses.lambda_reg, losses.lambda_fusion, losses.lambda_detection) == (2, 10, 5, 5)
+    assert (losses.common, losses.specific) == (1, 1)
+    assert len(splits("RoadScene")["train"]) == 152
+
+
+def test_smoke_needs_no_download_and_is_the_smallest() -> None:
+    smoke, mini = load("smoke"), load("mini")
+    assert smoke.recipe.dataset == "synthetic" and smoke.test_sets == ("synthetic",)
+    assert smoke.test_size < mini.test_size < load("paper").test_size
+    assert smoke.recipe.training.epochs < mini.recipe.training.epochs < load("paper").recipe.training.epochs
+    assert smoke.recipe.network == mini.recipe.network == load("paper").recipe.network  # the same code path
+
+
+def test_a_seed_changes_the_recipe_and_nothing_else() -> None:
+    first, second = load("mini"), load("mini", seed=3)
+    assert (first.recipe.seed, second.recipe.seed) == (0, 3)
+    assert replace(second, recipe=replace(second.recipe, seed=0)) == first
+
+
+def test_settings_change_by_their_path() -> None:
+    preset = load("smoke", recipe__training__epochs=7, recipe__losses__common=0.0, test_size=96)
+    assert (preset.recipe.training.epochs, preset.recipe.losses.common, preset.test_size) == (7, 0.0, 96)
+    again = changed(changed(PRESETS["smoke"], "recipe.training.epochs", 7), "recipe.losses.common", 0.0)
+    assert changed(again, "test_size", 96) == preset
+
+
+def test_changing_leaves_the_original() -> None:
+    before = load("mini")
+    after = changed(before, "recipe.training.batch", 99)
+    assert (
+        after.recipe.training.batch == 99 and before.recipe.training.batch == load("mini").recipe.training.batch != 99
+    )
+    assert after.recipe.network is before.recipe.network
+
+
+def test_unknown_presets_and_settings_are_answered_with_those_there_are() -> None:
+    with pytest.raises(InputError, match="Unknown preset 'huge'; choose one of smoke, mini, paper"):
+        load("huge")
+    with pytest.raises(InputError, match="TrainingConfig has no setting 'epoch'; it has epochs, batch, learning_rate"):
+        load("mini", recipe__training__epoch=3)
+    with pytest.raises(InputError, match="Preset has no setting 'seed'; it has name, recipe"):
+        load("mini", seed=1, seed__x=2)
+    with pytest.raises(InputError, match="int has no setting 'more'"):
+        changed(PRESETS["mini"], "test_size.more", 1)
+
+
+def test_as_in_the_paper_is_the_plain_network_and_only_the_final_field_supervised() -> None:
+    preset = load("mini", seed=5)
+    plain = as_in_the_paper(preset)
+    assert plain.recipe.network == AS_IN_THE_PAPER
+    assert plain.recipe.network.msrb == "unet" and plain.recipe.network.common_input == "image"
+    assert (plain.recipe.losses.coarse, plain.recipe.losses.matching) == (0, 0)
+    assert plain.recipe.seed == 5 and plain.recipe.training == preset.recipe.training
+    assert preset.recipe.network != AS_IN_THE_PAPER  # the original is left
