@@ -1,0 +1,155 @@
+"""The commands: `python -m fusionlib reproduce | fuse | data | methods`.
+
+What is heavy is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+
+from fusionlib.files import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status: 2 for a mistake in what was asked for, 130 if interrupted."""
+    arguments = _parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return arguments.command(arguments)
+        except InputError as error:
+            print(f"fusionlib: error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("fusionlib: stopped", file=sys.stderr)
+            return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "fusionlib", description="Target-aware unregistered infrared and visible image fusion"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("reproduce", help="run notebooks headless and set the paper's numbers beside")
+    command.add_argument(
+        "numbers", nargs="*", metavar="NN", help="numbers of notebooks, such as 03; all if none is given"
+    )
+    command.add_argument("--preset", default="smoke", help="smoke (minutes, no download), mini or paper; default smoke")
+    command.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks run side by side; default 1")
+    command.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
+    command.add_argument("--retrain", action="store_true", help="train also where weights are kept")
+    command.add_argument("--force", action="store_true", help="run also what is up to date")
+    command.add_argument("--timeout", type=float, metavar="MIN", help="minutes for one notebook; no limit by default")
+    command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
+    command.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="a parameter of the notebooks that know it; may be given again",
+    )  # fmt: skip
+    command.set_defaults(command=_reproduce)
+
+    command = commands.add_parser("fuse", help="fuse two images, or two folders of images")
+    command.add_argument("ir", metavar="IR", help="infrared image or folder")
+    command.add_argument("vi", metavar="VI", help="visible image or folder with files of the same names")
+    command.add_argument("-o", "--out", required=True, help="PNG to write, or folder of them")
+    command.add_argument("--method", default="ours", help="see `fusionlib methods`; default ours")
+    command.add_argument("--field", metavar="F.npz", help="also write the displacement field, or a folder of them")
+    command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
+    command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
+    command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
+    command.set_defaults(command=_fuse)
+
+    actions = commands.add_parser("data", help="fetch and check data sets").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    command = actions.add_parser("fetch", help="bring data sets from their pinned upstream")
+    command.add_argument("names", nargs="+", metavar="NAME")
+    command.set_defaults(command=_data_fetch)
+    command = actions.add_parser("check", help="compare what is there with the recorded checksums")
+    command.add_argument("name", nargs="?", metavar="NAME", help="all sets if none is given")
+    command.set_defaults(command=_data_check)
+
+    command = commands.add_parser("methods", help="list what can fuse")
+    command.set_defaults(command=_methods)
+    return parser
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from fusionlib.data import ROOT
+    from fusionlib.reproduce import reproduce
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: no notebook goes on unseen
+    return reproduce(
+        arguments.numbers or None,
+        preset=arguments.preset,
+        jobs=arguments.jobs,
+        retrain=arguments.retrain,
+        seed=arguments.seed,
+        parameters={name: _value(text) for name, text in arguments.parameters},
+        results=arguments.results or ROOT / "results",
+        force=arguments.force,
+        timeout=arguments.timeout,
+    )
+
+
+def _fuse(arguments: argparse.Namespace) -> int:
+    from fusionlib.fuse import fuse_files
+
+    fuse_files(
+        arguments.ir,
+        arguments.vi,
+        arguments.out,
+        method=arguments.method,
+        field=arguments.field,
+        weights=arguments.weights,
+        device=arguments.device,
+        skip_existing=arguments.skip_existing,
+    )
+    return 0
+
+
+def _data_fetch(arguments: argparse.Namespace) -> int:
+    from fusionlib import download
+
+    for name in arguments.names:
+        download.registry(name)  # a mistyped name is told before anything is fetched
+    return max([download.fetch_command(name) for name in arguments.names])
+
+
+def _data_check(arguments: argparse.Namespace) -> int:
+    from fusionlib import download
+
+    return download.check_command(arguments.name)
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from fusionlib import methods
+
+    for name in methods.names():
+        try:
+            what = (type(methods.load(name)).__doc__ or "").splitlines()[0]
+        except InputError as error:
+            what = str(error)
+        print(f"{name:<16} {what}")
+    return 0
+
+
+def _value(text: str) -> object:
+    """A parameter as Python would read it; anything else is a string. `1e-3` is a number, unlike in YAML."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"fusionlib: warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

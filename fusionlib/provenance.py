@@ -1,0 +1,56 @@
+"""provenance.json: with what, on what and when the results of a preset were made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from fusionlib.files import write_json
+from fusionlib.weights import git_revision
+
+PACKAGES = ("torch", "numpy", "pandas", "pillow", "kornia", "matplotlib", "papermill", "ipykernel")
+
+
+def note(path: Path, notebook: str, facts: dict[str, object], setting: dict[str, object]) -> None:
+    """Put one notebook's run into provenance.json; what stands there about the others stays.
+
+    Args:
+        path: of provenance.json.
+        notebook: its name.
+        facts: about this run, such as its seconds and fingerprint; date (UTC) and git revision are added.
+        setting: what all runs of a preset share, such as its configuration.
+    """
+    notebooks = json.loads(path.read_text(encoding="utf-8"))["notebooks"] if path.exists() else {}
+    now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "revision": git_revision()}
+    notebooks[notebook] = facts | now
+    write_json(path, {**now, **machine(), **setting, "notebooks": dict(sorted(notebooks.items()))})
+
+
+def machine() -> dict[str, object]:
+    """Python, platform, processor, GPU and the versions of the packages that numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "cores": cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())
