@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionlib.network import Alignment, NetworkOutput, Stage, resize_field
+from fusionlib.network import Alignment, NetworkOutput
+from fusionlib.registration import Stage, resize_field
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import data, deformation, losses, metrics, network
+from fusionlib import data, deformation, losses, metrics, network, registration
 from fusionlib.data import PairSet, open_set
 from fusionlib.deformation import misalign_by_key
 from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint
@@ -79,7 +79,9 @@ class Recipe:
     def fingerprint(self) -> str:
         """Changes with any setting, with the list of training pairs and with the code that makes the weights."""
         names = data.splits(self.dataset).get("train", [])
-        return fingerprint(asdict(self), names, code_fingerprint(network, losses, deformation, sys.modules[__name__]))
+        return fingerprint(
+            asdict(self), names, code_fingerprint(network, registration, losses, deformation, sys.modules[__name__])
+        )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from fusionlib.losses import (
     sobel,
     total_loss,
 )
-from fusionlib.network import Alignment, NetworkOutput, Stage
+from fusionlib.network import Alignment, NetworkOutput
+from fusionlib.registration import Stage
 
 ALIGNMENT, FUSION = {"l_c", "l_reg", "l_coarse", "l_match"}, {"l_s", "l_b", "l_g"}
 

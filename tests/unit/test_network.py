@@ -14,16 +14,13 @@ from fusionlib.deformation import warp
 from fusionlib.files import InputError
 from fusionlib.network import (
     AS_IN_THE_PAPER,
-    CSEB,
     FusionNetwork,
     NetworkConfig,
-    expected_shift,
     extractor,
-    local_correlation,
     local_structure,
     pad_to_multiple,
-    resize_field,
 )
+from fusionlib.registration import CSEB, expected_shift, local_correlation, resize_field
 
 CONFIGS = {"default": NetworkConfig(), "as in the paper": AS_IN_THE_PAPER}
 SMALL = NetworkConfig(channels=4)

@@ -1,0 +1,182 @@
+"""Checks, tables and pages say what the numbers say, each metric in its direction, and nothing that no file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fusionlib import pages, report
+from fusionlib.evaluation import COLUMNS, summary
+from fusionlib.files import InputError
+
+OURS = {"Q_CC": 0.8325, "Q_AB/F": 0.3420, "Q_CV": 1375.5238, "Q_SSIM": 1.2271}  # as printed in Tables 1 and 2
+
+
+@pytest.fixture
+def pairs() -> pd.DataFrame:
+    """A long table as `evaluation.evaluate` makes it, of two sets and two levels."""
+    values = {
+        "ours": OURS | {"EPE": 1.5},
+        "average": {"Q_CC": 0.7, "Q_AB/F": 0.3, "Q_CV": 1300.0, "Q_SSIM": 1.1, "EPE": 6.7},
+        "bound": {"Q_CC": 0.9},
+    }
+    rows = [
+        (method, dataset, level, pair, metric, value)
+        for dataset, names in (("RoadScene", ("a", "b")), ("M3FD", ("c",)))
+        for level in ("medium", "light")
+        for pair in names
+        for method, metrics in values.items()
+        for metric, value in metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+# --- checks
+
+
+def test_check_prints_the_same_on_every_machine(capsys):
+    report.check("Q_CC", torch.tensor(0.7312), expect=0.731, atol=0.005)
+    report.check_that("no field folds", np.bool_(True))
+    assert capsys.readouterr().out == "ok  Q_CC = 0.731 within 0.005\nok  no field folds\n"
+
+
+@pytest.mark.parametrize("value", [0.74, float("nan")])
+def test_check_raises_with_the_value_found(value, capsys):
+    with pytest.raises(AssertionError, match=f"Q_CC = {value:.6g}, expected 0.731 within 0.005"):
+        report.check("Q_CC", value, expect=0.731, atol=0.005)
+    with pytest.raises(AssertionError, match="no field folds"):
+        report.check_that("no field folds", value < 0)
+    assert capsys.readouterr().out == ""
+
+
+# --- tables
+
+
+def test_show_marks_the_best_of_each_group_and_no_bound(pairs):
+    means = summary(pairs, ["Q_CC", "Q_CV"])
+    html = report.show(means, "Means").data
+    assert html == report.show(means, "Means").data
+    assert "Q_CC ↑" in html and "Q_CV ↓" in html and "<caption>Means</caption>" in html and "1376" in html
+    best = report._best(means)
+    assert {key[2] for key in best.index[best["Q_CC"]]} == {"ours"}
+    assert {key[2] for key in best.index[best["Q_CV"]]} == {"average"}
+    assert best.sum().to_list() == [6, 6]  # RoadScene, M3FD and all, at two levels
+    assert "bold" in html and "bold" not in report.show(means, best=False).data
+
+
+def test_show_escapes_what_is_not_html():
+    html = report.show(pd.DataFrame({"a<b": ["<i>x</i>"], "n": [3]})).data
+    assert "<i>" not in html and "a&lt;b" in html and ">3<" in html
+
+
+def test_numbers_have_four_digits():
+    frame = pd.DataFrame(
+        {"Q_CC": [0.83251, 0.7], "Q_CV": [1375.5238, 900.0], "x": [12.345678, np.nan], "n": [7, 123456]}
+    )
+    rows = [line.strip("| ").split(" | ") for line in report.markdown(frame).splitlines()]
+    assert rows[0] == ["Q_CC ↑", "Q_CV ↓", "x", "n"]
+    assert rows[2:] == [["**0.8325**", "1376", "12.35", "7"], ["0.7000", "**900**", "–", "123456"]]
+
+
+def test_write_table_keeps_names_and_numbers(tmp_path):
+    frame = pd.DataFrame({"Q_CC": [1 / 3]}, index=pd.Index(["ours"], name="method"))
+    path = report.write_table(frame, tmp_path, "smoke", "table1")
+    assert path == tmp_path / "smoke" / "tables" / "table1.csv"
+    assert path.read_text() == "method,Q_CC\nours,0.333333\n"
+
+
+# --- the paper
+
+
+def test_paper_tables_are_the_printed_ones():
+    assert paper_row(1, "Ours") == paper_row(2, "Ours") == paper_row(4, "Ours") == OURS
+    assert paper_row(6, "Ours") == {"FLOPs(G)": 60.12, "Size(M)": 0.97, "Time(s)": 0.4}
+    table = report.paper_table(1).droplevel("dataset")
+    assert list(table.index) == ["DATFuse", "TarDAL", "YDTR", "EMMA", "Ours"]
+    assert [len(report.paper_table(number)) for number in range(1, 8)] == [5, 5, 9, 4, 9, 5, 6]
+    with pytest.raises(InputError, match="no table 8"):
+        report.paper_table(8)
+
+
+def paper_row(number: int, row: str) -> dict[str, float]:
+    return report.paper_table(number).droplevel("dataset").loc[row].to_dict()
+
+
+def test_verdicts_follow_the_direction_of_the_metric():
+    found = pd.DataFrame(
+        {"Q_CC": [0.84, 0.9, np.nan], "Q_CV": [1000.0, 2000.0, 1.0], "EPE": [1.0, 2.0, 3.0]},
+        index=pd.Index(["mine", "theirs", "unrelated"], name="method"),
+    )
+    table = report.beside(found, 1, {"mine": "Ours", "theirs": "TarDAL"})
+    assert list(table.columns) == ["method", "paper_row", "metric", "here", "paper", "difference", "verdict"]
+    assert [*zip(table["method"], table["metric"], table["verdict"], strict=True)] == [
+        ("mine", "Q_CC", "within 1 %"),
+        ("mine", "Q_CV", "better"),
+        ("theirs", "Q_CC", "better"),
+        ("theirs", "Q_CV", "worse"),
+    ]
+    assert table["difference"].to_list() == (table["here"] - table["paper"]).to_list()
+    assert report.beside(found, 1, {"unrelated": "Ours"})["verdict"].to_list() == ["no number", "better"]
+    with pytest.raises(InputError, match="no row 'SuperFusion'"):
+        report.beside(found, 1, {"mine": "SuperFusion"})
+
+
+def test_gaps_are_found_where_they_are_marked(tmp_path):
+    mark = "PAPER" + "-GAP:"
+    (tmp_path / "one.py").write_text(
+        f'"""Module.\n\n{mark} the module\'s gap,\non two lines.\n\nNo longer part of it.\n"""\n'
+        f'class Config:\n    """Settings.\n\n    Attributes:\n        width: channels. {mark} not given;\n'
+        f'            three.\n        depth, height: layers. {mark} nor this.\n    """\n\n    width: int = 3\n\n'
+        f"    def go(self):\n        # {mark} a comment's\n        # gap.\n        return 1  # no part of it\n"
+    )
+    gaps = report.paper_gaps(tmp_path)
+    assert [*gaps.itertuples(index=False, name=None)] == [
+        ("one", "the module's gap, on two lines."),
+        ("one.Config.width", "not given; three."),
+        ("one.Config.depth, height", "nor this."),
+        ("one.Config.go", "a comment's gap."),
+    ]
+
+
+def test_gaps_of_the_library_are_all_found():
+    package = Path(report.__file__).parent
+    marked = sum(path.read_text(encoding="utf-8").count("PAPER-GAP: ") for path in package.rglob("*.py"))
+    gaps = report.paper_gaps()
+    assert len(gaps) >= marked - 1  # the pattern in `report` itself is no gap
+    assert gaps["gap"].str.len().min() > 10 and {"deformation", "metrics.q_cc"} <= set(gaps["where"])
+
+
+# --- pages
+
+
+def test_page_shows_what_is_in_the_csv(tmp_path, pairs):
+    report.write_table(pairs, tmp_path, "mini", "test_pairs")
+    report.write_table(pairs, tmp_path, "smoke", "test_pairs")
+    page = pages.results_page(tmp_path)
+    assert "Preset `mini`" in page and "smoke" not in page and "Preset `paper`" not in page
+    assert "2 pairs of RoadScene, 1 pairs of M3FD" in page
+    assert "`mini`, deformation `medium`" in page and "`mini`, deformation `light`" in page
+    lines = page.splitlines()
+    assert lines.count("| all | ours | **0.8325** | **0.3420** | 1376 | **1.227** | **1.500** |") == 2
+    assert lines.count("| all | bound | 0.9000 | – | – | – | – |") == 2
+    assert lines.count("| not stated | Ours, as printed in Table 1 | 0.8325 | 0.3420 | 1376 | 1.227 | – |") == 2
+    assert page.count("within 1 %") == 2 * 3 * 4
+    assert pages.results_page(tmp_path, ["smoke"]).count("within 1 %") == 2 * 3 * 4
+
+
+def test_page_without_csv_has_no_table(tmp_path):
+    assert "|" not in pages.results_page(tmp_path) and "no results yet" in pages.results_page(tmp_path)
+
+
+def test_block_is_replaced_and_the_rest_kept(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results:begin -->\nold\n<!-- results:end -->\nafter\n")
+    for _ in range(2):
+        pages.update_block(readme, "results", "new\n")
+        assert readme.read_text() == "before\n<!-- results:begin -->\nnew\n<!-- results:end -->\nafter\n"
+    with pytest.raises(InputError, match="must hold <!-- other:begin -->"):
+        pages.update_block(readme, "other", "new")
