@@ -1,0 +1,145 @@
+"""Training: the same images and the same weights after a kill, and weights that know what made them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fusionlib import data, presets, training, weights
+from fusionlib.files import InputError
+from fusionlib.losses import LossWeights
+from fusionlib.network import NetworkConfig
+
+TINY = presets.load(
+    "smoke",
+    recipe__network=NetworkConfig(channels=4, msrb_widths=(8, 8), gathering_widths=(8, 8)),
+    recipe__training__epochs=3,
+    recipe__train_pairs=4,
+    recipe__training__batch=2,
+).recipe
+
+
+class PowerCutError(Exception):
+    """Ends a training without warning."""
+
+
+def cut_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let training die right after the checkpoint of an epoch is written."""
+
+    def report(name: str, rows: list, epochs: int) -> None:
+        if len(rows) == epoch:
+            raise PowerCutError
+
+    monkeypatch.setattr(training, "report_progress", report)
+
+
+def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
+    pairs = zip(left.state_dict().values(), right.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_killed_training_ends_in_the_same_weights(epoch, tmp_path, monkeypatch):
+    straight, log = training.train(TINY, tmp_path / "straight.safetensors", "cpu")
+    path = tmp_path / "cut.safetensors"
+    with monkeypatch.context() as patch:
+        cut_after(epoch, patch)
+        with pytest.raises(PowerCutError):
+            training.train(TINY, path, "cpu")
+    assert not path.exists()  # no weights that look finished
+    resumed, resumed_log = training.train(TINY, path, "cpu")
+    assert same(straight, resumed)
+    assert resumed_log["l_t"].tolist() == log["l_t"].tolist()
+    assert [file.name for file in tmp_path.iterdir() if "checkpoint" in file.name or "part" in file.name] == []
+
+
+def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "cut.safetensors"
+    with monkeypatch.context() as patch:
+        cut_after(1, patch)
+        with pytest.raises(PowerCutError):
+            training.train(TINY, path, "cpu")
+    _, log = training.train(replace(TINY, seed=1), path, "cpu")
+    assert "starting anew" in capsys.readouterr().out
+    assert len(log) == 3
+
+
+def test_weights_are_reused_only_if_the_recipe_made_them(tmp_path):
+    first = training.trained(TINY, tmp_path)
+    again = training.trained(TINY, tmp_path)
+    assert (first.reused, again.reused) == (False, True)
+    assert same(first.network, again.network)
+    assert again.log["epoch"].tolist() == [1, 2, 3]
+    assert not training.trained(TINY, tmp_path, retrain=True).reused
+    assert not training.trained(replace(TINY, losses=LossWeights(gamma=1.0)), tmp_path).reused
+
+
+def test_the_log_names_every_term_and_the_validation_error(tmp_path):
+    log = training.trained(TINY, tmp_path).log
+    assert {"l_c", "l_s", "l_reg", "l_coarse", "l_match", "l_b", "l_g", "l_t", "epe", "epe_share"} <= set(log)
+    assert log["l_s"].isna().tolist() == [True, False, False]  # the first epoch trains the registration alone
+
+
+def test_registration_epochs_leave_the_fusion_alone(tmp_path):
+    recipe = replace(TINY, training=replace(TINY.training, epochs=1, registration_epochs=1))
+    torch.manual_seed(recipe.seed)
+    before = training.FusionNetwork(recipe.network).state_dict()
+    after = training.train(recipe, tmp_path / "w.safetensors", "cpu")[0].state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith(("head", "ir_sfe", "vi_sfe")) for name in moved)
+    assert any(name.startswith("ir_cfe") for name in moved)
+
+
+def test_a_batch_depends_on_seed_and_epoch_only():
+    pairs = data.open_set("synthetic", "train", 64, count=4)
+    recipe = replace(TINY, training=replace(TINY.training, crop=32))
+    first = list(training.batches(pairs, recipe, epoch=5))
+    list(training.batches(pairs, recipe, epoch=0))
+    torch.rand(7), np.random.default_rng().random()
+    for old, new in zip(first, training.batches(pairs, recipe, epoch=5), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
+    assert first[0][0].shape == (2, 1, 32, 32)
+    other = next(training.batches(pairs, recipe, epoch=6))
+    assert not torch.equal(first[0][2], other[2])
+
+
+def test_a_batch_is_labelled_with_the_field_that_aligns_it():
+    from fusionlib.deformation import valid_mask, warp
+
+    pairs = data.open_set("synthetic", "train", 128, count=2)
+    ir, _, moved, phi_gt = next(training.batches(pairs, TINY, epoch=0))
+    inside = valid_mask(phi_gt)
+    left = (warp(moved, phi_gt) - ir).abs()[inside].mean()
+    assert left < 0.5 * (moved - ir).abs()[inside].mean()
+
+
+def test_the_learning_rate_follows_its_schedule():
+    rate = training._rate("one-cycle", 100)
+    rates = [rate(step) for step in range(100)]
+    assert max(rates) == pytest.approx(1) and rates.index(max(rates)) in (9, 10)
+    assert rates[-1] < 0.01 and all(type(value) is float for value in rates)  # what a checkpoint can hold
+    assert training._rate("constant", 100)(50) == 1
+    with pytest.raises(InputError, match="schedule"):
+        training._rate("cosine", 100)
+
+
+def test_unreadable_weights_say_what_to_do(tmp_path):
+    missing, broken = tmp_path / "missing.safetensors", tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not a weights file")
+    with pytest.raises(InputError, match="reproduce 03"):
+        weights.load_network(missing)
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        weights.load_network(broken)
+
+
+def test_weights_come_back_as_they_were(tmp_path: Path):
+    made = training.trained(TINY, tmp_path)
+    header = weights.read_header(made.path)
+    assert header["fingerprint"] == TINY.fingerprint() and header["revision"]
+    loaded = weights.load_network(made.path)
+    assert loaded.config == TINY.network and not loaded.training
+    assert same(loaded, made.network)
