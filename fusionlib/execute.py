@@ -34,6 +34,7 @@ class ThisInterpreter(AsyncKernelManager):
     def __init__(self, **settings: object) -> None:
         connection = str(Path(jupyter_runtime_dir(), f"{os.getpid()}.json"))
         files = os.name == "posix" and len(os.fsencode(connection)) + len("-ipc-5") <= SOCKET_PATH
+        Path(connection).parent.mkdir(parents=True, exist_ok=True)
         place = {"transport": "ipc", "connection_file": connection} if files else {}
         super().__init__(**place | settings)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import cycle
 from math import ceil
 
@@ -205,6 +206,14 @@ def feature_maps(features: Tensor, count: int = 8) -> Figure:
         low, high = np.percentile(_array(channel), [1, 99])
         channels[f"channel {number}"] = (channel - low) / max(high - low, 1e-12)
     return images(channels, columns=min(8, len(channels)), cmap="viridis")
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file, for `ipywidgets.Image`; the figure is closed."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    plt.close(figure)
+    return file.getvalue()
 
 
 def _panels(pictures: Sequence[Tensor], columns: int | None = None) -> tuple[Figure, list[Axes]]:

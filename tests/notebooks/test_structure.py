@@ -16,8 +16,8 @@ CHECKED = "nbval-check-output"
 MAGIC = "%matplotlib inline"  # the only line that is not Python
 # One parameter a line: its name, its type (papermill shows it as help), a literal, and what it means.
 PARAMETER = re.compile(r"[a-z]\w*: [\w.\[\], |]+ = .+  # \S.*")
-# `/home/...`, `~/...` or `C:\Users`, but neither the path of a URL nor a closing HTML tag.
-ABSOLUTE_PATH = re.compile(r"(?<![\w/:.<)\]}])(?:/\w[\w.-]*/|~/\w)|\b[A-Z]:\\+Users")
+# `/home/...`, `~/...` or `C:\Users`, but neither the path of a URL, nor a closing HTML tag, nor `<preset>/tables`.
+ABSOLUTE_PATH = re.compile(r"(?<![\w/:.<>)\]}])(?:/\w[\w.-]*/|~/\w)|\b[A-Z]:\\+Users")
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
