@@ -190,7 +190,7 @@ IGNORED = [
     "data/splits.zip",
     "results/smoke/tables/table1.csv",
     "results/mini/notebooks/00_quickstart.ipynb",
-    "results/mini/weights/checkpoints/last.safetensors",
+    "results/mini/weights/ours.checkpoint",
     "results/mini/tables/.table1.4711.part.csv",
     "fusionlib/__pycache__/files.cpython-311.pyc",
     ".venv/bin/python",

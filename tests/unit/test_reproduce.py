@@ -126,7 +126,12 @@ def test_interrupt_stops_the_children_and_leaves_nothing_half(folder, tmp_path, 
         return children[-1]
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", watched)
-    assert reproduce(["03"], results=tmp_path / "results", folder=folder) == 130
+    # A shell starts background jobs with SIGINT ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert reproduce(["03"], results=tmp_path / "results", folder=folder) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [child.returncode for child in children] == [-signal.SIGKILL]
     assert "Stopped; finished notebooks are kept" in capsys.readouterr().out
     assert not (tmp_path / "results").exists()
