@@ -41,7 +41,7 @@ class Preset:
 
 
 # Two CPU cores for an hour: crops instead of whole images, fewer epochs at a higher rate.
-MINI_TRAINING = TrainingConfig(epochs=120, registration_epochs=90, learning_rate=2e-3, crop=128)
+MINI_TRAINING = TrainingConfig(epochs=150, registration_epochs=90, fusion_epochs=30, learning_rate=2e-3, crop=128)
 
 PRESETS = {
     preset.name: preset

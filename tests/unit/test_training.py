@@ -18,6 +18,7 @@ TINY = presets.load(
     "smoke",
     recipe__network=NetworkConfig(channels=4, msrb_widths=(8, 8), gathering_widths=(8, 8)),
     recipe__training__epochs=3,
+    recipe__training__fusion_epochs=1,
     recipe__train_pairs=4,
     recipe__training__batch=2,
 ).recipe
@@ -85,13 +86,24 @@ def test_the_log_names_every_term_and_the_validation_error(tmp_path):
 
 
 def test_registration_epochs_leave_the_fusion_alone(tmp_path):
-    recipe = replace(TINY, training=replace(TINY.training, epochs=1, registration_epochs=1))
+    recipe = replace(TINY, training=replace(TINY.training, epochs=1, registration_epochs=1, fusion_epochs=0))
     torch.manual_seed(recipe.seed)
     before = training.FusionNetwork(recipe.network).state_dict()
     after = training.train(recipe, tmp_path / "w.safetensors", "cpu")[0].state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert not any(name.startswith(("head", "ir_sfe", "vi_sfe")) for name in moved)
     assert any(name.startswith("ir_cfe") for name in moved)
+
+
+def test_fusion_epochs_leave_the_registration_as_it_is(tmp_path):
+    recipe = replace(TINY, training=replace(TINY.training, epochs=2, registration_epochs=1, fusion_epochs=1))
+    fusion = ("head", "ir_sfe", "vi_sfe")
+    torch.manual_seed(recipe.seed)
+    alone = replace(recipe, training=replace(recipe.training, epochs=1, fusion_epochs=0))
+    before = training.train(alone, tmp_path / "before.safetensors", "cpu")[0].state_dict()
+    after = training.train(recipe, tmp_path / "after.safetensors", "cpu")[0].state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith(fusion) for name in moved)
 
 
 def test_a_batch_depends_on_seed_and_epoch_only():
