@@ -117,4 +117,5 @@ def shipped_weights(name: str) -> Path:
         if path.exists():
             return path
     command = "python -m fusionlib reproduce 03 --preset mini"
-    raise InputError(f"There are no weights for {name!r}; train them with `{command}`.")
+    make = f", or make them with `{command}`" if name == "ours" else ""
+    raise InputError(f"There are no weights for {name!r} under results/: give a file of your own as weights{make}.")
