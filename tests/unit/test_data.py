@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import noise, write
 from PIL import Image
 
 from fusionlib import data
@@ -38,17 +39,6 @@ real = os.environ.get("FUSIONLIB_DATA", "")
 needs_roadscene = pytest.mark.skipif(
     not (Path(real) / "RoadScene").is_dir() or not real, reason="RoadScene is not here"
 )
-
-
-def noise(*shape: int, high: int = 256, dtype: type = np.uint8) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, high, shape).astype(dtype)
-
-
-def write(path: Path, pixels: np.ndarray, mode: str | None = None) -> Path:
-    image = Image.fromarray(pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (image.convert(mode) if mode else image).save(path)
-    return path
 
 
 def folders(root: Path, names: str, shape: tuple[int, int] = (40, 48)) -> tuple[Path, Path]:

@@ -7,21 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import noise, write
 from PIL import Image
 
 from fusionlib.files import InputError
 from fusionlib.images import luma, read_infrared, read_visible, recolour, resize, save_image, to_tensor, to_uint8
-
-
-def noise(*shape: int, high: int = 256, dtype: type = np.uint8) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, high, shape).astype(dtype)
-
-
-def write(path: Path, pixels: np.ndarray, mode: str | None = None) -> Path:
-    image = Image.fromarray(pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (image.convert(mode) if mode else image).save(path)
-    return path
 
 
 def test_an_8_bit_infrared_image_is_read_as_it_is(tmp_path: Path) -> None:
