@@ -3,6 +3,7 @@
 Columns: method, dataset, level, pair, metric, value. Metrics as in `fusionlib.metrics`, and
 
     EPE             end-point error in pixels inside the valid area; of a method without a field, the identity's
+    EPE_p95         its 95th percentile
     EPE_share       EPE over that of the identity: 1 is doing nothing
     folds           share of pixels where the field folds
     NCC, MSE        registered against undeformed infrared, inside the valid area
@@ -26,7 +27,7 @@ from torch import Tensor
 from fusionlib import metrics
 from fusionlib.data import PairSet
 from fusionlib.deformation import Misaligned, fold_share, misalign_by_key
-from fusionlib.methods import Method
+from fusionlib.methods import Fused, Method
 
 COLUMNS = ["method", "dataset", "level", "pair", "metric", "value"]
 BOUND = "bound"  # the name under which the largest possible Q_CC of each pair stands in the table
@@ -67,20 +68,35 @@ def score(method: Method, ir: Tensor, vi: Tensor, moved: Misaligned) -> dict[str
     start = time.perf_counter()
     fused = method.fuse(moved.ir, vi)
     seconds = time.perf_counter() - start
-    nothing = torch.zeros_like(moved.phi_gt)
-    field = nothing if fused.field is None else fused.field
-    registered = moved.ir if fused.registered_ir is None else fused.registered_ir
-    error = metrics.endpoint_error(field, moved.phi_gt, moved.valid)
     values = {
         **metrics.fusion_metrics(ir, vi, fused.image),
         **{f"{name}@given": value for name, value in metrics.fusion_metrics(moved.ir, vi, fused.image).items()},
-        "EPE": error,
-        "EPE_share": error / metrics.endpoint_error(nothing, moved.phi_gt, moved.valid),
-        "folds": fold_share(field),
-        "NCC": metrics.ncc(registered, ir, moved.valid),
-        "MSE": metrics.mse(registered, ir, moved.valid),
     }
-    return {name: value.item() for name, value in values.items()} | {"seconds": seconds}
+    found = registration(fused, ir, moved)
+    found["EPE_share"] = found["EPE"] / found.pop("EPE_identity")
+    return {name: value.item() for name, value in values.items()} | found | {"seconds": seconds}
+
+
+def registration(fused: Fused, ir: Tensor, moved: Misaligned) -> dict[str, float]:
+    """Every number about the registration of one pair: EPE, EPE_p95, EPE_identity, folds, NCC, MSE.
+
+    Args:
+        fused: what a method made of `moved.ir`; without a field it counts as the identity.
+        ir: the aligned infrared, (1, 1, H, W).
+        moved: what the method was given.
+    """
+    nothing = torch.zeros_like(moved.phi_gt)
+    field = nothing if fused.field is None else fused.field
+    registered = moved.ir if fused.registered_ir is None else fused.registered_ir
+    distances = (field - moved.phi_gt).norm(dim=1, keepdim=True)[moved.valid]
+    return {
+        "EPE": metrics.endpoint_error(field, moved.phi_gt, moved.valid).item(),
+        "EPE_p95": distances.quantile(0.95).item() if len(distances) else float("nan"),
+        "EPE_identity": metrics.endpoint_error(nothing, moved.phi_gt, moved.valid).item(),
+        "folds": fold_share(field).item(),
+        "NCC": metrics.ncc(registered, ir, moved.valid).item(),
+        "MSE": metrics.mse(registered, ir, moved.valid).item(),
+    }
 
 
 def summary(table: pd.DataFrame, metric_names: list[str]) -> pd.DataFrame:

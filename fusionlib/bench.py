@@ -1,0 +1,96 @@
+"""The registration bench: several methods, the same deformations, sizes and pairs; what is left of the misalignment.
+
+One row for each method, pair and draw. Columns: set, split, size, level, method, pair, draw and
+
+    EPE, EPE_p95    mean and 95th percentile of the end-point error in pixels, inside the valid area
+    EPE_identity    EPE of doing nothing, from which the share is taken
+    folds           share of pixels where the field folds
+    NCC, MSE        registered against undeformed infrared, inside the valid area
+    seconds         of `fuse` for one pair
+
+Deformations are keyed as in `fusionlib.evaluation`, so draw 0 is the deformation of the tables.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from fusionlib import deformation, evaluation, kept, metrics
+from fusionlib.data import PairSet, open_set
+from fusionlib.files import code_fingerprint, fingerprint
+from fusionlib.methods import Method
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What is measured.
+
+    Attributes:
+        sets: (set, split) pairs.
+        sizes: sides in pixels to which the images are resized.
+        levels: of deformation.
+        draws: deformations a pair and level.
+        count: only so many pairs of each split; None for all.
+    """
+
+    sets: tuple[tuple[str, str], ...] = (("RoadScene", "val"), ("RoadScene", "test"))
+    sizes: tuple[int, ...] = (256, 512)
+    levels: tuple[str, ...] = ("light", "medium", "heavy")
+    draws: int = 5
+    count: int | None = None
+
+
+def run(config: BenchConfig, methods: Mapping[Method, str], path: Path) -> pd.DataFrame:
+    """Measure every method, or read what was measured by the same method on the same deformations before.
+
+    Args:
+        config: what is measured.
+        methods: each with a fingerprint of what it is (its weights, its code).
+        path: CSV file in which the rows are kept, part by part; a run that is stopped goes on from there.
+    """
+    parts = []
+    code = code_fingerprint(deformation, metrics, evaluation)
+    places = [(*which, size, level) for which in config.sets for size in config.sizes for level in config.levels]
+    progress = tqdm(total=len(places) * len(methods), desc="registration bench", mininterval=5)
+    for name, split, size, level in places:
+        pairs = open_set(name, split, size, count=config.count)
+        for method, mark in methods.items():
+            where = {"set": name, "split": split, "size": size, "level": level, "method": method.name}
+            made_by = fingerprint(code, mark, pairs.names, asdict(deformation.get_level(level)), config.draws)
+            progress.set_postfix_str(" ".join(map(str, where.values())))
+            parts.append(kept.part(path, where, made_by, lambda: _measure(method, pairs, level, config.draws)))  # noqa: B023
+            progress.update()
+    progress.close()
+    return pd.concat(parts, ignore_index=True)
+
+
+def _measure(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:
+    rows = []
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        for draw in range(draws):
+            moved = evaluation.deform(ir, name, level, seed=draw)
+            start = time.perf_counter()
+            fused = method.fuse(moved.ir, vi)
+            seconds = time.perf_counter() - start
+            rows.append({"pair": name, "draw": draw} | evaluation.registration(fused, ir, moved) | {"seconds": seconds})
+    return pd.DataFrame(rows)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over pairs and draws: rows (set, split, size, level, method) in the order of the table.
+
+    EPE_share is the mean EPE over the mean of doing nothing: what is left of the misalignment.
+    """
+    places = ["set", "split", "size", "level", "method"]
+    means = rows.groupby(places, sort=False)[
+        ["EPE", "EPE_p95", "EPE_identity", "folds", "NCC", "MSE", "seconds"]
+    ].mean()
+    means.insert(2, "EPE_share", means["EPE"] / means.pop("EPE_identity"))
+    return means

@@ -1,0 +1,59 @@
+"""Tables that grow part by part and know what made each part, so that long measurements resume and are not repeated.
+
+Such a table is a CSV file with a column `made_by`: the fingerprint of what made the row. A part is the rows in which
+some columns have given values, such as all rows of one method at one level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib.files import atomic
+
+MADE_BY = "made_by"
+
+
+def part(path: Path, where: Mapping[str, object], mark: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The rows of one part: those in the file if `mark` made them, else made now and put in their place.
+
+    Args:
+        path: the CSV file; it need not be there.
+        where: column to value, what tells this part from the others.
+        mark: fingerprint of everything that the rows depend on.
+        make: gives the rows, without the columns of `where`.
+
+    Returns:
+        The rows with the columns of `where` first, without `made_by`. Numbers are as the file has them, to six digits.
+    """
+    table = pd.read_csv(path, dtype={MADE_BY: str}) if path.exists() else pd.DataFrame()
+    mine = _rows(table, where)
+    if mine.empty or set(mine[MADE_BY]) != {mark}:
+        new = make().assign(**{MADE_BY: mark})
+        for column, value in reversed(where.items()):
+            new.insert(0, column, value)
+        # The place of a part stays what it was, whatever was measured again.
+        before, after = _split(table, mine.index)
+        with atomic(path) as half:
+            frames = [frame for frame in (before, new, after) if not frame.empty]
+            pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
+        mine = _rows(pd.read_csv(path, dtype={MADE_BY: str}), where)
+    return mine.drop(columns=MADE_BY).reset_index(drop=True)
+
+
+def _rows(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
+    if table.empty:
+        return table
+    chosen = pd.Series(True, index=table.index)
+    for column, value in where.items():
+        chosen &= table[column] == value
+    return table[chosen]
+
+
+def _split(table: pd.DataFrame, gone: pd.Index) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What stands before the rows that go, and after; all of it before if none goes."""
+    first = gone[0] if len(gone) else len(table)
+    rest = table.drop(index=gone)
+    return rest[rest.index < first], rest[rest.index >= first]

@@ -1,0 +1,83 @@
+"""The registration bench: same deformations for all, what was measured is not measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusionlib import bench, evaluation
+from fusionlib.bench import BenchConfig
+from fusionlib.data import open_set
+from fusionlib.deformation import warp
+from fusionlib.methods import Fused
+
+CONFIG = BenchConfig(sets=(("synthetic", "test"),), sizes=(64,), levels=("light", "heavy"), draws=2, count=2)
+
+
+class Still:
+    """Leaves the infrared where it is."""
+
+    name = "still"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def fuse(self, ir, vi) -> Fused:
+        self.calls += 1
+        return Fused(vi)
+
+
+class Knowing(Still):
+    """Knows the truth, less an error of 3 and 4 pixels along the axes."""
+
+    def __init__(self, name: str, error: float) -> None:
+        super().__init__()
+        self.name = name
+        pairs = open_set("synthetic", "test", 64, count=2)
+        self.fields = {}
+        for level in CONFIG.levels:
+            for draw in range(CONFIG.draws):
+                for index, name in enumerate(pairs.names):
+                    moved = evaluation.deform(pairs.stack([index])[0], name, level, seed=draw)
+                    self.fields[moved.ir.sum().item()] = moved.phi_gt + error * torch.tensor([3.0, 4.0]).view(
+                        1, 2, 1, 1
+                    )
+
+    def fuse(self, ir, vi) -> Fused:
+        self.calls += 1
+        field = self.fields[ir.sum().item()]
+        return Fused(vi, field, warp(ir, field))
+
+
+def test_the_bench_measures_what_is_left(tmp_path: Path) -> None:
+    rows = bench.run(
+        CONFIG, {Still(): "a", (off := Knowing("off", 1)): "b", Knowing("exact", 0): "c"}, tmp_path / "bench.csv"
+    )
+    assert off.calls == 8 and len(rows) == 3 * 8
+    still, off, exact = (rows[rows["method"] == name] for name in ("still", "off", "exact"))
+    assert (still["EPE"] == still["EPE_identity"]).all() and still["folds"].eq(0).all()
+    assert still.groupby("level")["EPE"].mean()["heavy"] > 3 * still.groupby("level")["EPE"].mean()["light"] > 0
+    assert list(off["EPE"]) == pytest.approx([5] * 8, abs=1e-4)
+    assert list(off["EPE_p95"]) == pytest.approx([5] * 8, abs=1e-3)
+    assert exact["EPE"].eq(0).all() and exact["NCC"].min() > 0.95 > still["NCC"].min()
+    draws = still[still["level"] == "light"].groupby("draw")["EPE"].mean()
+    assert draws[0] != draws[1]
+
+
+def test_the_summary_is_the_mean_and_what_it_is_of_the_identity(tmp_path: Path) -> None:
+    rows = bench.run(CONFIG, {Still(): "a"}, tmp_path / "bench.csv")
+    means = bench.summary(rows)
+    assert list(means.index.names) == ["set", "split", "size", "level", "method"]
+    assert list(means["EPE_share"]) == pytest.approx([1, 1])
+    heavy = rows[rows["level"] == "heavy"]
+    assert means["EPE"].iloc[1] == pytest.approx(heavy["EPE"].mean())
+
+
+def test_what_was_measured_is_read(tmp_path: Path) -> None:
+    path, first, again, other = tmp_path / "bench.csv", Still(), Still(), Still()
+    rows = bench.run(CONFIG, {first: "weights 1"}, path)
+    assert bench.run(CONFIG, {again: "weights 1"}, path).equals(rows) and again.calls == 0
+    bench.run(CONFIG, {other: "weights 2"}, path)
+    assert other.calls == first.calls == 8

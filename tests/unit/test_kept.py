@@ -1,0 +1,56 @@
+"""Tables kept part by part: a part is made once, made again when its maker changes, and keeps its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fusionlib import kept
+
+
+class Maker:
+    """Makes two rows and counts how often it was asked."""
+
+    def __init__(self, value: float) -> None:
+        self.value, self.calls = value, 0
+
+    def __call__(self) -> pd.DataFrame:
+        self.calls += 1
+        return pd.DataFrame({"pair": ["a", "b"], "EPE": [self.value, self.value + 1]})
+
+
+def test_a_part_is_made_once_and_again_when_its_maker_changes(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "folder" / "table.csv", Maker(1.0), Maker(5.0)
+    where = {"method": "ours", "size": 256}
+    rows = kept.part(path, where, "mark 1", first)
+    assert list(rows.columns) == ["method", "size", "pair", "EPE"] and list(rows["EPE"]) == [1, 2]
+    assert kept.part(path, where, "mark 1", first).equals(rows) and first.calls == 1
+    assert list(kept.part(path, where, "mark 2", second)["EPE"]) == [5, 6] and second.calls == 1
+    assert list(pd.read_csv(path)["made_by"]) == ["mark 2"] * 2
+
+
+def test_parts_lie_side_by_side_and_keep_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    for value, method in enumerate(("identity", "ecc", "ours")):
+        kept.part(path, {"method": method, "size": 256}, "old", Maker(value))
+    kept.part(path, {"method": "ecc", "size": 512}, "old", Maker(9.0))
+    kept.part(path, {"method": "ecc", "size": 256}, "new", Maker(7.0))
+    table = pd.read_csv(path)
+    assert list(table["method"]) == ["identity"] * 2 + ["ecc"] * 2 + ["ours"] * 2 + ["ecc"] * 2
+    assert list(table["EPE"]) == [0, 1, 7, 8, 2, 3, 9, 10]
+    assert list(table["made_by"]) == ["old"] * 2 + ["new"] * 2 + ["old"] * 4
+
+
+def test_a_part_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    kept.part(path, {"method": "ours"}, "mark", Maker(1.0))
+    before = path.read_bytes()
+
+    def broken() -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kept.part(path, {"method": "ecc"}, "mark", broken)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
