@@ -74,16 +74,16 @@ def matching_loss(stage: Stage, phi_gt: Tensor) -> Tensor:
     """Cross-entropy of a stage's comparisons: of all shifts around `start`, the true one should score highest.
 
     Args:
-        stage: with scores (B, K, h, w) of K = (2 radius + 1)^2 shifts.
+        stage: with scores (B, W, K, h, w) of K = (2 radius + 1)^2 shifts through W windows, whose mean it is.
         phi_gt: the true field, (B, 2, H, W) pixels; where it lies beyond the radius, the position does not count.
     """
-    radius = math.isqrt(stage.scores.shape[1]) // 2
+    radius = math.isqrt(stage.scores.shape[2]) // 2
     # A true shift between pixels is shared by its four neighbours, as in bilinear interpolation.
     left = resize_field(phi_gt, stage.start.shape[-2:]) - stage.start.detach()
     steps = torch.arange(-radius, radius + 1, device=left.device).view(1, -1, 1, 1)
     in_x, in_y = ((1 - (part - steps).abs()).clamp(min=0) for part in left.split(1, dim=1))
     target = (in_y.unsqueeze(2) * in_x.unsqueeze(1)).flatten(1, 2)
-    return -(target * stage.scores.log_softmax(1)).sum(1).mean()
+    return -(target.unsqueeze(1) * stage.scores.log_softmax(2)).sum(2).mean()
 
 
 def luminance_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ two are the switches of `NetworkConfig`, each marked PAPER-GAP.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -37,6 +38,9 @@ class NetworkConfig:
         common_input: what the common extractors look at. PAPER-GAP: the paper feeds the images ("image"). On those the
             registration stays at the identity for thousands of steps, since brightness has no stable relation between
             the modalities; "structure" feeds `local_structure`, which has one.
+        registration_side: images with more pixels than a square of this side are reduced to as many before they are
+            registered, and the field is brought back to their size; None registers at full size. PAPER-GAP: not given;
+            the search of a pyramid reaches so many pixels, not so large a part of the image.
         registration_stride: the common features are averaged over squares of this side before they are registered.
             PAPER-GAP: not given; fields are smooth, so half the resolution loses little and costs a quarter.
         msrb: "unet", a plain U-Net on the concatenated features, or "pyramid", a U-Net whose decoder warps the infrared
@@ -45,22 +49,30 @@ class NetworkConfig:
         msrb_widths: channels of the MSRB's levels from fine to coarse, each half the size of the one before.
         gathering_widths: of the pyramid, channels of the U-Net that gathers the comparisons of one level.
         correlation_radius: of the pyramid, how many pixels away positions are compared, at each of its levels.
+        windows: of the pyramid, sides of the neighbourhoods that are compared as a whole, odd, in pixels of the level.
         common_in_fusion: concatenate the common features too (Eq. 7). False is the third ablation of Table 4.
     """
 
     channels: int = 16
     extractor_layers: int = 3
     common_input: str = "structure"
+    registration_side: int | None = 256
     registration_stride: int = 2
     msrb: str = "pyramid"
     msrb_widths: tuple[int, ...] = (32, 48)
     gathering_widths: tuple[int, ...] = (48, 48, 64, 64)
     correlation_radius: int = 4
+    windows: tuple[int, ...] = (1, 3, 7)
     common_in_fusion: bool = True
 
 
 AS_IN_THE_PAPER = NetworkConfig(
-    channels=20, common_input="image", registration_stride=1, msrb="unet", msrb_widths=(24, 48, 96, 128)
+    channels=20,
+    common_input="image",
+    registration_side=None,
+    registration_stride=1,
+    msrb="unet",
+    msrb_widths=(24, 48, 96, 128),
 )
 
 
@@ -122,7 +134,11 @@ class FusionNetwork(nn.Module):
         self.vi_cseb = CSEB(config.channels)
         if config.msrb == "pyramid":
             self.msrb = PyramidMSRB(
-                config.channels, config.msrb_widths, config.gathering_widths, config.correlation_radius
+                config.channels,
+                config.msrb_widths,
+                config.gathering_widths,
+                config.correlation_radius,
+                config.windows,
             )
         else:
             self.msrb = UNetMSRB(config.channels, config.msrb_widths)
@@ -168,8 +184,20 @@ class FusionNetwork(nn.Module):
 
     def _align(self, ir: Tensor, vi: Tensor) -> Alignment:
         common_ir, common_vi = self.common_features(ir, vi)
-        stages = self.register(common_ir, common_vi)
+        if (size := self._registration_size(*ir.shape[-2:])) == ir.shape[-2:]:
+            stages = self.register(common_ir, common_vi)
+        else:
+            small = (F.interpolate(image, size, mode="bilinear", antialias=True) for image in (ir, vi))
+            stages = self.register(*self.common_features(*small))
         return Alignment(resize_field(stages[-1].field, ir.shape[-2:]), stages, common_ir, common_vi)
+
+    def _registration_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size at which images of a size, a multiple of `multiple`, are registered; such a multiple too."""
+        side = self.config.registration_side
+        if side is None or height * width <= side**2:
+            return height, width
+        reduced = side / math.sqrt(height * width)
+        return tuple(max(1, round(length * reduced / self.multiple)) * self.multiple for length in (height, width))
 
     def common_features(self, ir: Tensor, vi: Tensor) -> tuple[Tensor, Tensor]:
         """F_i and F_v of Eq. (1), (B, C, H, W) each, by IR-CFE and VI-CFE."""

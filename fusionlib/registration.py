@@ -19,8 +19,9 @@ from fusionlib.deformation import warp
 class Stage:
     """One step of the registration: from the field `start` to the better `field`, both (B, 2, h, w).
 
-    Fields are in pixels of their own size. `scores`, (B, (2 radius + 1)^2, h, w), say how well each shift away from
-    `start` fits: the logits of a softmax. The plain U-Net compares nothing, so it has neither `start` nor `scores`.
+    Fields are in pixels of their own size. `scores`, (B, W, (2 radius + 1)^2, h, w), say how well each shift away from
+    `start` fits, seen through W windows from narrow to wide: the logits of a softmax. The plain U-Net compares nothing,
+    so it has neither `start` nor `scores`.
     """
 
     field: Tensor
@@ -69,19 +70,25 @@ class PyramidMSRB(nn.Module):
 
     Both modalities run through one encoder, since their enhanced features are meant to be alike. At each of its levels,
     the coarsest first, the infrared features are warped by the field found so far and compared with the visible ones
-    around each position. A single comparison is doubtful between modalities, neighbouring ones together are not: a
-    U-Net gathers them over a wide surrounding into a smooth correction of the field.
+    around each position. A U-Net turns the comparisons of a wide surrounding into a smooth correction of the field.
     """
 
-    def __init__(self, channels: int, widths: tuple[int, ...], gathering: tuple[int, ...], radius: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        widths: tuple[int, ...],
+        gathering: tuple[int, ...],
+        radius: int,
+        windows: tuple[int, ...],
+    ) -> None:
         super().__init__()
         self.radius = radius
-        self.sharpness = nn.Parameter(torch.tensor(10.0))  # of the softmax over all shifts
         self.encoder = nn.ModuleList(
             nn.Sequential(feature_layer(a, b, stride=2), feature_layer(b, b)) for a, b in pairwise([channels, *widths])
         )
-        shifts = (2 * self.radius + 1) ** 2
-        self.decoder = nn.ModuleList(UNet(shifts + b + 4, gathering) for b in widths)
+        self.comparison = nn.ModuleList(Comparison(b, radius, windows) for b in widths)
+        inputs = (2 * radius + 1) ** 2 + 2 * len(windows) + 2
+        self.decoder = nn.ModuleList(UNet(inputs + b, gathering) for b in widths)
 
     def forward(self, ir: Tensor, vi: Tensor) -> list[Stage]:
         """Features (B, C, h, w) of both modalities to one stage a level, of size h/2^k x w/2^k for k = levels .. 1."""
@@ -90,13 +97,43 @@ class PyramidMSRB(nn.Module):
             both = layer(both)
             levels.append(both.chunk(2))
         stages: list[Stage] = []
-        for (ir, vi), decode in zip(levels[::-1], self.decoder[::-1], strict=True):
+        for k, (ir, vi) in reversed(list(enumerate(levels))):
             start = resize_field(stages[-1].field, ir.shape[-2:]) if stages else torch.zeros_like(ir[:, :2])
             moved = warp(ir, start, exact=False)
-            scores = self.sharpness * local_correlation(F.instance_norm(moved), F.instance_norm(vi), self.radius)
-            correction = decode(torch.cat([scores, expected_shift(scores, self.radius), start, vi], 1))
+            scores = self.comparison[k](F.instance_norm(moved), F.instance_norm(vi))
+            shifts = expected_shift(scores, self.radius).flatten(1, 2)
+            correction = self.decoder[k](torch.cat([scores[:, 0], shifts, start, vi], 1))
             stages.append(Stage(start + correction, start, scores))
         return stages
+
+
+class Comparison(nn.Module):
+    """How well each shift of one feature map fits another, through windows of several sizes.
+
+    A single position is doubtful between modalities, a neighbourhood together is not: a window averages the similarity
+    of its positions, shift by shift, as block matching does. Each position counts by its confidence, which is learned;
+    an empty road has little to say.
+    """
+
+    def __init__(self, channels: int, radius: int, windows: tuple[int, ...]) -> None:
+        super().__init__()
+        self.radius, self.windows = radius, windows
+        self.confidence = nn.Conv2d(2 * channels, 1, 1)
+        self.sharpness = nn.Parameter(10.0 * torch.arange(1, len(windows) + 1))  # of the softmax over all shifts
+
+    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
+        """Features (B, C, h, w) to scores (B, W, (2 radius + 1)^2, h, w), see `Stage`."""
+        confidence = self.confidence(torch.cat([moving, fixed], 1)).sigmoid()
+        similarity = confidence * local_correlation(moving, fixed, self.radius)
+        seen = [window_mean(similarity, side) for side in self.windows]
+        return torch.stack(seen, 1) * self.sharpness.view(1, -1, 1, 1, 1)
+
+
+def window_mean(x: Tensor, side: int) -> Tensor:
+    """Mean over the square of an odd `side` around each position of (B, C, h, w), as far as it lies inside."""
+    half = side // 2
+    x = F.avg_pool2d(x, (side, 1), 1, (half, 0), count_include_pad=False)
+    return F.avg_pool2d(x, (1, side), 1, (0, half), count_include_pad=False)
 
 
 class UNet(nn.Module):
@@ -168,10 +205,10 @@ def _windows(fixed: Tensor, radius: int) -> list[tuple]:
 
 
 def expected_shift(logits: Tensor, radius: int) -> Tensor:
-    """Mean shift under the softmax of the scores of all shifts: (B, (2 radius + 1)^2, H, W) to (B, 2, H, W) pixels."""
+    """Mean shift under the softmax of the scores: (..., (2 radius + 1)^2, H, W) to (..., 2, H, W) pixels."""
     steps = torch.arange(-radius, radius + 1, device=logits.device, dtype=logits.dtype)
-    shifts = torch.stack(torch.meshgrid(steps, steps, indexing="xy")).flatten(1)  # x, then y, of each window
-    return torch.einsum("bkhw,ck->bchw", logits.softmax(1), shifts)
+    shifts = torch.stack(torch.meshgrid(steps, steps, indexing="xy")).flatten(1)  # x, then y, of each shift
+    return torch.einsum("...khw,ck->...chw", logits.softmax(-3), shifts)
 
 
 def resize_field(phi: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

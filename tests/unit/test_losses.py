@@ -118,18 +118,21 @@ def test_fusion_adds_gamma_times_the_gradient() -> None:
 def test_matching_is_the_cross_entropy_of_the_true_shift() -> None:
     # Nine shifts (radius 1), row by row: index 5 is one pixel to the right. Equal scores: ln 9.
     start, truth = torch.zeros(1, 2, 3, 3), torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
-    scores = torch.zeros(1, 9, 3, 3)
+    scores = torch.zeros(1, 1, 9, 3, 3)
     assert matching_loss(Stage(start, start, scores), truth).item() == pytest.approx(math.log(9))
-    scores[:, 5] = 100.0
+    scores[:, :, 5] = 100.0
     assert matching_loss(Stage(start, start, scores), truth).item() == pytest.approx(0, abs=1e-6)
     assert matching_loss(Stage(start, start, scores), truth.flip(1)).item() == pytest.approx(100)
     # A quarter of the way down: the middle (4) has weight 3/4 and the one below it (7) has 1/4.
     down = torch.tensor([0.0, 0.25]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
-    scores = torch.arange(9.0).view(1, 9, 1, 1).expand(1, 9, 3, 3)
-    expected = scores[0, :, 0, 0].logsumexp(0) - (0.75 * 4 + 0.25 * 7)
+    scores = torch.arange(9.0).view(1, 1, 9, 1, 1).expand(1, 1, 9, 3, 3)
+    expected = scores[0, 0, :, 0, 0].logsumexp(0) - (0.75 * 4 + 0.25 * 7)
     assert matching_loss(Stage(start, start, scores), down).item() == pytest.approx(expected.item())
     # From where the stage started, the truth may be out of reach: then nothing is asked.
     assert matching_loss(Stage(start, start + 3, scores), down).item() == 0
+    # Every window is asked, and the mean taken.
+    both = torch.cat([scores, torch.zeros_like(scores)], 1)
+    assert matching_loss(Stage(start, start, both), down).item() == pytest.approx((expected.item() + math.log(9)) / 2)
 
 
 @pytest.mark.parametrize("loss", [luminance_loss, gradient_loss])
@@ -168,7 +171,7 @@ class Case:
 
 @pytest.fixture
 def case() -> Case:
-    coarse = Stage(noise(2, 2, 4, 4, seed=1), torch.zeros(2, 2, 4, 4), noise(2, 9, 4, 4, seed=2))
+    coarse = Stage(noise(2, 2, 4, 4, seed=1), torch.zeros(2, 2, 4, 4), noise(2, 2, 9, 4, 4, seed=2))
     phi = noise(2, 2, 8, 8, seed=3)
     features = [noise(2, 3, 8, 8, seed=seed) for seed in range(4, 9)]
     aligned = Alignment(phi, [coarse, Stage(phi)], common_ir=features[0], common_vi=features[1])

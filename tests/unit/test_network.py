@@ -20,7 +20,7 @@ from fusionlib.network import (
     local_structure,
     pad_to_multiple,
 )
-from fusionlib.registration import CSEB, expected_shift, local_correlation, resize_field
+from fusionlib.registration import CSEB, Comparison, expected_shift, local_correlation, resize_field, window_mean
 
 CONFIGS = {"default": NetworkConfig(), "as in the paper": AS_IN_THE_PAPER}
 SMALL = NetworkConfig(channels=4)
@@ -164,6 +164,21 @@ def test_aligning_alone_finds_the_same_field(config: NetworkConfig) -> None:
         net.align(ir[..., :20], vi[..., :20])
 
 
+def test_large_images_are_registered_at_a_smaller_size() -> None:
+    ir, vi = blobs(64, 96), blobs(64, 96, seed=1)
+    small = network(replace(SMALL, registration_side=39))  # 39^2 pixels: 32 x 48
+    whole = FusionNetwork(replace(SMALL, registration_side=None)).eval()
+    whole.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        halves = [nn.functional.interpolate(image, (32, 48), mode="bilinear", antialias=True) for image in (ir, vi)]
+        found, expected = small.align(ir, vi), resize_field(whole.align(*halves).stages[-1].field, (64, 96))
+        assert torch.equal(found.field, expected) and expected.abs().max() > 0.1
+        assert torch.equal(found.common_ir, whole.align(ir, vi).common_ir)  # what is fused stays as large as it was
+        assert torch.equal(small.align(*halves).field, whole.align(*halves).field)  # these are small enough
+        odd = small(ir[..., :61, :83], vi[..., :61, :83])
+    assert odd.field.shape == (1, 2, 61, 83) and odd.image.shape == (1, 1, 61, 83)
+
+
 def test_multiples_are_not_padded() -> None:
     image = noise(1, 1, 48, 64)
     assert torch.equal(pad_to_multiple(image, 16), image)
@@ -282,6 +297,28 @@ def test_features_keep_unit_variance_however_small_the_weights() -> None:
     assert (before - after).abs().mean() < 0.02 * before.abs().mean()
     # After LeakyReLU, two maps of unit variance that have nothing in common are well apart and never far.
     assert 0.3 < (before[0] - before[1]).abs().mean() < 2
+
+
+def test_a_window_averages_what_lies_inside() -> None:
+    x = noise(2, 3, 5, 6)
+    assert torch.equal(window_mean(x, 1), x)
+    mean = window_mean(x, 3)
+    torch.testing.assert_close(mean[..., 0, 0], x[..., :2, :2].mean((-1, -2)))
+    torch.testing.assert_close(mean[..., 2, 5], x[..., 1:4, 4:].mean((-1, -2)))
+    torch.testing.assert_close(window_mean(x, 11), x.mean((-1, -2), keepdim=True).expand_as(x))
+
+
+def test_positions_without_confidence_leave_the_word_to_their_neighbours() -> None:
+    torch.manual_seed(0)
+    compare = Comparison(2, radius=1, windows=(1, 3)).eval()
+    fixed = torch.zeros(1, 2, 5, 5)
+    fixed[:, 0], fixed[:, 0, 2, 2], fixed[:, 1, 2, 2] = 1, 0, 1  # one position differs from all others
+    with torch.no_grad():
+        compare.confidence.weight.zero_()[:, 3] = -100.0  # and of it nothing is believed
+        compare.confidence.bias.fill_(10.0)
+        narrow, wide = compare(fixed, fixed)[0]
+    assert narrow[:, 2, 2].abs().max() < 1e-3 and narrow[4, 0, 0] == pytest.approx(10, rel=1e-3)
+    assert wide[4, 2, 2] == pytest.approx(20 * 8 / 9, rel=1e-3)
 
 
 def slow_correlation(moving: Tensor, fixed: Tensor, radius: int) -> Tensor:
