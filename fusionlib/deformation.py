@@ -157,7 +157,9 @@ def sample_field(
         psi = _draw(level, height, width, (key, attempt), device)
         if fold_share(psi).item() == 0:
             return psi
-    raise InputError(f"Level {level} folds the image in every draw; lower its elastic part or raise its smoothing.")
+    raise InputError(
+        f"Level {level.name} folds the image in every draw; lower its elastic part or raise its smoothing."
+    )
 
 
 def get_level(level: Level | str) -> Level:
@@ -190,11 +192,17 @@ def misalign(ir: Tensor, psi: Tensor, tolerance: float = 1e-4) -> Misaligned:
     return Misaligned(warp(ir, psi), phi_gt, valid_mask(phi_gt))
 
 
-def misalign_by_key(ir: Tensor, level: Level | str, keys: list[object], tolerance: float = 1e-4) -> Misaligned:
-    """Misalign each image of a batch (B, 1, H, W) by the field of its own key, on the batch's device."""
+def misalign_by_key(
+    ir: Tensor, level: Level | str | list[Level | str], keys: list[object], tolerance: float = 1e-4
+) -> Misaligned:
+    """Misalign each image of a batch (B, 1, H, W) by the field of its own key, on the batch's device.
+
+    The level is one for all, or a list with one for each image.
+    """
     height, width = ir.shape[-2:]
-    psi = torch.cat([sample_field(level, height, width, key, ir.device) for key in keys])
-    return misalign(ir, psi, tolerance)
+    levels = level if isinstance(level, list) else [level] * len(keys)
+    psi = [sample_field(one, height, width, key, ir.device) for one, key in zip(levels, keys, strict=True)]
+    return misalign(ir, torch.cat(psi), tolerance)
 
 
 def _pixel_grid(height: int, width: int, device: torch.device | str, dtype: torch.dtype) -> Tensor:

@@ -7,6 +7,7 @@ state of a generator, so a resumed run sees the same images as an uninterrupted 
 from __future__ import annotations
 
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -39,12 +40,15 @@ class TrainingConfig:
             registration as it is, with the rate begun anew. PAPER-GAP: not mentioned; it costs little and the few joint
             epochs of a short training leave the head unfinished.
         schedule: "constant" as the paper implies, or "one-cycle": up for the first tenth, then down to nothing.
-        crop: side of the random square cut from each training image, None for whole images. PAPER-GAP: not mentioned;
-            crops keep the displacements and cost less.
+        crop, crop_epochs: side of the random square cut from each training image, and of the epochs, so many first
+            ones see crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the
+            displacements and cost less, whole images show what a shift and a rotation look like from afar.
         flip: mirror half of the pairs. PAPER-GAP: not mentioned.
         clip: largest norm of the gradient. PAPER-GAP: not mentioned; l_reg in pixels leads the first steps.
-        level: the deformation drawn anew for each image in each epoch.
-        validate_every: epochs between two measurements of the end-point error on the validation split.
+        levels: each image is deformed anew in each epoch, at one of these levels. PAPER-GAP: not given, see
+            `deformation`; a network that has seen large displacements only is at a loss with small ones.
+        validate_every, validation_level: epochs between two measurements of the end-point error on the validation
+            split, and the level they are made at.
         mixed_precision: bfloat16 where the device is a GPU.
     """
 
@@ -55,11 +59,18 @@ class TrainingConfig:
     fusion_epochs: int = 0
     schedule: str = "one-cycle"
     crop: int | None = None
+    crop_epochs: int | None = None
     flip: bool = True
     clip: float = 5.0
-    level: str = "medium"
+    levels: tuple[str, ...] = ("light", "medium", "heavy")
     validate_every: int = 5
+    validation_level: str = "medium"
     mixed_precision: bool = True
+
+    def __post_init__(self) -> None:
+        if self.registration_epochs + self.fusion_epochs > self.epochs:
+            alone = f"registration_epochs {self.registration_epochs} and fusion_epochs {self.fusion_epochs}"
+            raise InputError(f"{alone} are together more than epochs {self.epochs}; lower one of them.")
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,7 @@ def train(recipe: Recipe, path: Path, device: str | None = None) -> tuple[Fusion
     """Train a recipe and write weights to `path`, the log beside it; a checkpoint left by a killed run is taken up.
 
     The log has one row an epoch: the mean of each loss term, `epe` (validation, pixels), its share of the identity's
-    `epe_share`, seconds, and what part of them preparing the images took.
+    `epe_share`, seconds, what part of them preparing the images took, and the most `memory` used so far, in GiB.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     settings, mark = recipe.training, recipe.fingerprint()
@@ -129,7 +140,7 @@ def train(recipe: Recipe, path: Path, device: str | None = None) -> tuple[Fusion
     held_out = open_set(recipe.dataset, "val", recipe.size)
 
     torch.manual_seed(recipe.seed)
-    net = FusionNetwork(recipe.network).to(device)
+    net = FusionNetwork(recipe.network).to(device, memory_format=torch.channels_last)  # on a CPU, 1.7 times as fast
     steps = max(1, len(pairs) // settings.batch)
     rows: list[dict[str, float]] = []
 
@@ -151,14 +162,14 @@ def train(recipe: Recipe, path: Path, device: str | None = None) -> tuple[Fusion
             optimiser, schedule = _optimiser(net, settings, steps, epoch)
         row = _one_epoch(net, optimiser, schedule, pairs, recipe, epoch, device)
         if (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs:
-            row |= validation_error(net, held_out, settings.level, device)
+            row |= validation_error(net, held_out, settings.validation_level, device)
         rows.append({"epoch": epoch + 1, **row})
         state = {"network": net.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
         with atomic(checkpoint) as part:
             torch.save({**state, "rows": rows, "fingerprint": mark}, part)
         report_progress(path.stem, rows, settings.epochs)
 
-    net = net.cpu().eval()
+    net = net.to("cpu", memory_format=torch.contiguous_format).eval()
     save_network(path, net, asdict(recipe), mark)
     log = pd.DataFrame(rows)
     with atomic(path.with_suffix(".csv")) as part:
@@ -208,7 +219,15 @@ def _one_epoch(net, optimiser, schedule, pairs: PairSet, recipe: Recipe, epoch: 
         count += 1
         stepped = time.perf_counter()
     means = {name: value / count for name, value in sums.items()}
-    return {**means, "seconds": stepped - start, "preparing": preparing / (stepped - start)}
+    seconds = stepped - start
+    return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": _peak_memory(device)}
+
+
+def _peak_memory(device: str) -> float:
+    """The most memory in use so far, GiB: of the GPU if there is one, else of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def batches(
@@ -230,8 +249,10 @@ def batches(
             ir, vi = (torch.where(turn, images.flip(-1), images) for images in (ir, vi))
         # A label good to 0.02 px costs a third of an exact one.
         keys = [(recipe.seed, pairs.names[i], epoch) for i in chosen]
-        moved = misalign_by_key(ir, settings.level, keys, tolerance=0.02)
-        window = _window(rng, ir.shape[-2:], settings.crop)
+        levels = [settings.levels[k] for k in rng.integers(len(settings.levels), size=size)]
+        moved = misalign_by_key(ir, levels, keys, tolerance=0.02)
+        cropped = settings.crop_epochs is None or epoch < settings.crop_epochs
+        window = _window(rng, ir.shape[-2:], settings.crop if cropped else None)
         yield ir[window], vi[window], moved.ir[window], moved.phi_gt[window]
 
 

@@ -24,8 +24,9 @@ def test_there_are_three_presets_that_name_themselves() -> None:
 def test_every_preset_runs_on_sets_levels_and_a_network_that_exist(preset: presets.Preset) -> None:
     for name in (preset.recipe.dataset, *preset.test_sets):
         assert name == "synthetic" or (name in SETS and splits(name)["test"])
-    assert {*preset.levels, preset.recipe.training.level} <= LEVELS.keys()
-    assert preset.levels[0] == preset.recipe.training.level  # the tables are about what was trained for
+    training = preset.recipe.training
+    assert {*preset.levels, *training.levels, training.validation_level} <= LEVELS.keys()
+    assert preset.levels[0] == training.validation_level  # the level of the tables is the one training looks at
     assert preset.test_size == preset.recipe.size >= FusionNetwork.smallest
     assert (preset.recipe.training.crop or preset.recipe.size) <= preset.recipe.size
 
@@ -88,5 +89,8 @@ def test_as_in_the_paper_is_the_plain_network_and_only_the_final_field_supervise
     assert plain.recipe.network == AS_IN_THE_PAPER
     assert plain.recipe.network.msrb == "unet" and plain.recipe.network.common_input == "image"
     assert (plain.recipe.losses.coarse, plain.recipe.losses.matching) == (0, 0)
-    assert plain.recipe.seed == 5 and plain.recipe.training == preset.recipe.training
+    training = plain.recipe.training
+    assert (training.registration_epochs, training.fusion_epochs, training.schedule) == (0, 0, "constant")
+    assert (training.epochs, training.levels) == (preset.plain_epochs, preset.recipe.training.levels)
+    assert plain.recipe.seed == 5
     assert preset.recipe.network != AS_IN_THE_PAPER  # the original is left
