@@ -1,0 +1,34 @@
+"""The switches of the recipe: each differs from the default in what it says, and a run that stops goes on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from fusionlib import presets, switches
+from fusionlib.network import FusionNetwork
+from fusionlib.switches import SWITCHES, recipe_of
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)
+def test_every_switch_changes_a_setting_that_exists(switch: switches.Switch) -> None:
+    preset = presets.load("smoke")
+    default, recipe = asdict(recipe_of(SWITCHES[0], preset)), recipe_of(switch, preset)
+    assert (recipe.training.epochs, recipe.training.registration_epochs) == (preset.switch_epochs,) * 2
+    assert (asdict(recipe) == default) == (switch is SWITCHES[0])
+    FusionNetwork(recipe.network)
+
+
+def test_each_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset, path, trained = presets.load("smoke"), tmp_path / "switches.csv", []
+    train = switches.train
+    monkeypatch.setattr(switches, "train", lambda recipe, path: trained.append(recipe) or train(recipe, path))
+    first = switches.run(preset, path, SWITCHES[:1])
+    both = switches.run(preset, path, (SWITCHES[0], SWITCHES[5]))
+    assert len(trained) == 2 and both.iloc[:1].equals(first)
+    assert list(both["switch"]) == [SWITCHES[0].name, SWITCHES[5].name]
+    assert both[["light", "medium", "heavy"]].notna().all(axis=None) and (both["steps"] == 2).all()
+    again = switches.run(presets.load("smoke", seed=1), path, SWITCHES[:1])
+    assert len(trained) == 3 and not again.equals(first)
