@@ -1,0 +1,135 @@
+"""How well the "aligned" pairs of a set are aligned themselves: what the truth of a registration is worth.
+
+A deformation is undone exactly by its inverse, but only with respect to the pair as published. Where the published pair
+is a little off, a method that aligns what is visible is charged for it. This module measures by how much, without any
+network: it matches blocks of edges between the two images of an undeformed pair and believes only unmistakable ones.
+
+Convention: a displacement (dx, dy) in pixels says where the content of the visible image at (x, y) lies in the infrared
+one, at (x + dx, y + dy): the field that would bring the pair into perfect register.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionlib.registration import window_mean
+
+
+@dataclass(frozen=True)
+class BlockMatching:
+    """How blocks are matched.
+
+    Attributes:
+        side: of a block in pixels, odd.
+        reach: largest displacement looked for along each axis, in pixels.
+        step: pixels between blocks.
+        least: smallest correlation of a match that counts.
+        distinct: by how much it must exceed every match three pixels away. It keeps out straight edges, along which a
+            block can slide, and patterns that repeat.
+    """
+
+    side: int = 41
+    reach: int = 7
+    step: int = 10
+    least: float = 0.5
+    distinct: float = 0.2
+
+
+RING = 3  # pixels, where a match must have become worse
+
+
+def own_misalignment(ir: Tensor, vi: Tensor, matching: BlockMatching | None = None) -> pd.DataFrame:
+    """Displacements left in an undeformed pair, where they can be told.
+
+    Args:
+        ir, vi: (1, 1, H, W) in [0, 1].
+        matching: how blocks are matched.
+
+    Returns:
+        One row a block: x, y (its centre, pixels), dx, dy (to a fraction of a pixel), ncc.
+    """
+    matching = matching or BlockMatching()
+    reach, margin = matching.reach, matching.side // 2 + matching.reach
+    correlation = _correlations(_edges(ir), _edges(vi), matching)  # (2 reach + 1, 2 reach + 1, H, W), dy then dx
+    rows = []
+    for y in range(margin, ir.shape[-2] - margin, matching.step):
+        for x in range(margin, ir.shape[-1] - margin, matching.step):
+            here = correlation[:, :, y, x]
+            row, column = np.unravel_index(here.argmax(), here.shape)
+            if min(row, column) < RING or max(row, column) > 2 * reach - RING:
+                continue
+            ring = here[row - RING : row + RING + 1, column - RING : column + RING + 1].copy()
+            ring[1:-1, 1:-1] = -1
+            best = here[row, column]
+            if best >= matching.least and best - ring.max() >= matching.distinct:
+                dx = column - reach + _vertex(*here[row, column - 1 : column + 2])
+                dy = row - reach + _vertex(*here[row - 1 : row + 2, column])
+                rows.append((x, y, dx, dy, best))
+    return pd.DataFrame(rows, columns=["x", "y", "dx", "dy", "ncc"])
+
+
+def corrected(phi_gt: Tensor, own: pd.DataFrame) -> Tensor:
+    """The displacements to find at the blocks if the pair's own misalignment is undone too.
+
+    Where the aligned infrared matches at p + d, and the deformation moved that to p + d + phi_gt(p + d), the deformed
+    one matches at p + (d + phi_gt(p + d)).
+
+    Args:
+        phi_gt: the label of the deformed pair, (1, 2, H, W) pixels.
+        own: from `own_misalignment` of the undeformed pair.
+
+    Returns:
+        (N, 2) pixels, x and y.
+    """
+    d = torch.tensor(own[["dx", "dy"]].to_numpy(np.float32))
+    return d + at(phi_gt, own["x"] + own["dx"], own["y"] + own["dy"])
+
+
+def at(phi: Tensor, x: pd.Series, y: pd.Series) -> Tensor:
+    """A field (1, 2, H, W) at points, to the nearest pixel: (N, 2)."""
+    columns = torch.tensor(x.round().to_numpy(np.int64)).clamp(0, phi.shape[-1] - 1)
+    rows = torch.tensor(y.round().to_numpy(np.int64)).clamp(0, phi.shape[-2] - 1)
+    return phi[0, :, rows, columns].T
+
+
+def _edges(image: Tensor) -> Tensor:
+    """Strength of the gradient of the image, blurred over 3 x 3 pixels."""
+    smooth = F.pad(window_mean(image, 3), [1] * 4, mode="replicate")
+    across, down = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2], smooth[..., 2:, 1:-1] - smooth[..., :-2, 1:-1]
+    return torch.hypot(across, down).double()
+
+
+def _correlations(a: Tensor, b: Tensor, matching: BlockMatching) -> np.ndarray:
+    """Pearson's r of the block of b around each pixel with the block of a displaced by (dx, dy)."""
+    steps, side = range(-matching.reach, matching.reach + 1), matching.side
+    mean_b = _block_mean(b, side)
+    variance_b = _block_mean(b * b, side) - mean_b**2
+    found = []
+    for dy in steps:
+        for dx in steps:
+            moved = torch.roll(a, (-dy, -dx), dims=(-2, -1))  # what wraps around lies in the margin
+            mean_a = _block_mean(moved, side)
+            variance_a = _block_mean(moved * moved, side) - mean_a**2
+            covariance = _block_mean(moved * b, side) - mean_a * mean_b
+            found.append(covariance / (variance_a * variance_b).clamp(min=1e-16).sqrt())
+    return torch.cat(found).view(len(steps), len(steps), *a.shape[-2:]).numpy()
+
+
+def _block_mean(x: Tensor, side: int) -> Tensor:
+    """Mean of the block around each pixel, from running sums: as fast for a large block as for a small one."""
+    before, after = side // 2 + 1, side // 2
+    total = F.pad(x, (before, after, before, after)).cumsum(-2).cumsum(-1)
+    rows = total[..., side:, :] - total[..., :-side, :]
+    return (rows[..., side:] - rows[..., :-side]) / side**2
+
+
+def _vertex(left: float, middle: float, right: float) -> float:
+    """Where the parabola through three equidistant values has its maximum, in steps from the middle."""
+    bend = left - 2 * middle + right
+    return 0.5 * (left - right) / bend if bend < 0 else 0.0
