@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from fusionlib import bench
 from fusionlib.evaluation import BOUND, summary
 from fusionlib.files import InputError, write_text
 from fusionlib.report import beside, markdown, paper_table
 
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the test pairs of a preset
+BENCH = "registration_bench.csv"  # the rows of `bench.run`
+SWITCHES = "switches.csv"  # the rows of `switches.run`
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md: those of smoke mean nothing
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
 
@@ -31,9 +34,9 @@ def results_page(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
     return f"# Results: paper beside here\n\n{results_tables(results, presets)}\n"
 
 
-def results_tables(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
-    """The tables of `results_page` alone, for a block of the README."""
-    parts = [part for preset in presets if (part := _preset_part(Path(results), preset))]
+def results_tables(results: Path | str, presets: Iterable[str] = PRESETS, levels: int | None = None) -> str:
+    """The tables of `results_page` alone, for a block of the README; `levels` keeps the first so many levels."""
+    parts = [part for preset in presets if (part := _preset_part(Path(results) / preset, levels))]
     return "\n\n".join([PREFACE, *(parts or ["There are no results yet: `python -m fusionlib reproduce` makes them."])])
 
 
@@ -51,25 +54,59 @@ def update_block(readme: Path | str, name: str, text: str) -> None:
     write_text(path, f"{head}{begin}\n{text.strip()}\n{end}{tail}")
 
 
-def _preset_part(results: Path, preset: str) -> str:
-    """The part of one preset; empty if its csv is not there."""
-    tables = sorted((results / preset / "tables").glob("*.csv"))
-    path = results / preset / "tables" / TEST_PAIRS
-    if path not in tables:
+def _preset_part(folder: Path, levels: int | None) -> str:
+    """The part of one preset, whose results are in `folder`; empty if there is no table of test pairs."""
+    tables = sorted((folder / "tables").glob("*.csv"))
+    by_name = {path.name: path for path in tables}
+    if TEST_PAIRS not in by_name:
         return ""
-    table = pd.read_csv(path)
+    parts = [f"## Preset `{folder.name}`"]
+    for name, describe in ((BENCH, _registration), (SWITCHES, _switches)):
+        if name in by_name:
+            parts += describe(pd.read_csv(by_name.pop(name)), f"`results/{folder.name}/tables/{name}`")
+    parts += _fusion(pd.read_csv(by_name.pop(TEST_PAIRS)), f"`results/{folder.name}/tables/{TEST_PAIRS}`", levels)
+    others = [f"`{name}`" for name in by_name]
+    return "\n\n".join(parts + ([f"More tables of this preset: {', '.join(others)}."] if others else []))
+
+
+def _registration(rows: pd.DataFrame, source: str) -> list[str]:
+    """What is left of the misalignment, as a share of doing nothing: one row a place, one column a method."""
+    means = bench.summary(rows)
+    shares = means["EPE_share"].unstack("method", sort=False)
+    shares.insert(0, "doing nothing, px", means["EPE"].unstack("method", sort=False).get("identity"))
+    folds = f"Largest share of folded pixels in any field of Ours: {rows[rows['method'] == 'ours']['folds'].max():.2g}."
+    text = (
+        f"End-point error left, as a share of doing nothing, from {source}: several deformations a pair, each the same"
+    )
+    return [
+        "### Registration",
+        f"{text} for all methods. {folds}",
+        markdown(shares.drop(columns="identity", errors="ignore")),
+    ]
+
+
+def _switches(rows: pd.DataFrame, source: str) -> list[str]:
+    """Short trainings that differ in one switch."""
+    steps = ", ".join(map(str, rows["steps"].unique()))
+    text = f"Short trainings of {steps} steps that differ in one switch: error on validation pairs as a share of doing"
+    return [f"{text} nothing, from {source}.", markdown(rows.drop(columns=["steps", "made_by"]).set_index("switch"))]
+
+
+def _fusion(table: pd.DataFrame, source: str, levels: int | None) -> list[str]:
+    """The fusion metrics of the test pairs, and the paper's beside, for the first so many levels."""
     counts = table.drop_duplicates(["dataset", "pair"])["dataset"].value_counts(sort=False)
     sets = ", ".join(f"{count} pairs of {name}" for name, count in counts.items())
-    parts = [f"## Preset `{preset}`", f"Means over {sets}, from `results/{preset}/tables/{TEST_PAIRS}`."]
-    for level in table["level"].unique():
+    parts = [
+        "### Fusion",
+        f"Means over {sets}, from {source}. `{BOUND}` is the largest Q_CC that any fused image can reach.",
+    ]
+    for level in table["level"].unique()[:levels]:
         means = summary(table[table["level"] == level], METRICS).droplevel("level")
         printed = paper_table(1).loc[("unstated", "Ours")].rename(("not stated", "Ours, as printed in Table 1"))
         rows = pd.concat([means, printed.to_frame().T]).reindex(columns=means.columns)
         rows.index = rows.index.set_names(["data", "method"])
-        note = f"`{BOUND}` is the largest Q_CC that any fused image can reach."
-        parts += [f"### `{preset}`, deformation `{level}`", markdown(rows), note]
+        parts += [f"Deformation `{level}`:", markdown(rows)]
         compared = beside(means, 1, {"ours": "Ours"}).drop(columns=["method", "paper_row"])
         if not compared.empty:
             parts += ["Ours beside the paper's:", markdown(compared)]
-    others = [f"`{other.name}`" for other in tables if other != path]
-    return "\n\n".join(parts + ([f"More tables of this preset: {', '.join(others)}."] if others else []))
+    return parts

@@ -199,6 +199,30 @@ def curves(log: pd.DataFrame, columns: Sequence[str], x: str = "epoch", logarith
     return figure
 
 
+@style()
+def lines(
+    series: Mapping[str, pd.Series],
+    x: str,
+    y: str,
+    logarithmic: bool = False,
+    reference: Mapping[str, float] | None = None,
+) -> Figure:
+    """Lines in one panel, each a series over its index; `reference` adds dashed levels under their names."""
+    figure, axis = plt.subplots(figsize=(0.65 * WIDTH, 3.4))
+    for (name, values), colour in zip(series.items(), cycle(COLOURS), strict=False):
+        values = values.dropna()
+        axis.plot(values.index, values, color=colour, marker="o" if len(values) < 20 else "", ms=4, label=name)
+    for name, level in (reference or {}).items():
+        axis.axhline(level, color="0.4", ls="--", lw=1, label=name)
+    scale = "log" if logarithmic else "linear"
+    axis.set(xlabel=x, ylabel=y, xscale=scale, yscale=scale)
+    for ticks in (axis.xaxis, axis.yaxis) if logarithmic else ():
+        ticks.set_major_formatter("{x:g}")
+        ticks.set_minor_formatter("{x:g}")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
 def feature_maps(features: Tensor, count: int = 8) -> Figure:
     """The first channels of features (C, H, W), or of a batch's first image, each stretched from its own 1 to 99 %."""
     channels = {}

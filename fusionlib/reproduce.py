@@ -247,7 +247,7 @@ def _write_pages(results: Path, preset: str) -> Path:
     page = write_text(results / "README.md", pages.results_page(results))
     readme = ROOT / "README.md"
     if results == ROOT / "results" and readme.exists():
-        pages.update_block(readme, "results", pages.results_tables(results))
+        pages.update_block(readme, "results", pages.results_tables(results, levels=1))
     return page
 
 

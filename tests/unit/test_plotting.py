@@ -192,3 +192,15 @@ def test_png_is_a_png_and_closes_its_figure():
     figure = plotting.images({"": image()})
     assert plotting.png(figure).startswith(b"\x89PNG")
     assert not plt.fignum_exists(figure.number)
+
+
+def test_lines_draw_each_series_over_its_index_and_reference_levels():
+    series = {"ours": pd.Series([1.0, np.nan, 0.5], index=[1, 2, 4]), "plain": pd.Series([1.0, 1.0], index=[1, 4])}
+    figure = plotting.lines(series, "steps", "share", reference={"doing nothing": 1.0})
+    (axis,) = figure.axes
+    ours, plain, level = axis.get_lines()
+    assert list(ours.get_xdata()) == [1, 4] and list(ours.get_ydata()) == [1, 0.5]  # what was not measured is left out
+    assert level.get_ydata() == [1, 1] and ours.get_color() != plain.get_color()
+    assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("steps", "share", "linear")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "plain", "doing nothing"]
+    assert plotting.lines(series, "x", "y", logarithmic=True).axes[0].get_yscale() == "log"

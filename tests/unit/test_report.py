@@ -159,13 +159,29 @@ def test_page_shows_what_is_in_the_csv(tmp_path, pairs):
     page = pages.results_page(tmp_path)
     assert "Preset `mini`" in page and "smoke" not in page and "Preset `paper`" not in page
     assert "2 pairs of RoadScene, 1 pairs of M3FD" in page
-    assert "`mini`, deformation `medium`" in page and "`mini`, deformation `light`" in page
+    assert "Deformation `medium`" in page and "Deformation `light`" in page
+    assert "Deformation `light`" not in pages.results_tables(tmp_path, levels=1)
+    assert "### Registration" not in page
     lines = page.splitlines()
     assert lines.count("| all | ours | **0.8325** | **0.3420** | 1376 | **1.227** | **1.500** |") == 2
     assert lines.count("| all | bound | 0.9000 | – | – | – | – |") == 2
     assert lines.count("| not stated | Ours, as printed in Table 1 | 0.8325 | 0.3420 | 1376 | 1.227 | – |") == 2
     assert page.count("within 1 %") == 2 * 3 * 4
     assert pages.results_page(tmp_path, ["smoke"]).count("within 1 %") == 2 * 3 * 4
+
+
+def test_page_shows_the_registration_as_a_share_of_doing_nothing(tmp_path, pairs):
+    rows = pd.DataFrame({"method": ["identity", "ours"], "EPE": [4.0, 1.0], "EPE_identity": 4.0, "folds": [0.0, 1e-5]})
+    rows = rows.assign(set="RoadScene", split="test", size=256, level="light", **dict.fromkeys(("EPE_p95", "NCC"), 1.0))
+    rows = rows.assign(MSE=0.1, seconds=1.0, made_by="mark")
+    switches = pd.DataFrame(
+        {"switch": ["all on"], "parameters": [0.7], "steps": [9], "light": [0.9], "made_by": "mark"}
+    )
+    for name, table in (("test_pairs", pairs), ("registration_bench", rows), ("switches", switches)):
+        report.write_table(table, tmp_path, "mini", name)
+    page = pages.results_page(tmp_path)
+    assert "| RoadScene | test | 256 | light | 4.000 | 0.2500 |" in page and "of Ours: 1e-05." in page
+    assert "| all on | 0.7000 | 0.9000 |" in page and "trainings of 9 steps" in page and "More tables" not in page
 
 
 def test_page_without_csv_has_no_table(tmp_path):
