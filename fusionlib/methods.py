@@ -1,5 +1,7 @@
 """Everything that can fuse, behind one protocol: give it an infrared and a visible batch, get a `Fused`.
 
+Any two can be put one behind the other by name: "ecc+maximum" registers with ECC and fuses by the maximum.
+
 Convention: `fuse(ir, vi)` takes (B, 1, H, W) float32 in [0, 1], the infrared possibly out of place; the visible image
 is the reference onto which it is registered.
 """
@@ -14,8 +16,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fusionlib.classical import REGISTRATIONS, Registration, register
 from fusionlib.data import ROOT
-from fusionlib.deformation import warp
+from fusionlib.deformation import compose, warp
 from fusionlib.files import InputError
 from fusionlib.network import FusionNetwork, check_pair
 from fusionlib.weights import load_network
@@ -69,6 +72,47 @@ RULES = {
 }
 
 
+@dataclass(frozen=True)
+class Classical:
+    """A classical registration; what it registers is averaged with the visible image."""
+
+    name: str
+    by: Registration
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        field = register(ir, vi, self.by).field
+        registered = warp(ir, field)
+        return Fused(RULES["average"].rule(registered, vi), field, registered)
+
+
+CLASSICAL = {name: Classical(name, by) for name, by in REGISTRATIONS.items()}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Two methods, one behind the other: the first registers, the second fuses what the first registered.
+
+    If the second registers too, on top of the first, `field` and `registered_ir` are those of both together.
+    """
+
+    registers: Method
+    fuses: Method
+
+    @property
+    def name(self) -> str:
+        return f"{self.registers.name}+{self.fuses.name}"
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        first = self.registers.fuse(ir, vi)
+        if first.field is None:
+            raise InputError(f"{self.registers.name} registers nothing: put one before the + that does, such as ecc.")
+        then = self.fuses.fuse(first.registered_ir, vi)
+        if then.field is None:
+            return Fused(then.image, first.field, first.registered_ir)
+        field = compose(first.field, then.field)
+        return Fused(then.image, field, warp(ir, field))
+
+
 class Ours:
     """The paper's network with trained weights."""
 
@@ -88,21 +132,26 @@ NETWORKS = ("ours", "as_in_the_paper")
 
 
 def names() -> list[str]:
-    """Names that `load` knows."""
-    return [*NETWORKS, *RULES]
+    """Names that `load` knows; it also takes two of them, joined by a +."""
+    return [*NETWORKS, *CLASSICAL, *RULES]
 
 
 def load(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu") -> Method:
     """A method by name.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or "a+b": registers with a and fuses with b.
         weights: of a network; by default the weights that come with the project, of the largest preset there is.
         device: where networks run.
 
     Raises:
         InputError: unknown name, or no weights.
     """
+    first, plus, then = name.partition("+")
+    if plus:
+        return Chain(load(first, weights, device), load(then, weights, device))
+    if name in CLASSICAL:
+        return CLASSICAL[name]
     if name in RULES:
         return RULES[name]
     if name not in NETWORKS:
