@@ -1,0 +1,239 @@
+"""Labels of the sets: FLIR's through the homographies, M3FD's in each of its forms, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import noise, write
+
+from fusionlib import boxes, data, labels
+from fusionlib.files import InputError
+from fusionlib.labels import boxes_of, label_status, labelled
+
+real = Path(os.environ.get("FUSIONLIB_DATA") or "not-there")
+needs = {
+    name: pytest.mark.skipif(not (real / path).exists(), reason=f"{path} is not here")
+    for name, path in (
+        ("reference", "RoadScene/boxes.json"),
+        ("flir", "FLIR_ADAS_v1/train"),
+        ("m3fd", "M3FD/boxes.json"),
+    )
+}
+FRAME = "FLIR_00006"  # a frame with labels, one without objects, one nobody looked at
+EMPTY, UNKNOWN = "FLIR_00550", "FLIR_video_00069"
+
+
+def flir(root: Path, text: str) -> Path:
+    file = root / "FLIR_ADAS_v1" / "train" / f"{FRAME}.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    return root
+
+
+# --- RoadScene --------------------------------------------------------------------------------------------------------
+
+
+def test_every_pair_has_a_status_and_the_splits_hold_enough():
+    status = label_status()
+    assert Counter(status.values()) == {"boxes": 185, "probably_empty": 18, "unlabelled": 18}
+    splits = data.splits("RoadScene")
+    assert sorted(status) == sorted(name for names in splits.values() for name in names)
+    found = {split: len(labelled("RoadScene", names)) for split, names in splits.items()}
+    assert found == {split: sum(status[name] == "boxes" for name in names) for split, names in splits.items()}
+    assert found["train"] > 100
+
+
+def test_which_pairs_are_labelled():
+    names = [UNKNOWN, FRAME, EMPTY, "not_a_pair"]
+    assert labelled("roadscene", names) == [FRAME]
+    assert labelled("RoadScene", names, empty=True) == [FRAME, EMPTY]
+    assert labelled("synthetic", ["a"]) == labelled("M3FD", ["a"]) == ["a"]
+    assert labelled("TNO", ["a"]) == []
+
+
+def test_flir_boxes_go_through_the_homography(tmp_path, monkeypatch):
+    facts = {FRAME: {"H": [[0.5, 0, 10], [0, 0.25, 0], [0, 0, 1]], "w": 200, "h": 100}}
+    monkeypatch.setattr(labels, "_homographies", lambda: facts)
+    of = boxes_of("RoadScene", flir(tmp_path, "3  101 40 100 80\n\n1 0 0 20 40\n18 5 5 50 50\n"))(FRAME)
+    # edges 101 and 201 lie at 100.5 and 200.5 of the raw pixel centres, those at 60.25 and 110.25 of the crop
+    assert of.tolist() == [[2, 60.75, 10.375, 110.75, 30.375], [0, 10.25, 0.375, 20.25, 10.375]]
+    squeezed = boxes_of("RoadScene", tmp_path, size=(50, 400))(FRAME)
+    assert torch.equal(squeezed, boxes.scale(of, (100, 200), (50, 400)))
+
+
+def test_boxes_are_cut_at_the_crop_and_dropped_under_30_percent(tmp_path, monkeypatch):
+    facts = {FRAME: {"H": np.eye(3).tolist(), "w": 200, "h": 100}}
+    monkeypatch.setattr(labels, "_homographies", lambda: facts)
+    root = flir(tmp_path, "1 160 0 100 40\n2 180 0 100 40\n3 300 0 10 10\n3 10 90 10 20\n")
+    assert boxes_of("RoadScene", root)(FRAME).tolist() == [[0, 160, 0, 200, 40], [2, 10, 90, 20, 100]]
+
+
+def test_none_is_not_the_same_as_no_box(tmp_path):
+    read = boxes_of("RoadScene", flir(tmp_path, ""), size=64)
+    assert read(FRAME).shape == read(EMPTY).shape == (0, 5)
+    assert read(UNKNOWN) is None
+
+
+def test_what_is_missing_or_wrong_is_named(tmp_path):
+    with pytest.raises(InputError, match="data fetch flir_adas_v1"):
+        boxes_of("RoadScene", tmp_path)
+    read = boxes_of("RoadScene", flir(tmp_path, "3 1 2 3\n"))
+    with pytest.raises(InputError, match=r"FLIR_00006\.txt has the box .*: give a class, x, y, width and height"):
+        read(FRAME)
+    with pytest.raises(InputError, match=r"no FLIR_00018\.txt, a frame with boxes"):
+        read("FLIR_00018")
+    with pytest.raises(InputError, match="no pair of RoadScene"):
+        read("other")
+
+
+@pytest.mark.parametrize("row", ["4 1 2 3 4", "person 1 2 3 4"])
+def test_a_class_that_flir_does_not_have_is_refused(tmp_path, row):
+    with pytest.raises(InputError, match="does not have: correct the file"):
+        boxes_of("RoadScene", flir(tmp_path, row))(FRAME)
+
+
+@needs["reference"]
+@needs["flir"]
+def test_real_boxes_are_those_mapped_independently():
+    reference = json.loads((real / "RoadScene" / "boxes.json").read_text())
+    read, worst, count = boxes_of("RoadScene", real), 0.0, 0
+    for name, entry in reference.items():
+        rows = [row for row in entry["boxes"] if row[0] in boxes.CLASSES]
+        expected = boxes.tensor([(boxes.CLASSES.index(row[0]), *row[1:]) for row in rows])
+        mapped = read(name)
+        assert mapped.shape == expected.shape and torch.equal(mapped[:, 0], expected[:, 0]), name
+        worst = max([worst, *(mapped - expected).abs().flatten().tolist()])
+        count += len(mapped)
+    assert count == 1288 and 0 < worst < 0.5
+    assert {name for name, state in label_status().items() if state == "boxes"} == set(reference)
+
+
+@needs["reference"]
+def test_real_status_is_the_recorded_one():
+    assert label_status() == json.loads((real / "RoadScene" / "label_status.json").read_text())
+
+
+# --- M3FD -------------------------------------------------------------------------------------------------------------
+
+# One image, 100 x 50, in every form: a person, a car, and a lamp, which is dropped.
+EXPECTED = [[0, 10, 20, 20, 40], [2, 50, 0, 100, 25]]
+LISTED = [["People", 10, 20, 10, 20], ["Car", 50, 0, 50, 25], ["Lamp", 0, 0, 5, 5]]
+
+
+def listed(folder: Path) -> None:
+    entry = {"width": 100, "height": 50, "boxes_xywh": LISTED}
+    (folder / "boxes.json").write_text(json.dumps({"00001": entry}))
+
+
+def coco(folder: Path) -> None:
+    (folder / "meta").mkdir()
+    kinds = ("People", "Car", "Motorcycle", "Bus", "Truck", "Lamp")
+    facts = {"categories": [{"id": i, "name": name} for i, name in enumerate(kinds, start=1)]}
+    image = {"id": "00001", "file_name": "00001.png", "width": 100, "height": 50}
+    objects = [{"image_id": "00001", "category_id": kinds.index(name) + 1, "bbox": box} for name, *box in LISTED]
+    text = json.dumps({**facts, "images": [image], "annotations": objects})
+    (folder / "meta" / "m3fd-train.json").write_text(text)
+    other = {**image, "id": "00002", "file_name": "00002.png"}
+    (folder / "meta" / "m3fd-val.json").write_text(json.dumps({**facts, "images": [other], "annotations": []}))
+
+
+def voc(folder: Path) -> None:
+    things = ""
+    for name, x, y, w, h in LISTED:
+        corners = f"<xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax>"
+        things += f"<object><name>{name}</name><bndbox>{corners}</bndbox></object>"
+    size = "<size><width>100</width><height>50</height><depth>3</depth></size>"
+    (folder / "M3FD_Detection" / "Annotation").mkdir(parents=True)
+    file = folder / "M3FD_Detection" / "Annotation" / "00001.xml"
+    file.write_text(f"<annotation>{size}{things}</annotation>")
+
+
+def yolo(folder: Path) -> None:
+    (folder / "labels").mkdir()
+    (folder / "labels" / "00001.txt").write_text("0 0.15 0.6 0.1 0.4\n1 0.75 0.25 0.5 0.5\n3 0.025 0.05 0.05 0.1\n\n")
+    write(folder / "Vis" / "00001.png", noise(50, 100, 3))
+
+
+@pytest.mark.parametrize("form", [listed, coco, voc, yolo])
+def test_m3fd_reads_the_same_from_every_form(tmp_path, form):
+    (tmp_path / "M3FD").mkdir()
+    form(tmp_path / "M3FD")
+    read = boxes_of("M3FD", tmp_path)
+    assert read("00001") == pytest.approx(torch.tensor(EXPECTED, dtype=torch.float32), abs=1e-4)
+    assert boxes_of("m3fd", tmp_path, size=(100, 100))("00001")[1].tolist() == pytest.approx([2, 50, 0, 100, 50])
+    with pytest.raises(InputError, match=r"do not cover other|no boxes at .*other"):
+        read("other")
+
+
+def test_a_labelled_image_may_be_empty(tmp_path):
+    (tmp_path / "M3FD").mkdir()
+    coco(tmp_path / "M3FD")
+    assert boxes_of("M3FD", tmp_path)("00002").shape == (0, 5)
+
+
+def test_the_order_of_yolo_classes_can_be_given(tmp_path):
+    (tmp_path / "M3FD").mkdir()
+    yolo(tmp_path / "M3FD")
+    (tmp_path / "M3FD" / "labels" / "classes.txt").write_text("Car\nPeople\nBus\nTruck\n")
+    assert boxes_of("M3FD", tmp_path)("00001")[:, 0].tolist() == [2, 0]
+
+
+def test_m3fd_without_boxes_says_where_to_get_them(tmp_path):
+    with pytest.raises(
+        InputError, match=r"m3fd-train\.json.* of the GitHub repository ganlumomo/TarDAL at commit c453fe1"
+    ):
+        boxes_of("M3FD", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("form", "file", "text", "message"),
+    [
+        (listed, "boxes.json", "{", "is no list of boxes"),
+        (listed, "boxes.json", '{"00001": {"width": 9}}', "is no list of boxes"),
+        (listed, "boxes.json", '{"1": {"width": 9, "height": 9, "boxes_xywh": [["Cow", 1, 1, 1, 1]]}}', "class 'Cow'"),
+        (listed, "boxes.json", '{"1": {"width": 9, "height": 9, "boxes_xywh": [["Car", 1, 1]]}}', "give a class, x, y"),
+        (coco, "meta/m3fd-train.json", '{"images": []}', "is no COCO file"),
+        (voc, "M3FD_Detection/Annotation/00001.xml", "<annotation>", "is no VOC annotation"),
+        (voc, "M3FD_Detection/Annotation/00001.xml", "<annotation></annotation>", "is no VOC annotation"),
+        (yolo, "labels/00001.txt", "0 0.5 0.5\n", "give `class cx cy w h`, class below 6"),
+        (yolo, "labels/00001.txt", "9 0.5 0.5 0.1 0.1\n", "class below 6"),
+    ],
+)
+def test_files_that_are_no_labels_are_named(tmp_path, form, file, text, message):
+    (tmp_path / "M3FD").mkdir()
+    form(tmp_path / "M3FD")
+    (tmp_path / "M3FD" / file).write_text(text)
+    with pytest.raises(InputError, match=message) as failure:
+        boxes_of("M3FD", tmp_path)("00001")
+    assert Path(file).name in str(failure.value)
+
+
+def test_yolo_labels_need_their_image(tmp_path):
+    (tmp_path / "M3FD").mkdir()
+    yolo(tmp_path / "M3FD")
+    (tmp_path / "M3FD" / "Vis" / "00001.png").unlink()
+    with pytest.raises(InputError, match="no image 00001 beside it"):
+        boxes_of("M3FD", tmp_path)("00001")
+
+
+@needs["m3fd"]
+def test_real_m3fd_has_the_boxes_that_were_counted():
+    read = boxes_of("M3FD", real)
+    found = torch.cat([read(name) for name in data.splits("M3FD")["test"]])
+    assert torch.bincount(found[:, 0].long(), minlength=3).tolist() == [101, 0, 88]
+    assert (found[:, 3:] <= torch.tensor([1024.0, 768.0])).all() and (boxes.area(found) > 0).all()
+
+
+# --- other sets -------------------------------------------------------------------------------------------------------
+
+
+def test_sets_without_labels_give_none_and_drawn_scenes_have_their_own(tmp_path):
+    assert boxes_of("TNO", tmp_path)("TNO_001") is None
+    with pytest.raises(InputError, match=r"Pair\.boxes"):
+        boxes_of("synthetic", tmp_path)
