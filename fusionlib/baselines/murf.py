@@ -68,7 +68,8 @@ class MURFMethod(RegisteringMethod):
 
     Args:
         network, name, device: as `RegisteringMethod`'s; the network is a `MURF`.
-        coarse: register by MCRM first; False leaves the fine registration alone, which reaches a tenth of the side.
+        coarse: register by MCRM first. False leaves the fine registration alone, which could reach a tenth of the side,
+            but by the published weights finds a pixel at most.
         steps: of tuning MCRM to each pair before it is used, with the descriptors of SIEM: 20 as published, which take
             most of the time; 0 uses it as it is.
         onto_visible: whether `image` lies on the visible image; else on the infrared that was given.

@@ -96,9 +96,10 @@ class Bias(nn.Module):
 
 
 def coarse_loss(found: Coarse, descriptors: Descriptors) -> Tensor:
-    """What MCRM is trained by: the descriptors of the images, moved likewise, must correlate.
+    """What MCRM is trained by: the descriptors of the images, moved as the images are, must correlate.
 
-    The published text of the loss leaves open at which size each term is taken; here all are at full size.
+    Two terms, for the affine step at 1/4 and for all of them. Not checked against values of the published code; taken
+    here on descriptors of full size, all scaled to [0, 1] together.
     """
     both = torch.cat([descriptors.rgb, descriptors.ir])
     low, high = both.aminmax()
