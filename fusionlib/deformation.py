@@ -9,7 +9,8 @@ Convention:
       `warp(deformed, phi_gt) = ir`. Never `-psi`, and fields are composed, never added.
 
 PAPER-GAP: the paper misaligns by "a combination of rigid and non-rigid deformations" and gives neither magnitude, units
-nor direction. `LEVELS` states three magnitudes as parts of the image side; every table says which one it used.
+nor direction. `LEVELS` states three magnitudes as parts of the image side; every table says which one it used. A fourth
+level moves images as a second camera does.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Level:
         rotation: largest rotation about the image centre in degrees, uniform in +-rotation.
         elastic: standard deviation, per axis, of the smooth non-rigid part.
         smoothing: standard deviation of the Gaussian that smooths the non-rigid part.
+        scale: largest change of the scale of each axis, apart from the other's, uniform in 1 +- scale.
+        perspective: largest change of scale from the centre to a border, along each axis, uniform in +-perspective.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Level:
     rotation: float
     elastic: float
     smoothing: float = 0.06
+    scale: float = 0.0
+    perspective: float = 0.0
 
 
 LEVELS = {
@@ -51,6 +56,8 @@ LEVELS = {
         Level("light", translation=0.01, rotation=0.0, elastic=0.005),  # the authors' lab (MulFS-CAP's generator)
         Level("medium", translation=0.03, rotation=3.0, elastic=0.008),
         Level("heavy", translation=0.06, rotation=8.0, elastic=0.012),
+        # Two cameras side by side, as RoadScene's raw frames have them; trained on, and in no table of the paper's.
+        Level("cameras", translation=0.02, rotation=3.0, elastic=0.003, scale=0.08, perspective=0.02),
     )
 }
 
@@ -229,9 +236,22 @@ def _draw(level: Level, height: int, width: int, key: object, device: torch.devi
     grid = _pixel_grid(height, width, device, torch.float32)
     centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=device).view(1, 2, 1, 1)
     x, y = (grid + elastic - centre).split(1, dim=1)
+    if level.scale or level.perspective:
+        x, y = _as_a_second_camera(level, rng, x, y, centre)
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
     turned = torch.cat([cos * x - sin * y, sin * x + cos * y], dim=1)
     return turned + centre + torch.tensor(shift, dtype=torch.float32, device=device).view(1, 2, 1, 1) - grid
+
+
+def _as_a_second_camera(
+    level: Level, rng: np.random.Generator, x: Tensor, y: Tensor, centre: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Points about the centre under a change of scale of each axis and a perspective."""
+    stretch_x, stretch_y = 1 + rng.uniform(-level.scale, level.scale, 2)
+    tilt_x, tilt_y = rng.uniform(-level.perspective, level.perspective, 2)
+    half_x, half_y = centre.flatten().tolist()
+    depth = 1 + tilt_x * x / half_x + tilt_y * y / half_y
+    return stretch_x * x / depth, stretch_y * y / depth
 
 
 @cache

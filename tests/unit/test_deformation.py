@@ -279,15 +279,34 @@ def test_rotations_turn_about_the_centre_up_to_their_bound() -> None:
 
 
 def test_levels_are_the_documented_ones_and_others_are_refused() -> None:
-    numbers = {n: (v.translation, v.rotation, v.elastic, v.smoothing) for n, v in LEVELS.items()}
+    numbers = {n: (v.translation, v.rotation, v.elastic, v.scale, v.perspective) for n, v in LEVELS.items()}
     assert numbers == {
-        "light": (0.01, 0.0, 0.005, 0.06),
-        "medium": (0.03, 3.0, 0.008, 0.06),
-        "heavy": (0.06, 8.0, 0.012, 0.06),
+        "light": (0.01, 0.0, 0.005, 0, 0),
+        "medium": (0.03, 3.0, 0.008, 0, 0),
+        "heavy": (0.06, 8.0, 0.012, 0, 0),
+        "cameras": (0.02, 3.0, 0.003, 0.08, 0.02),
     }
+    assert {level.smoothing for level in LEVELS.values()} == {0.06}
     assert get_level(LEVELS["light"]) is LEVELS["light"]
     with pytest.raises(InputError, match="Unknown deformation level 'extreme'; choose one of light, medium, heavy"):
         sample_field("extreme", 64, 64, 0)
+
+
+def test_a_second_camera_stretches_each_axis_and_tilts_the_picture() -> None:
+    stretched, tilted = Level("stretched", 0, 0, 0, scale=0.1), Level("tilted", 0, 0, 0, perspective=0.05)
+    bends = []
+    for key in range(20):
+        psi = sample_field(stretched, 65, 97, key)[0]
+        across, down = psi[0, 32] / torch.linspace(-48, 48, 97), psi[1, :, 48] / torch.linspace(-32, 32, 65)
+        for slope in (across[across.isfinite()], down[down.isfinite()]):  # the same everywhere along the axis
+            assert slope.max() - slope.min() < 1e-4 and abs(slope.mean()) <= 0.1
+        assert not torch.isclose(across[0], down[0])  # each axis has its own
+        psi = sample_field(tilted, 65, 97, key)[0]
+        assert psi[:, 32, 48].abs().max() < 1e-4  # the centre stays
+        left, right = psi[0, 32, 0].item(), psi[0, 32, -1].item()
+        assert left * right > 0 and max(abs(left), abs(right)) <= 48 * 0.05 / 0.95 + 1e-3
+        bends.append(left)
+    assert min(bends) < -1 and max(bends) > 1
 
 
 def test_a_level_that_folds_every_time_is_refused() -> None:
