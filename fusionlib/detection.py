@@ -1,0 +1,239 @@
+"""The detection head: ultralytics' YOLOv5 on images or features of any number of channels, and its loss, Eq. (8).
+
+    F_f (B, C, H, W) --YOLOv5--> predictions --loss--> l_ob       while training, against boxes
+                                             --decode-> detections  afterwards
+
+This is the only module that imports ultralytics, and it does so when the first detector is built, not before: a
+`DetectorConfig` costs nothing. What ultralytics changes on import, far from itself, is put back (`_upstream`).
+
+Convention: boxes and detections as in `fusionlib.boxes`, in pixels of what the detector was given.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+
+from fusionlib.boxes import CLASSES, checked, crop, iou, scale
+from fusionlib.files import InputError
+from fusionlib.network import pad_to_multiple
+
+MULTIPLE = 32  # the stride of the coarsest level; heights and widths are padded to a multiple of it
+CANDIDATES = 1000  # of a class in one image, the best so many enter the suppression of doubles
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Size of the detector, balance of its loss, and what counts as a detection.
+
+    Attributes:
+        size: "n" or "s", ultralytics' nano and small. PAPER-GAP: the paper says YOLOv5 and no more. Its 0.97 M
+            parameters leave out any detector: the nano has 2.5 M, the small 9.1 M.
+        box, classes, distribution: weights of the three parts of the loss: 1 - CIoU, binary cross-entropy of the
+            classes, and the focal loss of the distances to the four sides. PAPER-GAP: Eq. (8) is "the loss function
+            used during the training of YOLOv5", and there are two: the first repository's with anchors and an
+            objectness, and ultralytics', which gives the same backbone and neck a head without anchors. The latter is
+            maintained and installable; its own weights are the defaults.
+        confidence: scores below are no detections. 0.001 and the two below are the field's for average precision;
+            for a picture, take those above 0.25 or so.
+        overlap: of two detections of one class that overlap by more than this IoU, the lower score goes.
+        most: detections kept in one image.
+    """
+
+    size: str = "n"
+    box: float = 7.5
+    classes: float = 0.5
+    distribution: float = 1.5
+    confidence: float = 0.001
+    overlap: float = 0.6
+    most: int = 300
+
+    def __post_init__(self) -> None:
+        if self.size not in ("n", "s"):
+            raise InputError(f"There is no detector of size {self.size!r}: choose 'n' or 's'.")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the detector says of each of A positions, on three grids of 8, 16 and 32 pixels, before any decision.
+
+    Attributes:
+        boxes: (B, 64, A), logits of 16 bins for the distance to each side, left, top, right, bottom, in cells.
+        scores: (B, K, A), logits of the classes.
+        grids: rows and columns of each grid, fine to coarse.
+        size: height and width of the input, which the grids cover and may overhang.
+    """
+
+    boxes: Tensor = field(repr=False)
+    scores: Tensor = field(repr=False)
+    grids: tuple[tuple[int, int], ...]
+    size: tuple[int, int]
+
+
+class Detector(nn.Module):
+    """Finds the objects of `boxes.CLASSES` on an image, or on the fused feature F_f that the image is made from.
+
+    Its weights are random, from torch's generator, and what is learned lies in its `state_dict` alone.
+
+    Args:
+        channels: of the input: 1 for an infrared image, 4C for F_f.
+    """
+
+    def __init__(self, channels: int, config: DetectorConfig | None = None) -> None:
+        super().__init__()
+        self.channels = channels
+        self.config = config = config or DetectorConfig()
+        tasks, utils = _upstream("ultralytics.nn.tasks"), _upstream("ultralytics.utils")
+        plan = utils.YAML.load(utils.ROOT / "cfg" / "models" / "v5" / "yolov5.yaml")
+        plan |= {"scale": config.size, "nc": len(CLASSES)}
+        self.net = tasks.DetectionModel(plan, ch=channels, verbose=False)
+        for layer in self.net.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                # Upstream's 0.03 is for tens of thousands of steps: after a hundred, what a batch is like and what is
+                # remembered of batches still differ so much that nothing is detected.
+                layer.momentum = 0.1
+        self.net.args = SimpleNamespace(box=config.box, cls=config.classes, dfl=config.distribution)
+
+    def forward(self, features: Tensor) -> Predictions:
+        """Predict; features (B, C, H, W) of any height and width, which are padded inside by repeating the border."""
+        if features.ndim != 4 or features.shape[1] != self.channels:
+            raise InputError(f"The detector takes (B, {self.channels}, H, W), not {tuple(features.shape)}.")
+        height, width = features.shape[-2:]
+        raw = self.net(pad_to_multiple(features, MULTIPLE))
+        raw = raw if self.training else raw[1]  # in eval mode there are decoded boxes before it, in the input's dtype
+        grids = tuple((level.shape[-2], level.shape[-1]) for level in raw["feats"])
+        return Predictions(raw["boxes"], raw["scores"], grids, (height, width))
+
+    def loss(self, predictions: Predictions, targets: list[Tensor]) -> Tensor:
+        """l_ob, Eq. (8), a scalar in float32 that does not grow with the batch.
+
+        Each of its parts is a sum over the batch, divided by the sum of the scores that the assigned positions should
+        reach, so that each object counts alike, however many there are. Images without boxes add the scores they raise.
+        In a batch without any box, those are all there is, and their mean over the images is returned.
+
+        Args:
+            predictions: of B images.
+            targets: B times (N, 5), each on its image; what reaches out is cut, what lies outside does not count.
+
+        Raises:
+            InputError: another number of targets, None among them (nobody has looked for boxes), or what is no box.
+        """
+        batch = len(predictions.scores)
+        if len(targets) != batch:
+            raise InputError(f"There are boxes for {len(targets)} images and predictions for {batch}: give one each.")
+        if any(target is None for target in targets):
+            raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of this loss.")
+        device, (height, width) = predictions.scores.device, predictions.size
+        padded = tuple(MULTIPLE * cells for cells in predictions.grids[-1])
+        seen = [crop(checked(target).to(device).float(), 0, 0, height, width, min_visible=0) for target in targets]
+        label, x0, y0, x1, y1 = scale(torch.cat(seen), padded, (1, 1)).unbind(1)
+        counts = torch.tensor([len(one) for one in seen])
+        found = {
+            "batch_idx": torch.arange(batch).repeat_interleave(counts).to(device),
+            "cls": label,
+            "bboxes": torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], 1),
+        }
+        # Of the grids' features upstream looks at the sizes alone.
+        grids = [predictions.scores.new_empty(1, 1, *grid, dtype=torch.float32) for grid in predictions.grids]
+        with torch.autocast(device.type, enabled=False):
+            raw = {"boxes": predictions.boxes.float(), "scores": predictions.scores.float(), "feats": grids}
+            parts, _ = _upstream("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, found)
+        total = parts.sum() / batch  # upstream multiplies by it
+        return total if len(label) else total / batch
+
+    @torch.no_grad()
+    def detect(self, features: Tensor) -> list[Tensor]:
+        """Detections (M, 6) of each of (B, C, H, W), on the CPU, best first: class, score, x0, y0, x1, y1."""
+        before = self.training
+        try:
+            return decode(self.eval()(features), self.config)
+        finally:
+            self.train(before)
+
+
+@torch.no_grad()
+def decode(predictions: Predictions, config: DetectorConfig) -> list[Tensor]:
+    """Detections (M, 6) of each image, on the CPU, best first, cut at the image's border.
+
+    One position may be several classes, each with its score, as in the field's validation.
+    """
+    height, width = predictions.size
+    logits = predictions.boxes.float().unflatten(1, (4, -1)).softmax(2)
+    bins = torch.arange(logits.shape[2], device=logits.device, dtype=logits.dtype)
+    left_top, right_bottom = torch.einsum("bsna,n->bsa", logits, bins).split(2, 1)  # (B, 2, A) in cells
+    centre, cell = _positions(predictions)
+    corners = torch.cat([centre - left_top * cell, centre + right_bottom * cell], 1).mT.cpu()
+    limit = torch.tensor([width, height, width, height])
+    corners = corners.clamp(min=0).minimum(limit)
+    scores = predictions.scores.float().sigmoid().cpu()
+    return [_detections(*image, config) for image in zip(corners, scores, strict=True)]
+
+
+def _positions(predictions: Predictions) -> tuple[Tensor, Tensor]:
+    """Of every position, its (2, A) centre, x then y, and its (1, A) side, in pixels."""
+    device, longest = predictions.scores.device, predictions.grids[-1][0] * MULTIPLE
+    centres, sides = [], []
+    for rows, columns in predictions.grids:
+        side = longest // rows
+        y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
+        centres.append((torch.stack([x, y]).flatten(1) + 0.5) * side)
+        sides.append(torch.full((1, rows * columns), side, device=device))
+    return torch.cat(centres, 1), torch.cat(sides, 1)
+
+
+def _detections(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
+    """Detections (M, 6) of one image, of (A, 4) corners and (K, A) scores."""
+    kept = []
+    for label, score in enumerate(scores):
+        score, order = score.sort(descending=True, stable=True)
+        order = order[:CANDIDATES][score[:CANDIDATES] > config.confidence]
+        rows = torch.cat([torch.full((len(order), 1), float(label)), scores[label, order, None], corners[order]], 1)
+        rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(1)]  # what lies in the padding was cut to nothing
+        kept.append(rows[suppress(rows, config.overlap)])
+    found = torch.cat(kept)
+    return found[found[:, 1].argsort(descending=True, stable=True)][: config.most]
+
+
+def suppress(rows: Tensor, overlap: float) -> Tensor:
+    """Places of the detections that no better one overlaps by an IoU above `overlap`; (N, 6) of one class, best first.
+
+    Ultralytics' own would call an operator of torchvision, which not every build has, and stops at a time limit, which
+    makes the result depend on the load of the machine.
+    """
+    doubles = (iou(rows, rows) > overlap).numpy()
+    alive = torch.ones(len(rows), dtype=torch.bool)
+    flags = alive.numpy()  # the same memory
+    for place in range(len(rows)):
+        if flags[place]:
+            flags[place + 1 :] &= ~doubles[place, place + 1 :]
+    return alive.nonzero().flatten()
+
+
+def _upstream(name: str) -> ModuleType:
+    """A module of ultralytics, imported so that the rest of the program does not notice.
+
+    On import it looks for a network, writes settings below the home directory, replaces `torch.save`, changes how torch
+    and numpy print, turns OpenCV's threads off, sets environment variables and silences warnings. None of that is left;
+    a program that wants it imports ultralytics before it builds a detector.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, YOLO_CONFIG_DIR=folder, YOLO_OFFLINE="true", YOLO_VERBOSE="false"),
+        mock.patch("torch.save", torch.save),
+        mock.patch("torch.set_printoptions"),
+        mock.patch("numpy.set_printoptions"),
+        mock.patch("cv2.setNumThreads"),
+        warnings.catch_warnings(),
+    ):
+        return importlib.import_module(name)
