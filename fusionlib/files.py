@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 
 class InputError(ValueError):
@@ -55,9 +56,13 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def code_fingerprint(*modules: object) -> str:
-    """Fingerprint of what modules do: their source without comments, docstrings and layout."""
-    return fingerprint(*[_bare_source(Path(module.__file__)) for module in modules])
+def code_fingerprint(*modules: ModuleType | str) -> str:
+    """Fingerprint of what modules do: their source without comments, docstrings and layout.
+
+    A module of this package may be given by its name, as "losses", where importing it would turn the imports around.
+    """
+    files = [Path(__file__).with_name(f"{each}.py") if isinstance(each, str) else each.__file__ for each in modules]
+    return fingerprint(*[_bare_source(Path(file)) for file in files])
 
 
 def _bare_source(path: Path) -> str:

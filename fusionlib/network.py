@@ -142,7 +142,12 @@ class FusionNetwork(nn.Module):
             )
         else:
             self.msrb = UNetMSRB(config.channels, config.msrb_widths)
-        self.head = reconstruction_head(config.channels * (4 if config.common_in_fusion else 2), config.channels)
+        self.head = reconstruction_head(self.fused_channels, config.channels)
+
+    @property
+    def fused_channels(self) -> int:
+        """Channels of F_f, Eq. (7)."""
+        return self.config.channels * (4 if self.config.common_in_fusion else 2)
 
     @property
     def multiple(self) -> int:
@@ -194,6 +199,7 @@ class FusionNetwork(nn.Module):
     def _registration_size(self, height: int, width: int) -> tuple[int, int]:
         """The size at which images of a size, a multiple of `multiple`, are registered; such a multiple too."""
         side = self.config.registration_side
+        height, width = int(height), int(width)  # numbers also where they are traced, to count multiply-accumulates
         if side is None or height * width <= side**2:
             return height, width
         reduced = side / math.sqrt(height * width)

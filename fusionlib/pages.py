@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib import bench
+from fusionlib import bench, comparison
 from fusionlib.evaluation import BOUND, summary
 from fusionlib.files import InputError, write_text
 from fusionlib.report import beside, markdown, paper_table
@@ -19,6 +19,8 @@ from fusionlib.report import beside, markdown, paper_table
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the test pairs of a preset
 BENCH = "registration_bench.csv"  # the rows of `bench.run`
 SWITCHES = "switches.csv"  # the rows of `switches.run`
+DETECTION = "detection.csv"  # the rows of `detection_bench`
+COMPARED = {1: "table1.csv", 2: "table2.csv"}  # what `comparison.run` keeps of the paper's tables
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md: those of smoke mean nothing
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
 
@@ -65,6 +67,12 @@ def _preset_part(folder: Path, levels: int | None) -> str:
         if name in by_name:
             parts += describe(pd.read_csv(by_name.pop(name)), f"`results/{folder.name}/tables/{name}`")
     parts += _fusion(pd.read_csv(by_name.pop(TEST_PAIRS)), f"`results/{folder.name}/tables/{TEST_PAIRS}`", levels)
+    if DETECTION in by_name:
+        parts += _detection(pd.read_csv(by_name.pop(DETECTION)), f"`results/{folder.name}/tables/{DETECTION}`")
+    for number, name in COMPARED.items():
+        if name in by_name:
+            source = f"`results/{folder.name}/tables/{name}`"
+            parts += _compared(comparison.read(number, by_name.pop(name)), number, source, levels)
     others = [f"`{name}`" for name in by_name]
     return "\n\n".join(parts + ([f"More tables of this preset: {', '.join(others)}."] if others else []))
 
@@ -109,4 +117,37 @@ def _fusion(table: pd.DataFrame, source: str, levels: int | None) -> list[str]:
         compared = beside(means, 1, {"ours": "Ours"}).drop(columns=["method", "paper_row"])
         if not compared.empty:
             parts += ["Ours beside the paper's:", markdown(compared)]
+    return parts
+
+
+def _detection(rows: pd.DataFrame, source: str) -> list[str]:
+    """Table 3: how well objects are found on what each method makes; means over the detectors of several seeds."""
+    whole = rows[rows["class"] == "all"]
+    groups = whole.groupby(["dataset", "method"], sort=False)
+    shown = 100 * groups[["mAP50", "mAP50:90", "mAP50:95"]].mean()
+    ends = 100 * groups[["mAP50:90_low", "mAP50:90_high"]].mean()
+    shown["interval of mAP50:90"] = [f"{low:.1f} to {high:.1f}" for low, high in ends.to_numpy()]
+    shown["detectors"] = groups.size()
+    printed = paper_table(3)["mAP50:90"].xs("Ours", level="row").iloc[0]
+    text = f"Average precision in %, from {source}: a detector of the same kind and budget for each method, on deformed"
+    return [
+        "### Detection",
+        f"{text} pairs; `head` is the one that learned along with Ours. Intervals are 95 %, by bootstrap over images. "
+        f"The paper prints mAP50:90 = {printed:.1f} for Ours, on images and with detectors that it does not name.",
+        markdown(shown),
+    ]
+
+
+def _compared(measured: comparison.Measured, number: int, source: str, levels: int | None) -> list[str]:
+    """The paper's Table 1 or 2: every row measured on all pairs together, and the paper's number beside."""
+    printed, titles = paper_table(number).loc["unstated"], {row.method: row.printed for row in measured.rows}
+    text = f"Means over all pairs, from {source}; `weights` says where those of a row come from, and `paper only` that"
+    parts = [f"### Table {number}", f"{text} there were none to measure it with."]
+    for level in measured.table["level"].unique()[:levels]:
+        means = comparison.means(measured, level)
+        rows = means.loc[means.index[-1][0]]
+        for metric in printed.columns:
+            own = [printed[metric].get(titles[method]) for method in rows.index.get_level_values("method")]
+            rows.insert(rows.columns.get_loc(metric) + 1, f"{metric}, paper", pd.array(own, dtype="Float64"))
+        parts += [f"Deformation `{level}`:", markdown(rows.astype(dict.fromkeys(rows.columns[1:], float)))]
     return parts

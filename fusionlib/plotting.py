@@ -68,6 +68,7 @@ def images(
     limits: tuple[float, float] | None = (0, 1),
     cmap: str = "gray",
     marks: Mapping[str, tuple[float, float]] | None = None,
+    boxes: Mapping[str, Tensor] | None = None,
 ) -> Figure:
     """Images under their titles, in a row or a grid.
 
@@ -76,12 +77,17 @@ def images(
         columns: panels a row; by default at most six.
         limits: values drawn as the first and the last colour; None takes those of each image.
         marks: title to a point (x, y) in pixels, ringed there.
+        boxes: title to boxes (N, 5) or detections (M, 6), outlined there in the colour of their class.
     """
     figure, axes = _panels(list(pictures.values()), columns)
+    seen = {}
     for axis, (title, image) in zip(axes, pictures.items(), strict=True):
         _draw(axis, image, title, limits, cmap)
         if title in (marks or {}):
             axis.plot(*marks[title], "o", ms=11, mfc="none", mec=MARK, mew=2)
+        if title in (boxes or {}):
+            seen |= _outline(axis, boxes[title])
+    _name_classes(figure, seen)
     return figure
 
 
@@ -95,14 +101,9 @@ def pairs_sheet(pairs: Iterable[Pair], columns: int = 6, boxes: bool = True) -> 
     seen = {}
     for axis, sheet, pair in zip(axes, sheets, pairs, strict=True):
         _draw(axis, sheet, pair.name)
-        for label, x0, y0, x1, y1 in pair.boxes.tolist() if boxes and pair.boxes is not None else ():
-            name = CLASSES[int(label)]
-            for top in (0, pair.ir.shape[-2] + gap):
-                corner = (x0 - 0.5, top + y0 - 0.5)  # of the pixel, whose centre has integer coordinates
-                seen[name] = axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=BOX[name], lw=1.2))
-    names = [name for name in BOX if name in seen]
-    if names:
-        figure.legend([seen[name] for name in names], names, loc="outside lower center", ncols=len(names))
+        for top in (0, pair.ir.shape[-2] + gap) if boxes and pair.boxes is not None else ():
+            seen |= _outline(axis, pair.boxes, top)
+    _name_classes(figure, seen)
     return figure
 
 
@@ -117,15 +118,20 @@ def grid_overlay(image: Tensor, phi: Tensor, titles: Sequence[str] = (), lines: 
     figure, axes = _panels(list(batch))
     for axis, picture, field, title in zip(axes, batch, fields, titles or [""] * len(batch), strict=True):
         _draw(axis, picture, title)
-        height, width = field.shape[-2:]
-        rows, columns = (np.linspace(0, side - 1, lines).round().astype(int) for side in (height, width))
-        y, x = np.mgrid[:height, :width] + _array(field)[::-1]
-        folded = np.pad(_array(jacobian_determinant(field[None])[0]) <= 0, 1, mode="edge")
-        for line in [np.s_[row, :] for row in rows] + [np.s_[:, column] for column in columns]:
-            axis.plot(x[line], y[line], color=GRID, lw=0.8)
-            axis.plot(np.where(folded, x, np.nan)[line], y[line], color=FOLD, lw=1.6)
-        axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        draw_grid(axis, field, lines)
     return figure
+
+
+def draw_grid(axis: Axes, field: Tensor, lines: int = 16) -> None:
+    """Draw the grid of `grid_overlay` over an image that `axis` shows; field (2, H, W)."""
+    height, width = field.shape[-2:]
+    rows, columns = (np.linspace(0, side - 1, lines).round().astype(int) for side in (height, width))
+    y, x = np.mgrid[:height, :width] + _array(field)[::-1]
+    folded = np.pad(_array(jacobian_determinant(field[None])[0]) <= 0, 1, mode="edge")
+    for line in [np.s_[row, :] for row in rows] + [np.s_[:, column] for column in columns]:
+        axis.plot(x[line], y[line], color=GRID, lw=0.8)
+        axis.plot(np.where(folded, x, np.nan)[line], y[line], color=FOLD, lw=1.6)
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
 @style()
@@ -258,6 +264,22 @@ def _draw(
     pixels = _array(image.squeeze())
     axis.set_title(title)
     return axis.imshow(pixels.transpose(1, 2, 0).clip(0, 1) if pixels.ndim == 3 else pixels, cmap, vmin=low, vmax=high)
+
+
+def _outline(axis: Axes, boxes: Tensor, top: int = 0) -> dict[str, Rectangle]:
+    """Draw boxes or detections on an image that begins `top` pixels down; a rectangle of each class, by its name."""
+    seen = {}
+    for label, *_, x0, y0, x1, y1 in boxes.tolist():
+        name = CLASSES[int(label)]
+        corner = (x0 - 0.5, top + y0 - 0.5)  # of the pixel, whose centre has integer coordinates
+        seen[name] = axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=BOX[name], lw=1.2))
+    return seen
+
+
+def _name_classes(figure: Figure, seen: Mapping[str, Rectangle]) -> None:
+    names = [name for name in BOX if name in seen]
+    if names:
+        figure.legend([seen[name] for name in names], names, loc="outside lower center", ncols=len(names))
 
 
 def _batch(x: Tensor) -> Tensor:

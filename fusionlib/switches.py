@@ -15,8 +15,9 @@ import pandas as pd
 from fusionlib import kept
 from fusionlib.data import open_set
 from fusionlib.network import AS_IN_THE_PAPER
-from fusionlib.presets import Preset, changed
-from fusionlib.training import Recipe, train, validation_error
+from fusionlib.presets import Preset, changed, first
+from fusionlib.recipe import Recipe
+from fusionlib.training import train, validation_error
 
 LEVELS = ("light", "medium", "heavy")
 
@@ -49,12 +50,12 @@ SWITCHES = (
 
 
 def recipe_of(switch: Switch, preset: Preset) -> Recipe:
-    """The short training of a switch: the preset's, of the registration alone, with the switch set."""
-    epochs = preset.switch_epochs
+    """The short training of a switch: the preset's first, of the registration alone, with the switch set."""
+    recipe, epochs = first(preset.recipe), preset.switch_epochs
     training = replace(
-        preset.recipe.training, epochs=epochs, registration_epochs=epochs, fusion_epochs=0, validate_every=epochs
+        recipe.training, epochs=epochs, registration_epochs=epochs, fusion_epochs=0, validate_every=epochs
     )
-    recipe = replace(preset.recipe, training=training)
+    recipe = replace(recipe, training=training, detector=None)
     for path, value in switch.changes.items():
         recipe = changed(recipe, path, value)
     return recipe
@@ -82,7 +83,7 @@ def run(preset: Preset, path: Path, switches: tuple[Switch, ...] = SWITCHES) -> 
 
 def _measure(recipe: Recipe) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
-        net, log = train(recipe, Path(folder) / "switch.safetensors")
+        net, _, log = train(recipe, Path(folder) / "switch.safetensors")
     seen = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))
     steps = max(1, seen // recipe.training.batch)
     pairs = open_set(recipe.dataset, "val", recipe.size)

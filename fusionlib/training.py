@@ -1,109 +1,50 @@
 """Training: one plain loop that can be killed at any moment and goes on where it was.
 
-What is random (order, flips, crops, deformations) is drawn from the seed, the epoch and the pair's name, never from the
-state of a generator, so a resumed run sees the same images as an uninterrupted one and ends in the same weights.
+No image depends on the state of a random generator (`fusionlib.batches`), so a resumed run ends in the same weights as
+an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import math
 import resource
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fusionlib import data, deformation, losses, metrics, network, registration
+from fusionlib import metrics
+from fusionlib.batches import Batch, batches
 from fusionlib.data import PairSet, open_set
 from fusionlib.deformation import misalign_by_key
-from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint
-from fusionlib.losses import LossWeights, alignment_terms, fusion_terms, total_loss
-from fusionlib.network import FusionNetwork, NetworkConfig
-from fusionlib.weights import load_network, read_header, save_network
+from fusionlib.detection import Detector
+from fusionlib.files import InputError, atomic
+from fusionlib.losses import alignment_terms, fusion_terms, total_loss
+from fusionlib.network import FusionNetwork, NetworkOutput
+from fusionlib.recipe import Recipe, TrainingConfig
+from fusionlib.weights import load_detector, load_network, read_header, save_weights
 
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How the network is trained.
-
-    Attributes:
-        epochs, batch, learning_rate: as in the paper; Adam.
-        registration_epochs: of the epochs, so many first ones train the registration alone. PAPER-GAP: not mentioned;
-            fusing what does not match yet teaches little and costs half of the time.
-        fusion_epochs: of the epochs, so many last ones train the fusion alone (specific extractors and head), on the
-            registration as it is, with the rate begun anew. PAPER-GAP: not mentioned; it costs little and the few joint
-            epochs of a short training leave the head unfinished.
-        schedule: "constant" as the paper implies, or "one-cycle": up for the first tenth, then down to nothing.
-        crop, crop_epochs: side of the random square cut from each training image, and of the epochs, so many first
-            ones see crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the
-            displacements and cost less, whole images show what a shift and a rotation look like from afar.
-        flip: mirror half of the pairs. PAPER-GAP: not mentioned.
-        clip: largest norm of the gradient. PAPER-GAP: not mentioned; l_reg in pixels leads the first steps.
-        levels: each image is deformed anew in each epoch, at one of these levels. PAPER-GAP: not given, see
-            `deformation`; a network that has seen large displacements only is at a loss with small ones.
-        validate_every, validation_level: epochs between two measurements of the end-point error on the validation
-            split, and the level they are made at.
-        mixed_precision: bfloat16 where the device is a GPU.
-    """
-
-    epochs: int = 150
-    batch: int = 8
-    learning_rate: float = 1e-3
-    registration_epochs: int = 0
-    fusion_epochs: int = 0
-    schedule: str = "one-cycle"
-    crop: int | None = None
-    crop_epochs: int | None = None
-    flip: bool = True
-    clip: float = 5.0
-    levels: tuple[str, ...] = ("light", "medium", "heavy")
-    validate_every: int = 5
-    validation_level: str = "medium"
-    mixed_precision: bool = True
-
-    def __post_init__(self) -> None:
-        if self.registration_epochs + self.fusion_epochs > self.epochs:
-            alone = f"registration_epochs {self.registration_epochs} and fusion_epochs {self.fusion_epochs}"
-            raise InputError(f"{alone} are together more than epochs {self.epochs}; lower one of them.")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that makes a set of weights; equal recipes on equal code and data make equal weights.
-
-    Attributes:
-        dataset, size: the set trained on (its train split) and the side its images are resized to, in pixels.
-        train_pairs: use only the first so many; None for all.
-        seed: of the initial weights, the order and the deformations.
-    """
-
-    dataset: str = "RoadScene"
-    size: int = 512
-    train_pairs: int | None = None
-    seed: int = 0
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    losses: LossWeights = field(default_factory=LossWeights)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    def fingerprint(self) -> str:
-        """Changes with any setting, with the list of training pairs and with the code that makes the weights."""
-        names = data.splits(self.dataset).get("train", [])
-        return fingerprint(
-            asdict(self), names, code_fingerprint(network, registration, losses, deformation, sys.modules[__name__])
-        )
+START = "registration"  # the name under which weights that others start from are kept
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights and where they come from: `reused` says that they were there already; `log` has one row an epoch."""
+    """Weights and where they come from.
+
+    Attributes:
+        network: ready to fuse.
+        detector: the head that learned along, on the fused feature; None if the recipe has none.
+        log: one row an epoch, see `train`; of a recipe with a start, its own epochs only.
+        path: of the network's weights.
+        reused: they were there already.
+    """
 
     network: FusionNetwork
+    detector: Detector | None
     log: pd.DataFrame
     path: Path
     reused: bool
@@ -115,32 +56,55 @@ def trained(
     """The network of a recipe: from `folder`/`name`.safetensors if these weights were made by it, else trained now.
 
     Args:
-        recipe: what to train.
-        folder: where weights, log (`name`.csv) and, until it ends, the checkpoint are kept.
-        retrain: train also if the weights are there.
+        recipe: what to train; its start is looked for, and if need be trained, under the name `START`.
+        folder: where weights, log (`name`.csv) and, until it ends, the checkpoint are kept. A detector lies beside
+            them as `name`_detector.safetensors.
+        retrain: train also if the weights are there; not the start, which several recipes share.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
     """
     path = Path(folder) / f"{name}.safetensors"
-    log_path = path.with_suffix(".csv")
-    if not retrain and log_path.exists() and path.exists() and read_header(path)["fingerprint"] == recipe.fingerprint():
-        return Trained(load_network(path), pd.read_csv(log_path), path, reused=True)
-    net, log = train(recipe, path, device)
-    return Trained(net, log, path, reused=False)
+    head = detector_path(path)
+    there = all(each.exists() for each in (path, path.with_suffix(".csv"), *([head] if recipe.detector else [])))
+    if not retrain and there and read_header(path)["fingerprint"] == recipe.fingerprint():
+        detector = load_detector(head) if recipe.detector else None
+        return Trained(load_network(path), detector, pd.read_csv(path.with_suffix(".csv")), path, reused=True)
+    start = trained(recipe.start, folder, START, device=device).network if recipe.start else None
+    net, detector, log = train(recipe, path, device, start)
+    return Trained(net, detector, log, path, reused=False)
 
 
-def train(recipe: Recipe, path: Path, device: str | None = None) -> tuple[FusionNetwork, pd.DataFrame]:
+def detector_path(path: Path) -> Path:
+    """Where the detector that learned along with the network at `path` is kept."""
+    return path.with_name(f"{path.stem}_detector.safetensors")
+
+
+def train(
+    recipe: Recipe, path: Path, device: str | None = None, start: FusionNetwork | None = None
+) -> tuple[FusionNetwork, Detector | None, pd.DataFrame]:
     """Train a recipe and write weights to `path`, the log beside it; a checkpoint left by a killed run is taken up.
 
-    The log has one row an epoch: the mean of each loss term, `epe` (validation, pixels), its share of the identity's
-    `epe_share`, seconds, what part of them preparing the images took, and the most `memory` used so far, in GiB.
+    Args:
+        recipe: what to train.
+        path: of the weights, `.safetensors`; log, checkpoint and detector lie beside it.
+        device: as in `trained`.
+        start: the network that the recipe's start has made; None begins with random weights.
+
+    Returns:
+        Network, detector or None, and the log. It has one row an epoch: the mean of each loss term, `epe` (validation,
+        pixels), its share of the identity's `epe_share`, seconds, what part of them preparing the images took, and the
+        most `memory` used so far, in GiB.
+
+    Raises:
+        InputError: the recipe has a start and none is given, or the data or labels it needs are not there.
     """
+    if (recipe.start is None) != (start is None):
+        raise InputError("This recipe needs the weights of its start, and only such a recipe does: use `trained`.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     settings, mark = recipe.training, recipe.fingerprint()
     pairs = open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs)
     held_out = open_set(recipe.dataset, "val", recipe.size)
 
-    torch.manual_seed(recipe.seed)
-    net = FusionNetwork(recipe.network).to(device, memory_format=torch.channels_last)  # on a CPU, 1.7 times as fast
+    model = Model(recipe, start).to(device, memory_format=torch.channels_last)  # on a CPU, 1.7 times as fast
     steps = max(1, len(pairs) // settings.batch)
     rows: list[dict[str, float]] = []
 
@@ -149,8 +113,8 @@ def train(recipe: Recipe, path: Path, device: str | None = None) -> tuple[Fusion
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if state["fingerprint"] == mark:
             rows = state["rows"]
-            optimiser, schedule = _optimiser(net, settings, steps, epoch=len(rows) - 1)
-            net.load_state_dict(state["network"])
+            optimiser, schedule = _optimiser(model, settings, steps, epoch=len(rows) - 1)
+            model.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
             schedule.load_state_dict(state["schedule"])
             print(f"{path.stem}: going on after epoch {len(rows)} of {settings.epochs}", flush=True)
@@ -159,59 +123,101 @@ def train(recipe: Recipe, path: Path, device: str | None = None) -> tuple[Fusion
 
     for epoch in range(len(rows), settings.epochs):
         if epoch in (0, settings.epochs - settings.fusion_epochs):
-            optimiser, schedule = _optimiser(net, settings, steps, epoch)
-        row = _one_epoch(net, optimiser, schedule, pairs, recipe, epoch, device)
+            optimiser, schedule = _optimiser(model, settings, steps, epoch)
+        row = _one_epoch(model, optimiser, schedule, pairs, recipe, epoch, device)
         if (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs:
-            row |= validation_error(net, held_out, settings.validation_level, device)
+            row |= validation_error(model.network, held_out, settings.validation_level, device)
         rows.append({"epoch": epoch + 1, **row})
-        state = {"network": net.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
+        state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
         with atomic(checkpoint) as part:
             torch.save({**state, "rows": rows, "fingerprint": mark}, part)
         report_progress(path.stem, rows, settings.epochs)
 
-    net = net.to("cpu", memory_format=torch.contiguous_format).eval()
-    save_network(path, net, asdict(recipe), mark)
+    model = model.to("cpu", memory_format=torch.contiguous_format).eval()
     log = pd.DataFrame(rows)
     with atomic(path.with_suffix(".csv")) as part:
         log.to_csv(part, index=False, float_format="%.6g")
+    if model.detector is not None:
+        save_weights(detector_path(path), model.detector.state_dict(), asdict(recipe), mark)
+    save_weights(path, model.network.state_dict(), asdict(recipe), mark)
     checkpoint.unlink()
-    return net, log
+    return model.network, model.detector, log
+
+
+class Model(nn.Module):
+    """What learns: the network and, where the recipe has one, the detection head on its fused feature."""
+
+    def __init__(self, recipe: Recipe, start: FusionNetwork | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(recipe.seed)
+        self.network = FusionNetwork(recipe.network)
+        if start is not None:
+            self.network.load_state_dict(start.state_dict())
+        self.detector = recipe.detector and Detector(self.network.fused_channels, recipe.detector)
+
+    def prepare(self, settings: TrainingConfig, fusion_alone: bool) -> None:
+        """Put every part into the mode in which it learns, or rests, in this phase."""
+        net = self.network
+        self.train()
+        for part in (net.ir_cfe, net.vi_cfe, net.ir_cseb, net.vi_cseb, net.msrb):
+            part.requires_grad_(not fusion_alone).train(not fusion_alone)
+        if settings.frozen_statistics:
+            net.eval()
+            for part in (net.ir_sfe, net.vi_sfe):  # what bounds Eq. (2) is that these are normalised by the batch
+                part.train()
+
+    def terms(self, batch: Batch, registration_alone: bool, fusion_alone: bool) -> dict[str, Tensor]:
+        """The terms of Eq. (12) that count in this phase, unweighted."""
+        # Only training sees the aligned infrared: its features are what Eqs. (1) and (2) compare.
+        net = self.network
+        if registration_alone:
+            return alignment_terms(net.align(batch.moved, batch.vi), net.common_infrared(batch.ir), batch.phi_gt)
+        output = net(batch.moved, batch.vi)
+        terms = fusion_terms(output, net.ir_sfe(batch.ir), batch.ir, batch.vi)
+        if not fusion_alone:
+            terms |= alignment_terms(output.alignment, net.common_infrared(batch.ir), batch.phi_gt)
+        if self.detector is not None:
+            terms["l_ob"] = self._detection_loss(output, batch.boxes)
+        return terms
+
+    def _detection_loss(self, output: NetworkOutput, boxes: list[Tensor | None]) -> Tensor:
+        """l_ob, Eq. (8), over the pairs of the batch that somebody has labelled."""
+        known = [i for i, found in enumerate(boxes) if found is not None]
+        if not known:
+            return output.fused.new_zeros(())
+        return self.detector.loss(self.detector(output.fused[known]), [boxes[i] for i in known])
 
 
 def _optimiser(
-    net: FusionNetwork, settings: TrainingConfig, steps: int, epoch: int
+    model: Model, settings: TrainingConfig, steps: int, epoch: int
 ) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
     """Adam and its rate for the phase an epoch lies in: the fusion alone begins both anew."""
     first = settings.epochs - settings.fusion_epochs
-    optimiser = torch.optim.Adam(net.parameters(), settings.learning_rate)
+    optimiser = torch.optim.Adam(model.parameters(), settings.learning_rate)
     rate = _rate(settings.schedule, steps * (settings.fusion_epochs if epoch >= first else first))
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
 
 
-def _one_epoch(net, optimiser, schedule, pairs: PairSet, recipe: Recipe, epoch: int, device: str) -> dict[str, float]:
+def _one_epoch(model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe, epoch: int, device: str) -> dict:
     settings = recipe.training
+    registration_alone = epoch < settings.registration_epochs
     fusion_alone = epoch >= settings.epochs - settings.fusion_epochs
-    net.train()
-    for part in (net.ir_cfe, net.vi_cfe, net.ir_cseb, net.vi_cseb, net.msrb):
-        part.requires_grad_(not fusion_alone).train(not fusion_alone)
+    model.prepare(settings, fusion_alone)
+    kind = torch.device(device).type
+    half = kind in settings.mixed_precision and (kind != "cpu" or _computes_in_bfloat16())
     sums: dict[str, float] = {}
     start = stepped = time.perf_counter()
     preparing, count = 0.0, 0
-    for ir, vi, moved, phi_gt in batches(pairs, recipe, epoch, device):
+    for batch in batches(pairs, recipe, epoch, device):
         preparing += time.perf_counter() - stepped
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda") and settings.mixed_precision):
-            # Only training sees the aligned infrared `ir`: its features are what Eqs. (1) and (2) compare.
-            if epoch < settings.registration_epochs:
-                terms = alignment_terms(net.align(moved, vi), net.common_infrared(ir), phi_gt)
-            else:
-                output = net(moved, vi)
-                terms = fusion_terms(output, net.ir_sfe(ir), ir, vi)
-                if not fusion_alone:
-                    terms |= alignment_terms(output.alignment, net.common_infrared(ir), phi_gt)
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            terms = model.terms(batch, registration_alone, fusion_alone)
             terms["l_t"] = total_loss(terms, recipe.losses)
         optimiser.zero_grad(set_to_none=True)
         terms["l_t"].backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), settings.clip)
+        # Apart: a head that is new would else leave the network no step of its own.
+        for part in model.children():
+            torch.nn.utils.clip_grad_norm_(part.parameters(), settings.clip)
         optimiser.step()
         schedule.step()
         for name, value in terms.items():
@@ -223,37 +229,17 @@ def _one_epoch(net, optimiser, schedule, pairs: PairSet, recipe: Recipe, epoch: 
     return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": _peak_memory(device)}
 
 
+def _computes_in_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16; without them it would be emulated, slowly."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def _peak_memory(device: str) -> float:
     """The most memory in use so far, GiB: of the GPU if there is one, else of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def batches(
-    pairs: PairSet, recipe: Recipe, epoch: int, device: str = "cpu"
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The batches of one epoch: aligned infrared, visible, deformed infrared (B, 1, h, w) and the true field in pixels.
-
-    Each image is deformed whole and cropped afterwards, so that a crop sees what has moved into it.
-    """
-    settings = recipe.training
-    rng = np.random.default_rng([recipe.seed, epoch])
-    order = rng.permutation(len(pairs))
-    size = min(settings.batch, len(pairs))
-    for start in range(0, len(order) - size + 1, size):
-        chosen = [int(i) for i in order[start : start + size]]
-        ir, vi = (images.to(device) for images in pairs.stack(chosen))
-        if settings.flip:
-            turn = torch.from_numpy(rng.random(size) < 0.5).to(device).view(-1, 1, 1, 1)
-            ir, vi = (torch.where(turn, images.flip(-1), images) for images in (ir, vi))
-        # A label good to 0.02 px costs a third of an exact one.
-        keys = [(recipe.seed, pairs.names[i], epoch) for i in chosen]
-        levels = [settings.levels[k] for k in rng.integers(len(settings.levels), size=size)]
-        moved = misalign_by_key(ir, levels, keys, tolerance=0.02)
-        cropped = settings.crop_epochs is None or epoch < settings.crop_epochs
-        window = _window(rng, ir.shape[-2:], settings.crop if cropped else None)
-        yield ir[window], vi[window], moved.ir[window], moved.phi_gt[window]
 
 
 @torch.no_grad()
@@ -289,11 +275,3 @@ def _rate(schedule: str, steps: int) -> Callable[[int], float]:
     rise = max(1, steps // 10)
     fall = max(1, steps - rise)
     return lambda step: min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / fall))
-
-
-def _window(rng: np.random.Generator, size: torch.Size, crop: int | None) -> tuple:
-    height, width = size
-    if crop is None or crop >= min(height, width):
-        return (...,)
-    top, left = (int(rng.integers(0, side - crop + 1)) for side in (height, width))
-    return (..., slice(top, top + crop), slice(left, left + crop))

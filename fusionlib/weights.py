@@ -7,41 +7,66 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from fusionlib.data import ROOT
+from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.files import InputError, atomic
 from fusionlib.network import FusionNetwork, NetworkConfig
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def save_network(path: Path, net: FusionNetwork, recipe: dict, mark: str) -> None:
-    """Write weights as safetensors, with the recipe, its fingerprint and the git revision in the header."""
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, mark: str) -> None:
+    """Write a state_dict as safetensors, with the recipe, its fingerprint and the git revision in the header."""
     header = {"recipe": json.dumps(recipe), "fingerprint": mark, "revision": git_revision()}
     with atomic(path) as part:
-        save_file({name: value.contiguous() for name, value in net.state_dict().items()}, part, header)
+        save_file({name: value.contiguous() for name, value in weights.items()}, part, header)
 
 
 def load_network(path: Path | str) -> FusionNetwork:
-    """Read weights that `save_network` wrote, with the network they belong to, ready to fuse.
+    """Read the weights of a network that `save_weights` wrote, with the network they belong to, ready to fuse.
 
     Raises:
         InputError: the file is missing, corrupt or of another network.
     """
-    config = json.loads(read_header(path)["recipe"])["network"]
-    config = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-    net = FusionNetwork(NetworkConfig(**config))
+    return _filled(FusionNetwork(NetworkConfig(**_settings(path, "network"))), path)
+
+
+def load_detector(path: Path | str) -> Detector:
+    """Read a detector that learned along with a network, ready to detect; errors as in `load_network`."""
+    channels = FusionNetwork(NetworkConfig(**_settings(path, "network"))).fused_channels
+    return _filled(Detector(channels, DetectorConfig(**_settings(path, "detector"))), path)
+
+
+def _settings(path: Path | str, part: str) -> dict[str, object]:
+    """The settings of a part of the recipe; JSON has made lists of its tuples."""
+    settings = json.loads(read_header(path)["recipe"]).get(part)
+    if settings is None:
+        raise InputError(f"{path} holds weights of a recipe without a {part}; give a file that was made with one.")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def read_state(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a weights file that `read_header` has accepted."""
     with safe_open(path, "pt") as file:
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _filled(module: Module, path: Path | str) -> Module:
     try:
-        net.load_state_dict(weights)
+        module.load_state_dict(read_state(path))
     except RuntimeError:
         raise InputError(
             f"{path} holds weights of an earlier network; make them anew with `reproduce 03 --retrain`."
         ) from None
-    return net.eval()
+    return module.eval()
 
 
 def read_header(path: Path | str) -> dict[str, str]:

@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from fusionlib import __main__ as cli
+from fusionlib import download, methods, retraining
 from fusionlib import reproduce as reproduce_module
 from fusionlib.__main__ import main
 from fusionlib.data import read_visible
 from fusionlib.network import FusionNetwork
 from fusionlib.training import Recipe
-from fusionlib.weights import save_network
+from fusionlib.weights import save_weights
 
 
 def draw(path: Path, width: int = 45, height: int = 37, colour: bool = False, seed: int = 0) -> Path:
@@ -89,7 +90,7 @@ def test_fuse_with_weights_writes_the_field(files, tmp_path):
     weights, out, field = tmp_path / "ours.safetensors", tmp_path / "out.png", tmp_path / "field.npz"
     torch.manual_seed(0)
     recipe = Recipe()
-    save_network(weights, FusionNetwork(recipe.network), asdict(recipe), "mark")
+    save_weights(weights, FusionNetwork(recipe.network).state_dict(), asdict(recipe), "mark")
     options = ["-o", str(out), "--weights", str(weights), "--field", str(field), "--device", "cpu"]
     assert main(["fuse", *files, *options]) == 0
     with np.load(field) as stored:
@@ -148,14 +149,37 @@ def test_mistakes_are_one_sentence(capsys):
     assert "Unknown preset 'huge'" in error(capsys, "reproduce", "--preset", "huge")
     assert "no data set 'roadscen'" in error(capsys, "data", "fetch", "roadscen")
     assert "no data set 'roadscen'" in error(capsys, "data", "check", "roadscen")
+    assert "No weights of EMMA that could be fetched are published" in error(capsys, "data", "fetch", "emma")
+    assert "no compared system 'magic'" in error(capsys, "retrain", "emma", "magic")
+    assert "weights of DATFuse are published" in error(capsys, "retrain", "datfuse")
     with pytest.raises(SystemExit, match="2"):
         main([])
 
 
 def test_methods_lists_every_method(capsys):
     assert main(["methods"]) == 0
-    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"ours", "as_in_the_paper", "average", "maximum", "infrared", "visible"} <= set(listed)
+    heading, *listed = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["name", "does", "weights", "upstream", "licence"]
+    assert [line.split()[0] for line in listed] == methods.names()
+    (emma,) = [line for line in listed if line.startswith("emma")]
+    assert "Zhaozixiang1228/MMIF-EMMA@9983ca2" in emma and emma.endswith("none stated")
+
+
+def test_weights_are_fetched_by_the_names_of_their_systems(monkeypatch):
+    fetched = []
+    monkeypatch.setattr(download, "fetch_command", lambda name: fetched.append(name) or 0)
+    assert main(["data", "fetch", "tardal", "weights"]) == 0
+    assert fetched == ["tardal", *download.weight_names()] and {"datfuse", "murf"} < set(fetched)
+
+
+def test_retrain_trains_what_was_asked_for(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(retraining, "retrained", lambda *arguments: asked.append(arguments) or tmp_path / "it")
+    options = ["--preset", "smoke", "--seed", "7", "--force", "--device", "cpu", "--results", str(tmp_path)]
+    assert main(["retrain", "emma", "imf", *options]) == 0
+    assert [settings.system for settings, *_ in asked] == ["emma", "imf"] and asked[0][0].seed == 7
+    assert asked[0][1:] == (tmp_path / "smoke" / "weights", True, "cpu")
+    assert capsys.readouterr().out == 2 * f"wrote {tmp_path / 'it'}\n"
 
 
 def test_help_needs_nothing_heavy(root):

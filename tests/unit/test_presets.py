@@ -52,8 +52,9 @@ def test_smoke_needs_no_download_and_is_the_smallest() -> None:
 
 def test_a_seed_changes_the_recipe_and_nothing_else() -> None:
     first, second = load("mini"), load("mini", seed=3)
-    assert (first.recipe.seed, second.recipe.seed) == (0, 3)
-    assert replace(second, recipe=replace(second.recipe, seed=0)) == first
+    assert (first.recipe.seed, second.recipe.seed, second.recipe.start.seed) == (0, 3, 3)
+    start = replace(second.recipe.start, seed=0)
+    assert replace(second, recipe=replace(second.recipe, seed=0, start=start)) == first
 
 
 def test_settings_change_by_their_path() -> None:
@@ -91,6 +92,7 @@ def test_as_in_the_paper_is_the_plain_network_and_only_the_final_field_supervise
     assert (plain.recipe.losses.coarse, plain.recipe.losses.matching) == (0, 0)
     training = plain.recipe.training
     assert (training.registration_epochs, training.fusion_epochs, training.schedule) == (0, 0, "constant")
-    assert (training.epochs, training.levels) == (preset.plain_epochs, preset.recipe.training.levels)
+    assert (training.epochs, training.levels) == (preset.plain_epochs, presets.first(preset.recipe).training.levels)
+    assert plain.recipe.start is None and plain.recipe.detector is not None  # every loss, from the first epoch on
     assert plain.recipe.seed == 5
     assert preset.recipe.network != AS_IN_THE_PAPER  # the original is left

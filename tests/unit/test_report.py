@@ -184,6 +184,20 @@ def test_page_shows_the_registration_as_a_share_of_doing_nothing(tmp_path, pairs
     assert "| all on | 0.7000 | 0.9000 |" in page and "trainings of 9 steps" in page and "More tables" not in page
 
 
+def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pairs):
+    rows = [("crossraft+emma", "retrained", 0.5, 900.0), ("ours", "trained", 0.6, 800.0), ("bound", "-", 0.7, np.nan)]
+    columns = ["method", "weights", "Q_CC", "Q_CV"]
+    table = pd.DataFrame(rows, columns=columns).assign(dataset="RoadScene", level="medium", pair="a", made_by="mark")
+    table = table.assign(**dict.fromkeys(("Q_AB/F", "Q_SSIM", "EPE"), 1.0))
+    for name, frame in (("test_pairs", pairs), ("table1", table)):
+        report.write_table(frame, tmp_path, "mini", name)
+    page = pages.results_page(tmp_path)
+    assert "### Table 1" in page and "### Table 2" not in page and "table1.csv" in page
+    assert "| Table 1 | crossraft+emma | retrained | 0.5000 | 0.8255 | 1.000 | 0.3341 |" in page.replace("**", "")
+    assert "| Table 1 | ours | trained | **0.6000** | 0.8325 |" in page
+    assert "| Table 1 | crossraft+ydtr | paper only | – | 0.8246 | – |" in page
+
+
 def test_page_without_csv_has_no_table(tmp_path):
     assert "|" not in pages.results_page(tmp_path) and "no results yet" in pages.results_page(tmp_path)
 

@@ -9,19 +9,29 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import data, presets, training, weights
+from fusionlib import boxes, data, presets, training, weights
+from fusionlib.batches import batches
+from fusionlib.detection import DetectorConfig
 from fusionlib.files import InputError
 from fusionlib.losses import LossWeights
 from fusionlib.network import NetworkConfig
+from fusionlib.recipe import TrainingConfig
 
 TINY = presets.load(
     "smoke",
+    recipe__start=None,
+    recipe__detector=None,
     recipe__network=NetworkConfig(channels=4, msrb_widths=(8, 8), gathering_widths=(8, 8)),
-    recipe__training__epochs=3,
-    recipe__training__fusion_epochs=1,
+    recipe__training=TrainingConfig(epochs=3, registration_epochs=1, fusion_epochs=1, batch=2, validate_every=1),
     recipe__train_pairs=4,
-    recipe__training__batch=2,
 ).recipe
+# The same, all together from the first epoch to the last, with a detector on the fused feature.
+TOGETHER = replace(
+    TINY,
+    training=replace(TINY.training, epochs=2, registration_epochs=0, fusion_epochs=0),
+    detector=DetectorConfig(),
+)
+EXTRACTORS = ("ir_cfe", "vi_cfe", "ir_sfe", "vi_sfe")
 
 
 class PowerCutError(Exception):
@@ -45,14 +55,14 @@ def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_killed_training_ends_in_the_same_weights(epoch, tmp_path, monkeypatch):
-    straight, log = training.train(TINY, tmp_path / "straight.safetensors", "cpu")
+    straight, _, log = training.train(TINY, tmp_path / "straight.safetensors", "cpu")
     path = tmp_path / "cut.safetensors"
     with monkeypatch.context() as patch:
         cut_after(epoch, patch)
         with pytest.raises(PowerCutError):
             training.train(TINY, path, "cpu")
     assert not path.exists()  # no weights that look finished
-    resumed, resumed_log = training.train(TINY, path, "cpu")
+    resumed, _, resumed_log = training.train(TINY, path, "cpu")
     assert same(straight, resumed)
     assert resumed_log["l_t"].tolist() == log["l_t"].tolist()
     assert [file.name for file in tmp_path.iterdir() if "checkpoint" in file.name or "part" in file.name] == []
@@ -64,7 +74,7 @@ def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, monkeypatch, c
         cut_after(1, patch)
         with pytest.raises(PowerCutError):
             training.train(TINY, path, "cpu")
-    _, log = training.train(replace(TINY, seed=1), path, "cpu")
+    _, _, log = training.train(replace(TINY, seed=1), path, "cpu")
     assert "starting anew" in capsys.readouterr().out
     assert len(log) == 3
 
@@ -109,24 +119,108 @@ def test_fusion_epochs_leave_the_registration_as_it_is(tmp_path):
 def test_a_batch_depends_on_seed_and_epoch_only():
     pairs = data.open_set("synthetic", "train", 64, count=4)
     recipe = replace(TINY, training=replace(TINY.training, crop=32))
-    first = list(training.batches(pairs, recipe, epoch=5))
-    list(training.batches(pairs, recipe, epoch=0))
+    first = list(batches(pairs, recipe, epoch=5))
+    list(batches(pairs, recipe, epoch=0))
     torch.rand(7), np.random.default_rng().random()
-    for old, new in zip(first, training.batches(pairs, recipe, epoch=5), strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
-    assert first[0][0].shape == (2, 1, 32, 32)
-    other = next(training.batches(pairs, recipe, epoch=6))
-    assert not torch.equal(first[0][2], other[2])
+    for old, new in zip(first, batches(pairs, recipe, epoch=5), strict=True):
+        assert all(torch.equal(getattr(old, part), getattr(new, part)) for part in ("ir", "vi", "moved", "phi_gt"))
+    assert first[0].ir.shape == (2, 1, 32, 32) and first[0].boxes == [None, None]  # nobody asked for boxes
+    other = next(batches(pairs, recipe, epoch=6))
+    assert not torch.equal(first[0].moved, other.moved)
+
+
+def test_boxes_follow_every_flip_and_crop():
+    pairs = data.open_set("synthetic", "train", 128, count=4)
+    recipe = replace(TOGETHER, size=128, training=replace(TOGETHER.training, crop=96))
+    seen = set()
+    for epoch in range(8):
+        for batch in batches(pairs, recipe, epoch):
+            for picture, found in zip(batch.ir, batch.boxes, strict=True):
+                whole = [_place(picture, pair.ir) for pair in pairs]
+                index = next(i for i, place in enumerate(whole) if place is not None)
+                turned, top, left = whole[index]
+                expected = pairs[index].boxes
+                expected = boxes.crop(boxes.flip(expected, 128) if turned else expected, top, left, 96, 96)
+                assert torch.allclose(found, expected)
+                seen.add(turned)
+    assert seen == {False, True}
+
+
+def _place(window: torch.Tensor, image: torch.Tensor) -> tuple[bool, int, int] | None:
+    """Whether mirrored, and where, a window (1, h, w) was cut from an image (1, H, W)."""
+    side = window.shape[-1]
+    for turned in (False, True):
+        whole = image.flip(-1) if turned else image
+        for top in range(image.shape[-2] - side + 1):
+            for left in range(image.shape[-1] - side + 1):
+                if whole[0, top, left] == window[0, 0, 0] and torch.equal(
+                    whole[:, top : top + side, left : left + side], window
+                ):
+                    return turned, top, left
+    return None
 
 
 def test_a_batch_is_labelled_with_the_field_that_aligns_it():
     from fusionlib.deformation import valid_mask, warp
 
     pairs = data.open_set("synthetic", "train", 128, count=2)
-    ir, _, moved, phi_gt = next(training.batches(pairs, TINY, epoch=0))
-    inside = valid_mask(phi_gt)
-    left = (warp(moved, phi_gt) - ir).abs()[inside].mean()
-    assert left < 0.5 * (moved - ir).abs()[inside].mean()
+    batch = next(batches(pairs, TINY, epoch=0))
+    inside = valid_mask(batch.phi_gt)
+    left = (warp(batch.moved, batch.phi_gt) - batch.ir).abs()[inside].mean()
+    assert left < 0.5 * (batch.moved - batch.ir).abs()[inside].mean()
+
+
+def test_the_detection_loss_reaches_all_four_extractors(tmp_path):
+    """Eq. (12): with lambda_3 = 0 the network learns as if there were no detector, with lambda_3 > 0 it does not."""
+    silent = replace(TOGETHER, losses=replace(TOGETHER.losses, lambda_detection=0.0))
+    alone, together, unheard = (
+        training.train(recipe, tmp_path / f"{name}.safetensors", "cpu")[0].state_dict()
+        for name, recipe in (("alone", replace(TOGETHER, detector=None)), ("together", TOGETHER), ("unheard", silent))
+    )
+    assert all(torch.equal(alone[name], unheard[name]) for name in alone)
+    for extractor in EXTRACTORS:
+        changed = [not torch.equal(alone[name], together[name]) for name in alone if name.startswith(extractor)]
+        assert any(changed), extractor
+
+
+def test_pairs_that_nobody_has_labelled_have_no_detection_loss(tmp_path):
+    pairs = data.open_set("synthetic", "train", 64, count=2)
+    batch, model = next(batches(pairs, TOGETHER, 0)), training.Model(TOGETHER)
+    unknown = replace(batch, boxes=[None, None])
+    assert model.terms(batch, False, False)["l_ob"] > 0
+    assert model.terms(unknown, False, False)["l_ob"] == 0
+    half = replace(batch, boxes=[batch.boxes[0], None])
+    assert model.terms(half, False, False)["l_ob"] > 0
+
+
+def test_a_detector_comes_back_with_its_network(tmp_path):
+    first, again = training.trained(TOGETHER, tmp_path), training.trained(TOGETHER, tmp_path)
+    assert again.reused and same(first.detector, again.detector) and "l_ob" in first.log
+    training.detector_path(again.path).unlink()
+    assert not training.trained(TOGETHER, tmp_path).reused
+    with pytest.raises(InputError, match="without a detector"):
+        weights.load_detector(training.trained(TINY, tmp_path, "plain").path)
+
+
+def test_a_training_goes_on_from_its_start(tmp_path):
+    still = replace(TINY.training, epochs=1, registration_epochs=0, learning_rate=0.0, frozen_statistics=True)
+    recipe = replace(TINY, training=replace(still, fusion_epochs=0), start=TINY)
+    made = training.trained(recipe, tmp_path)
+    start = training.trained(TINY, tmp_path, training.START)
+    assert start.reused and len(start.log) == 3 and len(made.log) == 1
+    kept = ("ir_cfe", "vi_cfe", "ir_cseb", "vi_cseb", "msrb", "head")  # the specific extractors count on
+    before, after = start.network.state_dict(), made.network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(kept))
+    with pytest.raises(InputError, match="needs the weights of its start"):
+        training.train(recipe, tmp_path / "alone.safetensors", "cpu")
+    with pytest.raises(InputError, match="different networks"):
+        replace(recipe, network=NetworkConfig())
+
+
+def test_a_recipe_changes_with_its_start_and_its_detector():
+    marks = {TINY.fingerprint(), TOGETHER.fingerprint(), replace(TINY, start=TINY).fingerprint()}
+    marks.add(replace(TINY, start=replace(TINY, seed=1)).fingerprint())
+    assert len(marks) == 4
 
 
 def test_the_learning_rate_follows_its_schedule():

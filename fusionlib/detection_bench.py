@@ -1,0 +1,191 @@
+"""Table 3: how well objects are found on what each method makes of unregistered pairs.
+
+Protocol, the same for every method: the pairs are deformed and fused; one detector of the same kind learns on the
+fused training images, with the same budget and the same seed; it is scored on fused images that it has not seen. All
+detectors begin with the same weights, learned on the aligned training pairs as they are. What has a detection head of
+its own is scored end to end: its head finds objects on its fused feature.
+
+PAPER-GAP: the paper says "YOLOv5", "M3FD" and "mAP 50->90" and nothing about who trained which detector on what, nor
+where the boxes of its 152 training pairs come from, since RoadScene has none. Here they are those that FLIR drew on the
+same frames (`fusionlib.labels`). There are too few for weights from nothing, and no pretrained ones are fetched: hence
+the common start.
+
+Columns of the table: method, seed, dataset, class ("all" is their mean), boxes, AP50 to AP95, mAP50, mAP50:90,
+mAP50:95; of "all" also the ends of the bootstrap interval over images, as mAP50:90_low and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fusionlib import boxes, deformation, detection, detectors, evaluation, kept, labels, scoring
+from fusionlib.data import PairSet, data_root, open_set
+from fusionlib.detection import Detector
+from fusionlib.detectors import DetectorTraining
+from fusionlib.files import code_fingerprint, fingerprint
+from fusionlib.methods import Method, Ours
+
+Find = Callable[[Tensor, Tensor], list[Tensor]]  # deformed infrared and visible (B, 1, H, W) to detections of each
+
+
+@dataclass(frozen=True)
+class DetectionBenchConfig:
+    """What is measured.
+
+    Attributes:
+        dataset: whose training split the detectors learn on.
+        tests: name in the table, to the (set, splits) scored under it.
+        size: side in pixels to which images are resized.
+        level: of deformation, of training and test images alike.
+        count: only so many pairs of each split; None for all.
+        start: the training that all detectors have in common, on aligned infrared, visible and averaged pictures.
+        own: the training that each adds, on the images of its method.
+        methods: whose images are compared, beside Ours.
+        seeds: of the detectors on the images of Ours; the others have one, of seed 0.
+    """
+
+    dataset: str = "RoadScene"
+    tests: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("RoadScene", "RoadScene", ("test", "val", "external")),
+        ("M3FD", "M3FD", ("test",)),
+    )
+    size: int = 256
+    level: str = "medium"
+    count: int | None = None
+    start: DetectorTraining = field(default_factory=lambda: DetectorTraining(epochs=40))
+    own: DetectorTraining = field(default_factory=lambda: DetectorTraining(epochs=20, learning_rate=5e-4))
+    methods: tuple[str, ...] = ("infrared", "visible", "average", "maximum")
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The labelled pairs of a split: their places in `pairs` and the boxes (N, 5) of each."""
+
+    pairs: PairSet
+    places: list[int]
+    boxes: list[Tensor]
+
+
+def labelled(dataset: str, split: str, size: int, count: int | None = None) -> Labelled:
+    """The pairs of a split that somebody has labelled, those that were found empty included."""
+    pairs = open_set(dataset, split, size, count=count)
+    if dataset.lower() == "synthetic":
+        return Labelled(pairs, list(range(len(pairs))), [pair.boxes for pair in pairs])
+    known, read = set(labels.labelled(dataset, pairs.names, empty=True)), labels.boxes_of(dataset, data_root(), size)
+    places = [place for place, name in enumerate(pairs.names) if name in known]
+    found = [read(pairs.names[place]) for place in places]
+    none = boxes.tensor()
+    return Labelled(pairs, places, [none if each is None else each for each in found])
+
+
+def fused(method: Method, seen: Labelled, level: str) -> Tensor:
+    """What a method makes of the pairs, the infrared deformed as in `evaluation.deform`: (N, 1, H, W) in [0, 1]."""
+    images = []
+    for place in seen.places:
+        ir, vi = seen.pairs.stack([place])
+        images.append(method.fuse(evaluation.deform(ir, seen.pairs.names[place], level).ir, vi).image)
+    return torch.cat(images)
+
+
+def start(config: DetectionBenchConfig, seed: int, path: Path) -> Detector:
+    """The detector that all others begin with; kept at `path`, and trained only if it is not there."""
+    seen = labelled(config.dataset, "train", config.size, config.count)
+    ir, vi = seen.pairs.stack(seen.places)
+    images = torch.cat([ir, vi, (ir + vi) / 2])
+    return detectors.train_detector(images, seen.boxes * 3, config.start, seed, path)
+
+
+def detector_on(method: Method, begin: Detector, config: DetectionBenchConfig, seed: int, path: Path) -> Detector:
+    """The detector of a method: the common start, trained further on the method's images."""
+    seen = labelled(config.dataset, "train", config.size, config.count)
+    return detectors.train_detector(fused(method, seen, config.level), seen.boxes, config.own, seed, path, start=begin)
+
+
+def on_images(method: Method, detector: Detector) -> Find:
+    """Fuse, then find objects on the fused image."""
+    return lambda ir, vi: detector.detect(method.fuse(ir, vi).image)
+
+
+def end_to_end(ours: Ours, head: Detector) -> Find:
+    """Find objects on the fused feature, as the paper's own detection head does."""
+
+    @torch.inference_mode()
+    def find(ir: Tensor, vi: Tensor) -> list[Tensor]:
+        return head.detect(ours.network(ir, vi).fused)
+
+    return find
+
+
+def scores(find: Find, config: DetectionBenchConfig) -> pd.DataFrame:
+    """The rows of one detector, see the top of this module, without method and seed."""
+    rows = []
+    for title, dataset, splits in config.tests:
+        detections, truth = [], []
+        for split in splits:
+            seen = labelled(dataset, split, config.size, config.count)
+            for place in seen.places:
+                ir, vi = seen.pairs.stack([place])
+                moved = evaluation.deform(ir, seen.pairs.names[place], config.level)
+                detections += find(moved.ir, vi)
+            truth += seen.boxes
+        there = [name for label, name in enumerate(boxes.CLASSES) if any((each[:, 0] == label).any() for each in truth)]
+        found = scoring.average_precision(detections, truth, there).table()
+        ends = scoring.intervals(detections, truth, there).set_index("mean")
+        whole = found["class"] == "all"
+        for mean, end in ((mean, end) for mean in ends.index for end in ("low", "high")):
+            found[f"{mean}_{end}"] = float("nan")
+            found.loc[whole, f"{mean}_{end}"] = ends.at[mean, end]
+        found.insert(0, "dataset", title)
+        rows.append(found)
+    return pd.concat(rows, ignore_index=True)
+
+
+def run(
+    config: DetectionBenchConfig,
+    methods: Mapping[Method, str],
+    path: Path,
+    folder: Path,
+    seeds: Mapping[str, Iterable[int]] | None = None,
+) -> pd.DataFrame:
+    """Measure every method, or read what was measured before; an interrupted run goes on from there.
+
+    Args:
+        config: what is measured.
+        methods: each with a fingerprint of what it is (its weights, its code).
+        path: CSV file in which the rows are kept, part by part.
+        folder: where the detectors are kept, of 10 MB each, so that a training that was stopped goes on.
+        seeds: of the detectors of some methods, by name; the others have seed 0 alone.
+    """
+    jobs = [(method, mark, seed) for method, mark in methods.items() for seed in (seeds or {}).get(method.name, [0])]
+    parts = []
+    for method, mark, seed in tqdm(jobs, desc="detection bench", mininterval=5):
+
+        def measure(method: Method = method, seed: int = seed) -> pd.DataFrame:
+            begin = start(config, 0, folder / "start.safetensors")
+            own = detector_on(method, begin, config, seed, folder / f"{method.name}_{seed}.safetensors")
+            return scores(on_images(method, own), config)
+
+        where = {"method": method.name, "seed": seed}
+        parts.append(kept.part(path, where, fingerprint(_code(config), mark), measure))
+    return pd.concat(parts, ignore_index=True)
+
+
+def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, mark: str, path: Path) -> pd.DataFrame:
+    """The rows of the detection head that learned along with Ours, end to end, kept as "ours, head"."""
+    where = {"method": f"{ours.name}, head", "seed": 0}
+    made_by = fingerprint(_code(config), mark)
+    return kept.part(path, where, made_by, lambda: scores(end_to_end(ours, detector), config))
+
+
+def _code(config: DetectionBenchConfig) -> str:
+    """What every row depends on, whatever the method."""
+    settings = asdict(replace(config, methods=(), seeds=()))
+    return fingerprint(settings, code_fingerprint(boxes, deformation, detection, detectors, evaluation, labels))
