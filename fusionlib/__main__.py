@@ -1,4 +1,4 @@
-"""The commands: `python -m fusionlib reproduce | fuse | data | methods`.
+"""The commands: `python -m fusionlib reproduce | fuse | data | methods | retrain`.
 
 What is heavy is imported by the command that needs it, so that `--help` answers at once.
 """
@@ -11,6 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from fusionlib.files import InputError
 
@@ -64,18 +65,29 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
     command.set_defaults(command=_fuse)
 
-    actions = commands.add_parser("data", help="fetch and check data sets").add_subparsers(
+    actions = commands.add_parser("data", help="fetch and check data sets and published weights").add_subparsers(
         required=True, metavar="ACTION"
     )
-    command = actions.add_parser("fetch", help="bring data sets from their pinned upstream")
-    command.add_argument("names", nargs="+", metavar="NAME")
+    command = actions.add_parser("fetch", help="bring data sets or weights from their pinned upstream")
+    command.add_argument(
+        "names", nargs="+", metavar="NAME", help="a set, a compared system, or weights for all of them"
+    )
     command.set_defaults(command=_data_fetch)
     command = actions.add_parser("check", help="compare what is there with the recorded checksums")
     command.add_argument("name", nargs="?", metavar="NAME", help="all sets if none is given")
     command.set_defaults(command=_data_check)
 
-    command = commands.add_parser("methods", help="list what can fuse")
+    command = commands.add_parser("methods", help="list what can fuse, and where its weights come from")
     command.set_defaults(command=_methods)
+
+    command = commands.add_parser("retrain", help="train compared systems whose weights are not to be had")
+    command.add_argument("names", nargs="+", metavar="NAME", help="see `fusionlib methods`")
+    command.add_argument("--preset", default="mini", help="smoke, mini or paper; default mini")
+    command.add_argument("--seed", type=int, default=0, help="of weights, order and deformations; default 0")
+    command.add_argument("--force", action="store_true", help="train also where weights of the same recipe are")
+    command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
+    command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
+    command.set_defaults(command=_retrain)
     return parser
 
 
@@ -116,9 +128,10 @@ def _fuse(arguments: argparse.Namespace) -> int:
 def _data_fetch(arguments: argparse.Namespace) -> int:
     from fusionlib import download
 
-    for name in arguments.names:
+    names = [member for name in arguments.names for member in download.members(name)]
+    for name in names:
         download.registry(name)  # a mistyped name is told before anything is fetched
-    return max([download.fetch_command(name) for name in arguments.names])
+    return max([download.fetch_command(name) for name in names])
 
 
 def _data_check(arguments: argparse.Namespace) -> int:
@@ -130,12 +143,22 @@ def _data_check(arguments: argparse.Namespace) -> int:
 def _methods(arguments: argparse.Namespace) -> int:
     from fusionlib import methods
 
-    for name in methods.names():
-        try:
-            what = (type(methods.load(name)).__doc__ or "").splitlines()[0]
-        except InputError as error:
-            what = str(error)
-        print(f"{name:<16} {what}")
+    rows = methods.overview()
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _retrain(arguments: argparse.Namespace) -> int:
+    from fusionlib import presets, retraining
+    from fusionlib.data import ROOT
+
+    chosen = presets.load(arguments.preset, arguments.seed)
+    recipes = [retraining.recipe(name, chosen) for name in arguments.names]  # a mistyped name is told at once
+    folder = Path(arguments.results or ROOT / "results") / chosen.name / "weights"
+    for recipe in recipes:
+        print(f"wrote {retraining.retrained(recipe, folder, arguments.force, arguments.device)}")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""The public data sets: what their files are, fetching them from the pinned upstream, checking them.
+"""The public data sets and weights: what their files are, fetching them from the pinned upstream, checking them.
 
 `data/registry/<set>.json` records every file with its SHA-256 and its address at a pinned commit. No image is part of
-the checkout, because the terms of most sets forbid handing them on: each user fetches them from their upstream.
+the checkout, because the terms of most sets forbid handing them on: each user fetches them from their upstream. The
+published weights of a compared system are fetched in the same way, by its name, from what `fusionlib.systems` records.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import pooch
 
+from fusionlib import systems
 from fusionlib.data import FACTS, data_root
 from fusionlib.files import InputError, sha256
 
+WEIGHTS = "weights"  # the name for the published weights of all systems, and their folder below the data root
 REGISTRY = FACTS / "registry"
 RETRIES = 2  # of one file, before its failure is reported
 TIMEOUT = 30  # seconds without an answer
@@ -69,16 +72,29 @@ def set_names() -> list[str]:
     return sorted(file.stem for file in REGISTRY.glob("*.json"))
 
 
+def weight_names() -> list[str]:
+    """Names of the compared systems whose published weights can be fetched."""
+    return [name for name in systems.names() if systems.system(name).files]
+
+
+def members(name: str) -> list[str]:
+    """What a name stands for: "weights" for the weights of every system, any other for itself."""
+    return weight_names() if _key(name) == WEIGHTS else [name]
+
+
 def registry(name: str) -> Registry:
-    """The registry of a set, by its name in upper or lower case.
+    """The registry of a set, or of a system's weights, by its name in upper or lower case.
 
     Raises:
-        InputError: No such set.
+        InputError: No such set or system, or a system without weights to fetch.
     """
     key = _key(name)
-    if key not in set_names():
-        raise InputError(f"There is no data set {name!r} to fetch or check: choose one of {', '.join(set_names())}.")
-    return Registry(**json.loads((REGISTRY / f"{key}.json").read_text(encoding="utf-8")))
+    if key in set_names():
+        return Registry(**json.loads((REGISTRY / f"{key}.json").read_text(encoding="utf-8")))
+    if key in systems.names():
+        return _weights(systems.system(key))
+    known = ", ".join([*set_names(), WEIGHTS])
+    raise InputError(f"There is no data set {name!r} to fetch or check: choose one of {known}, or a compared system.")
 
 
 def check(name: str | None = None, root: Path | str | None = None) -> list[SetReport]:
@@ -88,8 +104,9 @@ def check(name: str | None = None, root: Path | str | None = None) -> list[SetRe
         InputError: No such set, or a set without recorded files.
     """
     root = data_root() if root is None else Path(root)
-    entries = {key: registry(key) for key in (set_names() if name is None else [_key(name)])}
-    if name is not None and not entries[_key(name)].files:
+    wanted = [*set_names(), *weight_names()] if name is None else members(name)
+    entries = {_key(each): registry(each) for each in wanted}
+    if name is not None and not any(entry.files for entry in entries.values()):
         raise InputError(
             f"The files of {name} cannot be checked: it is had by hand, and no checksums of it are recorded."
         )
@@ -100,7 +117,7 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
     """Bring a set below the data root, verified by SHA-256; files already there are kept, so it may be run again.
 
     Args:
-        name: One of `set_names()`.
+        name: One of `set_names()` or of `weight_names()`.
         root: Data root, by default `data_root()`.
         progress: Whether to print how many files are there.
 
@@ -164,6 +181,22 @@ def check_command(name: str | None = None) -> int:
     reports = check(name)
     print("\n".join(map(str, reports)))
     return int(any(not report.complete and (name or report.present or report.wrong) for report in reports))
+
+
+def _weights(system: systems.System) -> Registry:
+    if not system.files:
+        make = f"`python -m fusionlib retrain {system.name}` makes some"
+        raise InputError(f"No weights of {system.title} that could be fetched are published: {make}.")
+    return Registry(
+        title=f"{system.title}: published weights",
+        folder=f"{WEIGHTS}/{system.name}",
+        terms=system.licence,
+        citation=system.paper,
+        upstream=system.upstream,
+        commit=system.commit,
+        base_url=None,
+        files=system.files,
+    )
 
 
 def _report(key: str, entry: Registry, root: Path) -> SetReport:

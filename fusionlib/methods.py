@@ -1,6 +1,6 @@
 """Everything that can fuse, behind one protocol: give it an infrared and a visible batch, get a `Fused`.
 
-Any two can be put one behind the other by name: "ecc+maximum" registers with ECC and fuses by the maximum.
+Any two can be put one behind the other by name: "crossraft+datfuse" registers with CrossRAFT and fuses with DATFuse.
 
 Convention: `fuse(ir, vi)` takes (B, 1, H, W) float32 in [0, 1], the infrared possibly out of place; the visible image
 is the reference onto which it is registered.
@@ -8,68 +8,23 @@ is the reference onto which it is registered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fusionlib import checkpoints, systems
 from fusionlib.classical import REGISTRATIONS, Registration, register
 from fusionlib.data import ROOT
 from fusionlib.deformation import compose, warp
-from fusionlib.files import InputError
-from fusionlib.network import FusionNetwork, check_pair
-from fusionlib.weights import load_network
+from fusionlib.files import InputError, code_fingerprint, fingerprint
+from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
+from fusionlib.protocol import Fused, Method
+from fusionlib.rules import RULES, Rule
+from fusionlib.weights import load_network, read_header
 
-
-@dataclass(frozen=True)
-class Fused:
-    """What a method gives.
-
-    Attributes:
-        image: the fused image, (B, 1, H, W) in [0, 1].
-        field: (B, 2, H, W) pixels, warps the infrared onto the visible image; None if the method does not register.
-        registered_ir: the infrared so warped, (B, 1, H, W) in [0, 1], or None.
-    """
-
-    image: Tensor
-    field: Tensor | None = None
-    registered_ir: Tensor | None = None
-
-
-class Method(Protocol):
-    """A compared system."""
-
-    name: str
-
-    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
-        """Fuse (B, 1, H, W) images in [0, 1]."""
-        ...
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A pixel-wise rule, which does not register: the floor that every method has to rise above."""
-
-    name: str
-    rule: Callable[[Tensor, Tensor], Tensor]
-
-    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
-        check_pair(ir, vi, smallest=1)
-        return Fused(self.rule(ir, vi))
-
-
-RULES = {
-    rule.name: rule
-    for rule in (
-        Rule("infrared", lambda ir, vi: ir),
-        Rule("visible", lambda ir, vi: vi),
-        Rule("average", lambda ir, vi: (ir + vi) / 2),
-        Rule("maximum", torch.maximum),
-    )
-}
+__all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "Rule", "load", "names", "network"]
 
 
 @dataclass(frozen=True)
@@ -128,43 +83,131 @@ class Ours:
         return Fused(output.image.to(ir.device), field, warp(ir, field))
 
 
-NETWORKS = ("ours", "as_in_the_paper")
+NETWORKS = {"ours": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
 
 
 def names() -> list[str]:
     """Names that `load` knows; it also takes two of them, joined by a +."""
-    return [*NETWORKS, *CLASSICAL, *RULES]
+    return [*NETWORKS, *systems.names(), *CLASSICAL, *RULES]
 
 
-def load(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu") -> Method:
+def load(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu", **options: object) -> Method:
     """A method by name.
 
     Args:
         name: one of `names()`, or "a+b": registers with a and fuses with b.
-        weights: of a network; by default the weights that come with the project, of the largest preset there is.
+        weights: of a network, a file; or a folder, whose NAME.safetensors is taken where it is there. By default the
+            weights that come with the project, of the largest preset there is, or those that a system's authors
+            published: see `fusionlib.checkpoints`.
         device: where networks run.
+        options: of the system's class, such as `steps=0` of MURF.
 
     Raises:
         InputError: unknown name, or no weights.
     """
     first, plus, then = name.partition("+")
     if plus:
-        return Chain(load(first, weights, device), load(then, weights, device))
+        return Chain(load(first, weights, device), load(then, weights, device, **options))
     if name in CLASSICAL:
         return CLASSICAL[name]
     if name in RULES:
         return RULES[name]
-    if name not in NETWORKS:
-        raise InputError(f"Unknown method {name!r}; choose one of {', '.join(names())}.")
-    return Ours(load_network(weights or shipped_weights(name)), name, device)
+    if name in NETWORKS:
+        return Ours(load_network(_own_weights(name, weights)), name, device)
+    system = _system(name)
+    source = checkpoints.find(system, weights)
+    filled = checkpoints.fill(network(name), system, source)
+    if source.kind == checkpoints.IN_PART:
+        options = {**system.partial, **options}
+    return systems.part(system.method)(filled, device=device, **options)
+
+
+def network(name: str) -> nn.Module:
+    """The bare network of a method, with fresh weights; names and shapes of its state_dict are those of its authors.
+
+    How it is called stands with its class in `fusionlib.baselines`.
+
+    Raises:
+        InputError: unknown name, or a method that has no network.
+    """
+    if name in NETWORKS:
+        return FusionNetwork(NETWORKS[name])
+    if name in CLASSICAL or name in RULES:
+        raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
+    return systems.part(_system(name).network)()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What made the results of a method.
+
+    Attributes:
+        weights: "published", "retrained", ...: see `checkpoints.Source`; "trained" for ours, "" where there are none.
+        mark: fingerprint of weights and code, that of the metrics apart.
+    """
+
+    weights: str
+    mark: str
+
+
+def origin(name: str, weights: Path | str | None = None, **options: object) -> Origin:
+    """Where the weights of a method come from, and the fingerprint of all that it is; arguments as those of `load`."""
+    first, plus, then = name.partition("+")
+    if plus:
+        parts = [origin(first, weights), origin(then, weights, **options)]
+        kinds = dict.fromkeys(kind for part in parts if (kind := part.weights))
+        return Origin(" + ".join(kinds), fingerprint([part.mark for part in parts]))
+    if name in CLASSICAL or name in RULES:
+        return Origin("", code_fingerprint("classical" if name in CLASSICAL else "rules"))
+    if name in NETWORKS:
+        header = read_header(_own_weights(name, weights))
+        return Origin("trained", fingerprint(header["fingerprint"], code_fingerprint("network", "registration")))
+    system = _system(name)
+    source = checkpoints.find(system, weights)
+    return Origin(source.kind, fingerprint(source.mark, systems.code(system), options))
+
+
+def overview() -> list[tuple[str, str, str, str, str]]:
+    """A row for each method: name, what it does, its weights, upstream and commit, licence; headings first."""
+    rows = [("name", "does", "weights", "upstream", "licence")]
+    rows += [(name, "both", _weights_here(name), "this project", "AGPL-3.0-or-later") for name in NETWORKS]
+    for system in map(systems.system, systems.names()):
+        upstream = f"{system.upstream}@{system.commit[:7]}"
+        rows.append((system.name, system.kind, _weights_here(system.name), upstream, system.licence))
+    rows += [(name, "registers", "-", "this project", "AGPL-3.0-or-later") for name in CLASSICAL]
+    return rows + [(name, "fuses", "-", "this project", "AGPL-3.0-or-later") for name in RULES]
+
+
+def _weights_here(name: str) -> str:
+    """Where the weights of a network come from, or the command that brings or makes them."""
+    try:
+        return origin(name).weights
+    except InputError:
+        if name in NETWORKS:
+            return "reproduce 03"
+        return ("data fetch " if systems.system(name).published else "retrain ") + name
 
 
 def shipped_weights(name: str) -> Path:
     """Weights under results/, of the paper preset if they are there, else of mini; InputError if neither is."""
-    paths = [ROOT / "results" / preset / "weights" / f"{name}.safetensors" for preset in ("paper", "mini")]
+    paths = [ROOT / "results" / preset / "weights" / f"{name}.safetensors" for preset in checkpoints.PRESETS]
     for path in paths:
         if path.exists():
             return path
     command = "python -m fusionlib reproduce 03 --preset mini"
     make = f", or make them with `{command}`" if name == "ours" else ""
     raise InputError(f"There are no weights for {name!r} under results/: give a file of your own as weights{make}.")
+
+
+def _own_weights(name: str, given: Path | str | None) -> Path | str:
+    """The file given, or that of the folder given, or the shipped one."""
+    if given is None or not Path(given).is_dir():
+        return given or shipped_weights(name)
+    mine = Path(given) / f"{name}.safetensors"
+    return mine if mine.exists() else shipped_weights(name)
+
+
+def _system(name: str) -> systems.System:
+    if name not in systems.names():
+        raise InputError(f"Unknown method {name!r}; choose one of {', '.join(names())}.")
+    return systems.system(name)

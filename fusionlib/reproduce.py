@@ -219,7 +219,12 @@ def _up_to_date(notebook: Notebook, run: Run) -> bool:
 def _code_and_facts() -> str:
     """Fingerprint of what a notebook can see beside itself: the library and the committed facts about the data."""
     modules = [path for path in sorted((ROOT / "fusionlib").rglob("*.py")) if path.stem not in ABOVE_NOTEBOOKS]
-    facts = [*FACTS.glob("registry/*.json"), *FACTS.glob("splits/*/*.txt"), *FACTS.glob("*.json"), *FACTS.glob("*.csv")]
+    facts = [
+        *FACTS.glob("registry/**/*.json"),
+        *FACTS.glob("splits/*/*.txt"),
+        *FACTS.glob("*.json"),
+        *FACTS.glob("*.csv"),
+    ]
     return fingerprint(
         code_fingerprint(*[SimpleNamespace(__file__=path) for path in modules]),
         [sha256(path) for path in sorted(facts)],

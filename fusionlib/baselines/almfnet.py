@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from fusionlib.baselines.fusing import FusingMethod
 from fusionlib.baselines.token_transformer import named
+from fusionlib.losses import fusion_loss
+from fusionlib.protocol import Lesson
 
 WIDTH = 16
 
@@ -164,6 +166,12 @@ class Spatial(nn.Module):
 
 
 OPERATIONS = {"separable": separable, "cross": cross, "residual": Residual, "dense": Dense, "spatial": Spatial}
+
+
+def training_loss(network: ALMFNet, lesson: Lesson) -> Tensor:
+    """Eq. (9) of the reproduced paper, on the aligned pair."""
+    ir, vi = lesson.ir, lesson.vi
+    return fusion_loss(network(vi, ir), ir, vi)
 
 
 class ALMFNetMethod(FusingMethod):

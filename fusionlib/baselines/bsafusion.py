@@ -34,7 +34,7 @@ from fusionlib.baselines.bsafusion_transfer import Transfer, Transferred
 from fusionlib.baselines.registering import RegisteringMethod
 from fusionlib.deformation import warp
 from fusionlib.files import InputError
-from fusionlib.methods import Fused
+from fusionlib.protocol import Fused
 
 
 @dataclass(frozen=True)

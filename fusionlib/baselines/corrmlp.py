@@ -28,8 +28,9 @@ from fusionlib.baselines.corrmlp_blocks import CMW, layer_norm
 from fusionlib.baselines.registering import RegisteringMethod, warp_with_zeros
 from fusionlib.deformation import warp
 from fusionlib.files import InputError
-from fusionlib.methods import Fused
+from fusionlib.losses import registration_loss
 from fusionlib.network import pad_to_multiple
+from fusionlib.protocol import Fused, Lesson
 
 
 class CorrMLP(nn.Module):
@@ -142,6 +143,12 @@ def transformed(image: Tensor, flow: Tensor) -> Tensor:
 def doubled(flow: Tensor) -> Tensor:
     """A flow at twice the size, its displacements doubled."""
     return F.interpolate(2 * flow, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+def training_loss(network: CorrMLP, lesson: Lesson) -> Tensor:
+    """Eq. (5) of the reproduced paper on the flow: the published loss, local correlation, expects one modality."""
+    _, flow = network(lesson.vi, lesson.moved)
+    return registration_loss(flow.flip(1), lesson.phi_gt)
 
 
 class CorrMLPMethod(RegisteringMethod):

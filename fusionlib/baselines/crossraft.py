@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from fusionlib.baselines.crossraft_raft import CorrelationPyramid, Encoder, UpdateBlock
 from fusionlib.baselines.registering import RegisteringMethod, warp_with_zeros
-from fusionlib.methods import Fused
+from fusionlib.protocol import Fused, Lesson
 
 
 class CrossRAFT(nn.Module):
@@ -132,6 +132,19 @@ def align(image: Tensor, flow: Tensor) -> Tensor:
     """The moved image, `image(p + flow(p))`, with 0 wherever that lies outside it, also in part: (B, C, H, W)."""
     covered = warp_with_zeros(torch.ones_like(image[:, :1]), flow) > 0.999
     return warp_with_zeros(image, flow) * covered
+
+
+def training_loss(network: CrossRAFT, lesson: Lesson) -> Tensor:
+    """The published loss: every iteration's flow counts, the later the more, by a distance that forgives outliers.
+
+    The published training distils: there, the last flow of RAFT on clean frames stands where the true field is here.
+    """
+    predictions = network.predictions(lesson.vi.expand(-1, 3, -1, -1), lesson.moved.expand(-1, 3, -1, -1))
+    loss = lesson.vi.new_zeros(())
+    for left, flow in enumerate(reversed(predictions)):
+        distance = (flow - lesson.phi_gt).abs().sum(1)
+        loss = loss + 0.8**left * ((distance + 0.01) ** 0.4).mean()
+    return loss
 
 
 class CrossRAFTMethod(RegisteringMethod):

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from fusionlib.baselines.fusing import FusingMethod
 from fusionlib.baselines.token_transformer import TokenTransformer, named, unused_patch_embedding
+from fusionlib.losses import fusion_loss
+from fusionlib.protocol import Lesson
 
 
 class DATFuse(nn.Module):
@@ -81,6 +83,12 @@ def spatial_gate(channels: int, hidden: int) -> nn.Sequential:
 
 def _replicating(inputs: int, outputs: int, side: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode="replicate")
+
+
+def training_loss(network: DATFuse, lesson: Lesson) -> Tensor:
+    """Eq. (9) of the reproduced paper, on the aligned pair."""
+    ir, vi = lesson.ir, lesson.vi
+    return fusion_loss(network(torch.cat([ir, vi], 1)), ir, vi)
 
 
 class DATFuseMethod(FusingMethod):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionlib.methods import Fused
 from fusionlib.network import check_pair
+from fusionlib.protocol import Fused
 
 
 class FusingMethod:
-    """A network that fuses an aligned pair, as a `fusionlib.methods.Method`.
+    """A network that fuses an aligned pair, as a `fusionlib.protocol.Method`.
 
     A system says in `merge` how its network is called and what becomes of the output; sizes, devices and the clamp to
     [0, 1] are the same for all. None of them registers: `field` and `registered_ir` stay None.

@@ -19,14 +19,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.baselines.imf_cpstn import CPSTN
 from fusionlib.baselines.imf_fusion import CoFusionNet
 from fusionlib.baselines.imf_registration import MPDRNet
 from fusionlib.baselines.registering import RegisteringMethod
-from fusionlib.methods import Fused
+from fusionlib.losses import registration_loss
 from fusionlib.network import pad_to_multiple
+from fusionlib.protocol import Fused, Lesson
 
 
 class IMFOutput(NamedTuple):
@@ -65,6 +68,48 @@ class IMF(nn.Module):
         registered = self.mpdr(pseudo_ir, ir)
         fused = self.cofusion(registered.moved, luma)
         return IMFOutput(fused, registered.moved, registered.fields[-1].flip(1), pseudo_ir)
+
+
+def training_loss(network: IMF, lesson: Lesson) -> Tensor:
+    """All three networks at once: Eq. (5) of the reproduced paper, the published fusion loss, and the pseudo infrared.
+
+    Published are three trainings. The registration there compares images by VGG-19, whose weights a reader would have
+    to fetch. CPSTN is there one half of a CycleGAN, made for unpaired images; here the pairs are aligned, so that the
+    pseudo infrared can be told what to look like.
+    """
+    output = network(lesson.moved, lesson.vi, lesson.vi.expand(-1, 3, -1, -1))
+    pseudo = (output.pseudo_ir - lesson.ir).abs().mean()
+    return registration_loss(output.field, lesson.phi_gt) + fusion_loss(output.image, lesson.ir, lesson.vi) + pseudo
+
+
+def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+    """The published loss of the fusion network, on images (B, 1, H, W) in [0, 1].
+
+    Intensities follow the mean of both sources, weighed by their saliency, edges the stronger of the two. The third
+    published term, MS-SSIM, has constants for images in 0..255 and is almost 0 on these; it is left out.
+    """
+    weights = (5 * torch.stack([saliency(ir), saliency(vi)])).softmax(0)
+    target = weights[0] * ir + weights[1] * vi
+    edges = torch.maximum(_laplacian(ir).abs(), _laplacian(vi).abs())
+    return 20 * (fused - target).abs().mean() + 5 * (edges - _laplacian(fused).abs()).abs().mean()
+
+
+def saliency(image: Tensor) -> Tensor:
+    """How far a pixel's grey level is from those of all pixels of its image, the largest being 1; (B, 1, H, W)."""
+    grey = (255 * image.clamp(0, 1)).round().long()
+    levels = torch.arange(256, device=image.device)
+    apart = (levels[:, None] - levels).abs().to(image.dtype)
+    found = []
+    for one in grey:
+        of_level = apart @ torch.bincount(one.flatten(), minlength=256).to(image.dtype)
+        found.append(of_level[one] / of_level[one].max().clamp(min=1))
+    return torch.stack(found)
+
+
+def _laplacian(image: Tensor) -> Tensor:
+    kernel = image.new_ones(1, 1, 3, 3) / 16
+    kernel[..., 1, 1] = -0.5
+    return F.conv2d(F.pad(image, [1] * 4, mode="reflect"), kernel)
 
 
 class IMFMethod(RegisteringMethod):

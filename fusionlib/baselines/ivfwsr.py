@@ -38,6 +38,8 @@ from fusionlib.baselines.ivfwsr_blocks import (
     convs,
     per_pixel,
 )
+from fusionlib.losses import fusion_loss
+from fusionlib.protocol import Lesson
 
 MULTIPLE = 14  # both sides of an image
 
@@ -156,6 +158,18 @@ class DenseFusion(nn.Module):
         return self.conv(torch.cat([o3, o6], 1))
 
 
+def training_loss(network: IVFWSR, lesson: Lesson) -> Tensor:
+    """Eq. (9) of the reproduced paper on the luma, against the aligned pair, given the infrared out of place.
+
+    Nothing about the published training is known but its optimiser. What is left over beyond multiples of 14 pixels is
+    not looked at.
+    """
+    height, width = (side - side % MULTIPLE for side in lesson.vi.shape[-2:])
+    ir, vi, moved = (image[..., :height, :width] for image in (lesson.ir, lesson.vi, lesson.moved))
+    colours, _ = network(moved.expand(-1, 3, -1, -1), vi.expand(-1, 3, -1, -1))
+    return fusion_loss(_luma(colours), ir, vi)
+
+
 class IVFWSRMethod(FusingMethod):
     """IVFWSR for use: sides brought down to multiples of 14 by bilinear resizing, the result stretched to [0, 1].
 
@@ -177,8 +191,12 @@ class IVFWSRMethod(FusingMethod):
         colours, _ = self.network(*(_resize(image, fitting).expand(-1, 3, -1, -1) for image in (ir, vi)))
         low, high = colours.aminmax()
         stretched = (colours - low) / (high - low).clamp_min(1e-12)
-        blue, green, red = stretched.split(1, 1)
-        return _resize(0.114 * blue + 0.587 * green + 0.299 * red, (height, width))
+        return _resize(_luma(stretched), (height, width))
+
+
+def _luma(colours: Tensor) -> Tensor:
+    blue, green, red = colours.split(1, 1)
+    return 0.114 * blue + 0.587 * green + 0.299 * red
 
 
 def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from fusionlib.baselines.fusing import FusingMethod
 from fusionlib.baselines.token_transformer import TokenTransformer, named, unused_patch_embedding
+from fusionlib.losses import fusion_loss
+from fusionlib.protocol import Lesson
 
 
 class MATR(nn.Module):
@@ -86,6 +88,12 @@ class AdaptiveConv2d(nn.Conv2d):
         kernels = (self.weight * gate).flatten(0, 1)  # (B outputs, inputs, 3, 3)
         together = x.reshape(1, -1, *x.shape[-2:])  # one group of channels an image, each with its own kernels
         return F.conv2d(together, kernels, padding=1, groups=len(x)).view(len(x), -1, *x.shape[-2:])
+
+
+def training_loss(network: MATR, lesson: Lesson) -> Tensor:
+    """Eq. (9) of the reproduced paper, on the aligned pair."""
+    ir, vi = lesson.ir, lesson.vi
+    return fusion_loss(network(torch.cat([ir, vi], 1)), ir, vi)
 
 
 class MATRMethod(FusingMethod):

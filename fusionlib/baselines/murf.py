@@ -29,7 +29,7 @@ from fusionlib.baselines.murf_descriptor import SIEM
 from fusionlib.baselines.murf_fine import F2M, Fine
 from fusionlib.baselines.registering import RegisteringMethod
 from fusionlib.deformation import compose, invert, warp
-from fusionlib.methods import Fused
+from fusionlib.protocol import Fused, Lesson
 from fusionlib.registration import resize_field
 
 COARSE_SIDE = 512  # MCRM sees squares of this side
@@ -52,6 +52,14 @@ class MURF(nn.Module):
     def forward(self, rgb: Tensor, ir: Tensor) -> tuple[Coarse, Fine]:
         coarse = self.mcrm(rgb, ir)
         return coarse, self.f2m(coarse.warped, ir)
+
+
+def training_loss(network: MURF, lesson: Lesson) -> Tensor:
+    """The published loss of MCRM, which alone has no published weights, on the descriptors of SIEM as it is."""
+    rgb = lesson.vi.expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        descriptors = network.siem(rgb, lesson.moved)
+    return coarse_loss(network.mcrm(rgb, lesson.moved), descriptors)
 
 
 class MURFMethod(RegisteringMethod):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.methods import Fused
 from fusionlib.network import check_pair
+from fusionlib.protocol import Fused
 
 
 def sample(image: Tensor, points: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def warp_with_zeros(image: Tensor, phi: Tensor) -> Tensor:
 
 
 class RegisteringMethod:
-    """A network that registers an infrared image to a visible one, as a `fusionlib.methods.Method`.
+    """A network that registers an infrared image to a visible one, as a `fusionlib.protocol.Method`.
 
     A system says in `register_and_fuse` how its network is called; sizes and devices are seen to here.
 

@@ -20,12 +20,16 @@ Convention: images (B, 1, H, W), both sides even, each with its largest value at
 from __future__ import annotations
 
 import torch
+from kornia.metrics import ssim
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fusionlib.baselines.fusing import FusingMethod
 from fusionlib.baselines.rmrfus_encoder import Encoder, double_conv
 from fusionlib.baselines.token_transformer import named
+from fusionlib.losses import sobel
 from fusionlib.network import pad_to_multiple
+from fusionlib.protocol import Lesson
 
 
 class RMRFus(nn.Module):
@@ -74,6 +78,34 @@ class DenseFusion(nn.Module):
 def conv_prelu(inputs: int) -> nn.Sequential:
     """3x3 convolution to 16 channels and a PReLU with a slope for each."""
     return named(conv=nn.Sequential(nn.Conv2d(inputs, 16, 3, padding=1), nn.PReLU(16)))
+
+
+def training_loss(network: RMRFus, lesson: Lesson) -> Tensor:
+    """The published losses of both stages at once; what fuses does not change the autoencoder, as there.
+
+    Left out are two of three degradations, blur and damage in the spectrum, and the segmentation of tumours.
+    """
+    autoencoder, images = network.autoencoder, [from_zero(image) for image in (lesson.vi, lesson.ir)]
+    loss, features = lesson.vi.new_zeros(()), []
+    for encoder, image in zip((autoencoder.encoder1, autoencoder.encoder2), images, strict=True):
+        noise = 0.1 * torch.rand(len(image), 1, 1, 1, device=image.device) * torch.randn_like(image)
+        clean, noisy = encoder(image), encoder(image + noise)
+        loss = loss + _distance(noisy, clean)
+        for feature in (clean, noisy):
+            back = autoencoder.decoder(feature)
+            loss = loss + _distance(back, image) + 1 - ssim(back, image, 11, padding="valid").mean()
+        features.append(clean.detach())
+    decoder = {name: weight.detach() for name, weight in autoencoder.decoder.named_parameters()}
+    fused, (t1, t2) = functional_call(autoencoder.decoder, decoder, network.fusion(*features)), images
+    edges = (sobel(fused) - torch.maximum(sobel(t1), sobel(t2))).abs().mean()
+    return loss + edges + 12 * (fused - t2).abs().mean()  # intensities of the second image alone, as published
+
+
+def _distance(x: Tensor, y: Tensor) -> Tensor:
+    """40 times the mean square of x - y, and 20 times that of its differences between neighbours along both axes."""
+    apart = x - y
+    down, right = apart.diff(dim=-2), apart.diff(dim=-1)
+    return 40 * apart.square().mean() + 20 * (down.square().mean() + right.square().mean())
 
 
 class RMRFusMethod(FusingMethod):

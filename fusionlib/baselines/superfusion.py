@@ -21,12 +21,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from kornia.filters import spatial_gradient
 from torch import Tensor, nn
 
 from fusionlib.baselines.registering import RegisteringMethod
 from fusionlib.baselines.superfusion_fusion import FusionNet
 from fusionlib.baselines.superfusion_matcher import DenseMatcher, edge_warp
-from fusionlib.methods import Fused
+from fusionlib.losses import registration_loss
+from fusionlib.protocol import Fused, Lesson
 
 
 class SuperFusionOutput(NamedTuple):
@@ -61,6 +63,34 @@ class SuperFusion(nn.Module):
         red, green, blue = vi.split(1, 1)
         luma = (0.299 * red + 0.587 * green + 0.114 * blue).clamp(0, 1)
         return SuperFusionOutput(self.FN(registered[:, :1], luma), displacement, registered)
+
+
+def training_loss(network: SuperFusion, lesson: Lesson) -> Tensor:
+    """Eq. (5) of the reproduced paper on the displacement and its two coarser estimates, and the published fusion loss.
+
+    The published registration loss makes the network learn both directions of a pair of pairs, with 13 terms; the truth
+    that it is told is the field of the direction that is not used at test.
+    """
+    features = network.DM.features(lesson.moved.expand(-1, 3, -1, -1), lesson.vi.expand(-1, 3, -1, -1))
+    levels = network.DM.levels(*features, lesson.vi.shape[-2:])
+    registration = sum(registration_loss(pixel_field(level), lesson.phi_gt) for level in levels) / len(levels)
+    return registration + fusion_loss(network.FN(lesson.ir, lesson.vi), lesson.ir, lesson.vi)
+
+
+def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
+    """The published loss of the second stage, (B, 1, H, W) images: edges and intensities half way between both sources.
+
+    The semantic term, which gives the paper its name, has weight 0 in the published code.
+    """
+    edges, images = (
+        sum((of(fused) - of(source)).abs().mean() for source in (ir, vi)) / 2 for of in (_bending, lambda image: image)
+    )
+    return 10 * (edges + images / 2)
+
+
+def _bending(image: Tensor) -> Tensor:
+    """Sum of the absolute second derivatives xx, xy and yy, by Sobel's operators: (B, 1, H, W)."""
+    return spatial_gradient(image, order=2).abs().sum(2)
 
 
 class SuperFusionMethod(RegisteringMethod):

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib.baselines.fusing import FusingMethod
+from fusionlib.losses import fusion_loss
+from fusionlib.protocol import Lesson
 
 
 class TarDALGenerator(nn.Module):
@@ -61,6 +63,12 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 def _layer(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(_conv(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def training_loss(network: TarDALGenerator, lesson: Lesson) -> Tensor:
+    """Eq. (9) of the reproduced paper, on the aligned pair."""
+    ir, vi = lesson.ir, lesson.vi
+    return fusion_loss(network(ir, vi), ir, vi)
 
 
 class TarDALMethod(FusingMethod):

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from fusionlib.baselines.fusing import FusingMethod
 from fusionlib.baselines.token_transformer import TokenTransformer, named, unused_patch_embedding
+from fusionlib.losses import fusion_loss
+from fusionlib.protocol import Lesson
 
 
 class YDTR(nn.Module):
@@ -70,6 +72,12 @@ class DynamicBlock(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         return feature * self.spatial_branch(feature) + feature * self.channel_branch(feature)
+
+
+def training_loss(network: YDTR, lesson: Lesson) -> Tensor:
+    """Eq. (9) of the reproduced paper, on the aligned pair."""
+    ir, vi = lesson.ir, lesson.vi
+    return fusion_loss(network(ir, vi), ir, vi)
 
 
 class YDTRMethod(FusingMethod):

@@ -13,10 +13,11 @@ from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import halfway
 import pooch
 import pytest
 
-from fusionlib import data, download
+from fusionlib import data, download, systems
 from fusionlib.files import InputError
 
 FILES = {"ir/a b.png": b"infrared", "vi/a b.png": b"visible", "vi/c.png": b"another"}
@@ -70,6 +71,7 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[U
     registries.mkdir()
     (registries / "tiny.json").write_text(json.dumps(entry | {"files": facts}))
     monkeypatch.setattr(download, "REGISTRY", registries)
+    monkeypatch.setattr(systems, "FOLDER", tmp_path / "methods")
     monkeypatch.setattr(download, "RETRIES", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path / "root"))
@@ -199,6 +201,30 @@ def test_check_tells_present_missing_and_altered(
     assert download.check_command() == 1
     line = "tiny: 1 of 3 files present, 1 missing (first ir/a b.png), 1 with a wrong checksum (first vi/c.png)\n"
     assert capsys.readouterr().out == line
+
+
+def test_weights_of_a_system_are_a_set_under_its_name(
+    upstream: type[Upstream], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = json.loads((download.REGISTRY / "tiny.json").read_text())
+    files = {"a.pth": entry["files"]["vi/c.png"]}
+    halfway.install(tmp_path, monkeypatch, files=files, published={"": "a.pth"})
+    assert download.weight_names() == download.members("Weights") == ["halfway"] and download.members("tiny") == [
+        "tiny"
+    ]
+    assert [report.name for report in download.check()] == ["tiny", "halfway"]
+    assert download.fetch_command("halfway") == 0
+    folder = tmp_path / "root" / "weights" / "halfway"
+    assert (folder / "a.pth").read_bytes() == FILES["vi/c.png"]
+    printed = capsys.readouterr().out
+    assert f"folder: {folder}\n  terms: MIT\n  cite: N. N.: Halfway, 2025\n" in printed
+    assert download.check_command("weights") == 0
+    halfway.install(tmp_path, monkeypatch)
+    assert download.weight_names() == []
+    with pytest.raises(
+        InputError, match=r"^No weights of Halfway .*`python -m fusionlib retrain halfway` makes some\.$"
+    ):
+        download.fetch("halfway")
 
 
 def test_the_fetch_command_says_where_and_on_what_terms(

@@ -54,3 +54,12 @@ def test_a_part_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         kept.part(path, {"method": "ecc"}, "mark", broken)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_there_can_be_read_whatever_made_it(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    assert kept.there(path, {"method": "ours"}).empty
+    kept.part(path, {"method": "ours"}, "an old mark", Maker(1.0))
+    assert kept.there(path, {"method": "other"}).empty
+    rows = kept.there(path, {"method": "ours"})
+    assert list(rows.columns) == ["method", "pair", "EPE"] and list(rows["EPE"]) == [1.0, 2.0]

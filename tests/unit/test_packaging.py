@@ -184,6 +184,7 @@ KEPT = [
     "results/mini/provenance.json",
     "results/mini/figures/table1.png",
     "results/mini/weights/ours.safetensors",
+    "results/mini/weights/emma.safetensors",
 ]
 IGNORED = [
     "data/RoadScene/infrared/FLIR_00006.jpg",
@@ -191,6 +192,7 @@ IGNORED = [
     "results/smoke/tables/table1.csv",
     "results/mini/notebooks/00_quickstart.ipynb",
     "results/mini/weights/ours.checkpoint",
+    "results/mini/weights/crossraft.safetensors",
     "results/mini/tables/.table1.4711.part.csv",
     "fusionlib/__pycache__/files.cpython-311.pyc",
     ".venv/bin/python",

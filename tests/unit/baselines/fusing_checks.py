@@ -1,4 +1,4 @@
-"""What every fusing system must hold: its golden values, and the protocol of `fusionlib.methods.Method`."""
+"""What every fusing system must hold: its golden values, and the protocol of `fusionlib.protocol.Method`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,261 @@
+"""Tables of methods: measured once, honest about what is missing, and tests that find what there is to find."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fusionlib import comparison, evaluation, gallery, methods, presets
+from fusionlib.comparison import METRICS, Measured, Row, against, holm, intervals, means, rows_of, sign_flips
+from fusionlib.evaluation import BOUND
+from fusionlib.files import InputError
+from fusionlib.protocol import Fused
+from fusionlib.report import paper_table
+
+PRESET = presets.load("smoke", test_size=48, levels=("medium",))
+ROWS = [
+    Row("average", "Table", "Average"),
+    Row("ours", "Table", "Ours"),
+    Row("ecc", "others"),
+    Row(BOUND, "others"),
+]
+
+
+class Brighter:
+    """Ours, for these tests: the visible image, a little brighter."""
+
+    name = "ours"
+
+    def fuse(self, ir: torch.Tensor, vi: torch.Tensor) -> Fused:
+        return Fused((vi + 0.05).clamp(0, 1), torch.zeros(len(ir), 2, *ir.shape[-2:]), ir)
+
+
+@pytest.fixture
+def ours(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """What takes the place of Ours; `mark` stands for its weights, None for none, `loads` counts."""
+    state = {"mark": "first weights", "loads": []}
+    origin, load = methods.origin, methods.load
+
+    def origin_of(name: str, *arguments: object, **options: object) -> methods.Origin:
+        if name == "ours" and state["mark"] is None:
+            raise InputError("There are no weights for 'ours': make them.")
+        return methods.Origin("trained", state["mark"]) if name == "ours" else origin(name, *arguments, **options)
+
+    def load_it(name: str, *arguments: object, **options: object) -> methods.Method:
+        state["loads"].append(name)
+        return Brighter() if name == "ours" else load(name, *arguments, **options)
+
+    monkeypatch.setattr(methods, "origin", origin_of)
+    monkeypatch.setattr(methods, "load", load_it)
+    return state
+
+
+def made_up(values: dict[str, list[float]], better: str = "Q_CC", dataset: str = "set") -> Measured:
+    """A comparison whose numbers are given: method to the values of one metric on each pair."""
+    lines = [
+        {
+            "dataset": dataset,
+            "level": "medium",
+            "method": method,
+            "pair": f"{dataset} {i}",
+            "weights": "-",
+            better: value,
+        }
+        for method, numbers in values.items()
+        for i, value in enumerate(numbers)
+    ]
+    return Measured([Row(method, "Table") for method in values], pd.DataFrame(lines), {})
+
+
+# --- measuring
+
+
+def test_every_row_is_measured_once(ours: dict, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    measured = comparison.run(ROWS, PRESET, path)
+    assert ours["loads"] == ["average", "ours", "ecc"] and measured.missing == {}
+    table = measured.table
+    assert set(table["method"]) == {row.method for row in ROWS} and set(table["level"]) == {"medium"}
+    assert (table.groupby("method").size() == PRESET.bench.count).all()
+    assert table.loc[table["method"] == "ours", "fingerprint"].unique().tolist() == ["first weights"]
+    again = comparison.run(ROWS, PRESET, path)
+    assert len(ours["loads"]) == 3
+    pd.testing.assert_frame_equal(again.table, table)
+    pd.testing.assert_frame_equal(comparison.run(ROWS[:1], PRESET, path).table, table[table["method"] == "average"])
+
+
+def test_the_numbers_are_those_of_the_evaluation(ours: dict, tmp_path: Path) -> None:
+    measured = comparison.run(ROWS, PRESET, tmp_path / "table.csv")
+    pairs = comparison.open_set("synthetic", "test", 48, count=PRESET.bench.count)
+    long = evaluation.evaluate([methods.load("average")], pairs, "synthetic", "medium")
+    for name in ("average", BOUND):
+        expected = long[(long["method"] == name) & (long["metric"] == "Q_CC")]["value"]
+        found = measured.table.loc[measured.table["method"] == name, "Q_CC"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_what_has_changed_is_measured_again(ours: dict, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    comparison.run(ROWS, PRESET, path)
+    ours["loads"].clear()
+    ours["mark"] = "other weights"
+    assert set(comparison.run(ROWS, PRESET, path).table["fingerprint"].dropna()) >= {"other weights"}
+    assert ours["loads"] == ["ours"]
+    comparison.run(ROWS, replace(PRESET, test_size=32), path)
+    assert ours["loads"][1:] == ["average", "ours", "ecc"]
+
+
+def test_a_row_without_weights_says_so(ours: dict, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    ours["mark"] = None
+    measured = comparison.run(ROWS, PRESET, path)
+    assert measured.missing == {"ours": "There are no weights for 'ours': make them."}
+    row = means(measured, "medium").xs("ours", level="method").iloc[0]
+    assert row["weights"] == "paper only" and row[METRICS].isna().all()
+    assert against(measured, "medium").empty
+    assert "paper only" in gallery.table(measured, "medium", "caption").data
+
+
+def test_a_row_measured_elsewhere_is_shown_as_such(ours: dict, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    before = comparison.run(ROWS, PRESET, path)
+    ours["mark"] = None
+    after = comparison.run(ROWS, PRESET, path)
+    assert after.missing == {}
+    row = means(after, "medium").xs("ours", level="method").iloc[0]
+    assert row["weights"] == "trained, not here"
+    assert row["Q_CC"] == means(before, "medium").xs("ours", level="method").iloc[0]["Q_CC"]
+
+
+def test_options_reach_the_method_and_its_mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+    monkeypatch.setattr(
+        methods, "origin", lambda *arguments, **options: asked.append(options) or methods.Origin("", "m")
+    )
+    monkeypatch.setattr(methods, "load", lambda *arguments, **options: asked.append(options) or Brighter())
+    comparison.run([Row("murf", "Table", "MURF", {"steps": 0})], PRESET, tmp_path / "table.csv")
+    assert asked == [{"steps": 0}, {"steps": 0}]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_rows_of_the_paper_s_tables(number: int, tmp_path: Path) -> None:
+    rows = rows_of(number, {"murf": {"steps": 0}})
+    own = [row.printed for row in rows if row.printed]
+    assert own == [name for _, name in paper_table(number).index]
+    assert rows[-1].method == BOUND and len({row.method for row in rows}) == len(rows)
+    assert {row.method: row.options for row in rows if row.options} == ({"murf": {"steps": 0}} if number == 2 else {})
+    known = set(methods.names()) | {BOUND}
+    assert all(part in known for row in rows for part in row.method.split("+"))
+
+
+def test_what_was_kept_can_be_read_without_measuring(ours: dict, tmp_path: Path) -> None:
+    path = tmp_path / "table1.csv"
+    comparison.run([Row("average", "no network")], PRESET, path)
+    measured = comparison.read(1, path)
+    found = means(measured, "medium")
+    assert found.xs("average", level="method")["Q_CC"].notna().all()
+    assert found.xs("crossraft+emma", level="method")["weights"].tolist() == ["paper only"]
+
+
+# --- summing up
+
+
+def test_all_pairs_together_stand_below_the_sets() -> None:
+    parts = [made_up({"ours": [0.0, 1.0]}, dataset="a"), made_up({"ours": [5.0]}, dataset="b")]
+    both = replace(parts[0], table=pd.concat([part.table for part in parts]))
+    found = means(both, "medium", ["Q_CC"])["Q_CC"]
+    assert found.to_dict() == {("a", "Table", "ours"): 0.5, ("b", "Table", "ours"): 5.0, ("all", "Table", "ours"): 2.0}
+
+
+def test_an_interval_belongs_to_its_mean(ours: dict, tmp_path: Path) -> None:
+    measured = comparison.run(ROWS, PRESET, tmp_path / "table.csv")
+    centre, spread = means(measured, "medium"), intervals(measured, "medium")
+    assert centre.index.equals(spread.index)
+    for key, ends in spread["Q_SSIM"].items():
+        value = centre.at[key, "Q_SSIM"]
+        assert (ends is None) == np.isnan(value)
+        assert ends is None or ends[0] - 1e-9 <= value <= ends[1] + 1e-9
+
+
+# --- testing
+
+
+def test_a_difference_in_every_pair_is_found_and_none_is_not() -> None:
+    rng = np.random.default_rng(0)
+    clear = rng.normal(0.3, 0.1, 18)
+    assert sign_flips(clear) == sign_flips(-clear) == pytest.approx(1e-4)
+    assert sign_flips(np.zeros(18)) == 1
+    assert sign_flips([1.0, -1.0] * 9) == 1
+    assert np.isnan(sign_flips([]))
+
+
+def test_the_paired_test_is_the_exact_one_where_that_can_be_counted() -> None:
+    sample = np.array([0.9, -0.2, 0.5, 0.4, 0.1, 0.8])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1).T
+    exact = (np.abs(signs @ sample) >= np.abs(sample.sum()) - 1e-9).mean()
+    assert sign_flips(sample) == pytest.approx(exact, abs=0.01)
+
+
+def test_chance_alone_is_called_a_difference_in_one_case_of_twenty() -> None:
+    rng = np.random.default_rng(1)
+    rejected = [sign_flips(rng.normal(size=18), draws=499) <= 0.05 for _ in range(400)]
+    assert 0.02 < np.mean(rejected) < 0.09
+
+
+def test_holm_corrects_for_the_number_of_questions() -> None:
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
+    assert holm({"a": 0.5, "b": 0.9}) == {"a": 1.0, "b": 1.0}
+    assert holm({}) == {}
+
+
+@pytest.mark.parametrize(("metric", "verdict"), [("Q_CC", "better"), ("Q_CV", "worse")])
+def test_a_verdict_follows_the_direction_of_the_metric(metric: str, verdict: str) -> None:
+    rng = np.random.default_rng(2)
+    base = rng.normal(size=12)
+    values = {"ours": base, "higher": base + 1, "same": base + rng.normal(0, 0.5, 12)}
+    found = against(made_up(values, metric), "medium", columns=[metric]).set_index("method")
+    assert found.at["higher", "verdict"] == verdict and found.at["higher", "difference"] == pytest.approx(1)
+    assert found.at["same", "verdict"] == "not told apart" and found.at["same", "p"] > 0.05
+    assert found["pairs"].eq(12).all() and "ours" not in found.index
+
+
+# --- showing
+
+
+def test_best_and_second_are_marked_by_the_arrow_among_the_rows_of_a_part() -> None:
+    keys = [("d", "Table", name) for name in ("a", "b", "c", "d")] + [("d", "others", "e"), ("d", "others", BOUND)]
+    index = pd.MultiIndex.from_tuples(keys, names=["data", "part", "method"])
+    found = pd.DataFrame({"Q_CC": [1, 3, 2, np.nan, 9, 99], "Q_CV": [1, 3, 1, 2, 0, np.nan]}, index=index, dtype=float)
+    marks = gallery.ranks(found)
+    assert marks["Q_CC"].tolist() == [0, 1, 2, 0, 0, 0]
+    assert marks["Q_CV"].tolist() == [1, 0, 1, 2, 0, 0]
+
+
+def test_the_table_shows_intervals_and_is_the_same_every_time(ours: dict, tmp_path: Path) -> None:
+    measured = comparison.run(ROWS, PRESET, tmp_path / "table.csv")
+    html = gallery.table(measured, "medium", "Means").data
+    assert html == gallery.table(measured, "medium", "Means").data
+    assert "Q_CC ↑" in html and "Q_CV ↓" in html and " to " in html and "trained" in html and "ecc" in html
+    assert "font-weight: bold" in html and "text-decoration: underline" in html
+    assert "ecc" not in gallery.table(measured, "medium", "Means", part="Table").data
+    assert "ecc" in gallery.table(measured, "medium", "Means", data="synthetic").data
+
+
+def test_boxes_and_pictures_show_the_rows_of_the_table(ours: dict, tmp_path: Path) -> None:
+    measured = comparison.run(ROWS, PRESET, tmp_path / "table.csv")
+    figure = gallery.boxes(measured, "medium")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["average", "ours"]
+    assert [axis.get_title() for axis in figure.axes][:2] == ["Q_CC ↑", "Q_AB/F ↑"]
+    pairs = measured.table["pair"].unique()
+    missing = Row("nobody", "Table", "Nobody")
+    figure = gallery.pictures([*ROWS[:2], missing], [("synthetic", name) for name in pairs], PRESET, "medium", tmp_path)
+    titles = [axis.get_title() for axis in figure.axes[:5]]
+    assert titles == ["visible", "infrared, as given", "Average", "Ours", "Nobody"]
+    assert len(figure.axes) == 5 * len(pairs)
+    assert len(figure.axes[1].lines) == 2 * 18 and not figure.axes[0].lines  # nine lines each way, and where they fold
+    assert figure.axes[4].texts[0].get_text() == "no weights" and not figure.axes[4].images

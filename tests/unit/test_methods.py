@@ -1,0 +1,56 @@
+"""Methods by name: bare networks, chains, options, and the overview of all of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import halfway
+import pytest
+import torch
+
+from fusionlib import methods, systems
+from fusionlib.files import InputError
+from fusionlib.network import FusionNetwork
+
+
+def test_every_name_is_known_once() -> None:
+    names = methods.names()
+    assert len(names) == len(set(names)) and set(systems.names()) < set(names)
+    assert {"ours", "as_in_the_paper", "simpleitk", "infrared", "visible", "average", "maximum", "laplacian"} < set(
+        names
+    )
+    assert [row[0] for row in methods.overview()] == ["name", *names]
+
+
+@pytest.mark.parametrize("name", ["ours", "as_in_the_paper", "datfuse", "superfusion"])
+def test_a_bare_network_by_name(name: str) -> None:
+    network = methods.network(name)
+    assert isinstance(network, FusionNetwork) == (name not in systems.names())
+    torch.manual_seed(0)
+    first = methods.network(name).state_dict()
+    torch.manual_seed(0)
+    assert all(torch.equal(value, first[key]) for key, value in methods.network(name).state_dict().items())
+
+
+def test_what_has_no_network_is_refused() -> None:
+    for name in ("ecc", "average"):
+        with pytest.raises(InputError, match=rf"^{name} has no network: choose one of ours, .*ydtr\.$"):
+            methods.network(name)
+    for function in (methods.network, methods.load, methods.origin):
+        with pytest.raises(InputError, match="Unknown method 'magic'; choose one of ours, "):
+            function("magic")
+
+
+def test_a_chain_gives_its_options_to_what_fuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halfway.install(tmp_path, monkeypatch)
+    torch.save(methods.network("halfway").state_dict(), tmp_path / "halfway.pth")
+    chain = methods.load("ecc+halfway", tmp_path / "halfway.pth", gain=3.0)
+    assert chain.name == "ecc+halfway" and chain.fuses.gain == 3
+
+
+def test_systems_are_imported_when_they_are_asked_for(root: Path) -> None:
+    code = "import sys, fusionlib.methods\nprint([name for name in sys.modules if 'fusionlib.baselines.' in name])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['fusionlib.baselines.murf_checkpoint']"

@@ -1,0 +1,183 @@
+"""Retraining: the same images in every run, a kill that does no harm, published parts that stay as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import halfway
+import pytest
+import torch
+
+from fusionlib import checkpoints, methods, presets, retraining, systems
+from fusionlib.data import open_set
+from fusionlib.deformation import warp
+from fusionlib.files import InputError
+from fusionlib.retraining import Retraining, recipe, retrained, train
+from fusionlib.weights import read_header, read_state
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Retraining:
+    halfway.install(tmp_path, monkeypatch)
+    monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path / "root" / "data"))
+    return Retraining("halfway", "synthetic", 48, 8, ("light", "medium"), 0, systems.Budget(steps=6, batch=2, crop=32))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "weights" / "halfway.safetensors"
+
+
+class Killed(Exception):
+    """Stands for a power cut."""
+
+
+def kill_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = retraining._step
+
+    def until_killed(*arguments: object) -> float:
+        if arguments[-1] == step:
+            raise Killed
+        return whole(*arguments)
+
+    monkeypatch.setattr(retraining, "_step", until_killed)
+
+
+def test_it_learns_and_says_what_made_the_weights(settings: Retraining, path: Path) -> None:
+    settings = replace(settings, budget=systems.Budget(steps=60, batch=4, crop=32), learning_rate=1e-2)
+    log = train(settings, path)
+    assert len(log) == 20 and log["step"].tolist() == list(range(3, 61, 3))
+    assert log["loss"].iloc[-3:].mean() < 0.8 * log["loss"].iloc[:3].mean()
+    assert path.with_suffix(".csv").exists() and not path.with_suffix(".checkpoint").exists()
+    header = read_header(path)
+    assert header["fingerprint"] == settings.fingerprint() and '"steps": 60' in header["recipe"]
+    assert methods.origin("halfway", path).weights == "retrained"
+    assert methods.load("halfway", path).fuse(*torch.rand(2, 1, 1, 32, 32)).image.shape == (1, 1, 32, 32)
+
+
+def test_killed_and_resumed_it_ends_in_the_same_weights(
+    settings: Retraining, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(retraining, "REPORTS", 3)  # a checkpoint every other step; an epoch has four
+    train(settings, path)
+    straight = read_state(path)
+    path.unlink()
+    with monkeypatch.context() as patch:
+        kill_before(6, patch)
+        with pytest.raises(Killed):
+            train(settings, path)
+    assert not path.exists()
+    capsys.readouterr()
+    train(settings, path)
+    assert capsys.readouterr().out.splitlines()[0] == "halfway: going on after step 4 of 6"
+    assert all(torch.equal(value, straight[name]) for name, value in read_state(path).items())
+
+
+def test_the_checkpoint_of_another_recipe_is_not_taken_up(
+    settings: Retraining, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        kill_before(6, patch)
+        with pytest.raises(Killed):
+            train(settings, path)
+    train(replace(settings, seed=1), path)
+    assert "halfway.checkpoint is of another recipe or code; starting anew" in capsys.readouterr().out
+
+
+def test_weights_of_the_same_recipe_are_reused(settings: Retraining, path: Path) -> None:
+    assert retrained(settings, path.parent) == path
+    made = path.stat().st_mtime_ns
+    retrained(settings, path.parent)
+    assert path.stat().st_mtime_ns == made
+    retrained(replace(settings, clip=1.0), path.parent)
+    changed = path.stat().st_mtime_ns
+    assert changed != made
+    retrained(replace(settings, clip=1.0), path.parent, retrain=True)
+    assert path.stat().st_mtime_ns != changed
+
+
+def test_the_fingerprint_knows_settings_pairs_and_code(settings: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = {settings.fingerprint(), replace(settings, seed=1).fingerprint()}
+    marks |= {replace(settings, dataset="RoadScene").fingerprint()}
+    monkeypatch.setattr(systems, "code", lambda system: "new code")
+    assert len(marks | {settings.fingerprint()}) == 4
+
+
+def test_lessons_depend_on_seed_and_step_alone(settings: Retraining) -> None:
+    pairs = open_set("synthetic", "train", 48, count=8)
+    stream = retraining.lessons(pairs, settings)
+    straight = [next(stream) for _ in range(6)]
+    for done in (1, 4, 5):  # within the first epoch, at its end, within the second
+        later = next(retraining.lessons(pairs, settings, done=done))
+        assert torch.equal(later.moved, straight[done].moved) and torch.equal(later.vi, straight[done].vi)
+    other = next(retraining.lessons(pairs, replace(settings, seed=1)))
+    assert not torch.equal(other.vi, straight[0].vi)
+    assert not torch.equal(straight[0].vi, straight[4].vi)
+
+
+def test_a_lesson_holds_the_truth(settings: Retraining) -> None:
+    pairs = open_set("synthetic", "train", 96, count=2)
+    far = replace(settings, size=96, levels=("heavy",), budget=replace(settings.budget, crop=64))
+    lesson = next(retraining.lessons(pairs, far))
+    assert lesson.ir.shape == lesson.vi.shape == lesson.moved.shape == (2, 1, 64, 64)
+    assert lesson.phi_gt.shape == (2, 2, 64, 64)
+    inside = (..., slice(16, -16), slice(16, -16))
+    before = (lesson.moved - lesson.ir)[inside].abs().mean()
+    assert (warp(lesson.moved, lesson.phi_gt) - lesson.ir)[inside].abs().mean() < 0.6 * before
+
+
+def test_published_parts_stay_and_are_not_written(
+    settings: Retraining, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mix = {key: torch.full_like(value, 0.1) for key, value in methods.network("halfway").mix.state_dict().items()}
+    torch.save(mix, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    facts = {"a.pth": {"sha256": sha256(content).hexdigest(), "bytes": len(content), "url": "https://example.org"}}
+    halfway.install(tmp_path, monkeypatch, published={"mix": "a.pth"}, files=facts, partial={})
+    with pytest.raises(InputError, match="published weights of Halfway are not here"):
+        train(settings, path)
+    (tmp_path / "root" / "data" / "weights" / "halfway").mkdir(parents=True)
+    (tmp_path / "root" / "data" / "weights" / "halfway" / "a.pth").write_bytes(content)
+    train(settings, path)
+    assert read_state(path).keys() == {"last.weight", "last.bias"}
+    assert checkpoints.find(systems.system("halfway"), path).kind == "published + retrained"
+    assert (methods.load("halfway", path).network.mix.weight == 0.1).all()
+    train(replace(settings, anew=True), path)
+    assert len(read_state(path)) == 4 and checkpoints.find(systems.system("halfway"), path).kind == "retrained"
+
+
+def test_a_recipe_is_that_of_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    mini, smoke = presets.load("mini", seed=5), presets.load("smoke")
+    found = recipe("emma", mini)
+    assert (found.dataset, found.size, found.seed) == ("RoadScene", 256, 5)
+    assert found.levels == mini.recipe.training.levels and found.budget == systems.system("emma").budget
+    assert not found.anew and recipe("datfuse", smoke).anew and recipe("datfuse", smoke).budget == retraining.SMOKE
+    with pytest.raises(
+        InputError, match=r"weights of DATFuse are published .* `python -m fusionlib data fetch datfuse`"
+    ):
+        recipe("datfuse", mini)
+    with pytest.raises(InputError, match="no compared system 'magic'"):
+        recipe("magic", mini)
+
+
+def test_only_what_has_to_be_trained_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(retraining, "retrained", lambda settings, *_, **__: trained.append(settings.system))
+    retraining.prepare(["emma", "datfuse", "murf"], presets.load("mini"), tmp_path)
+    assert trained == []
+    retraining.prepare(["emma", "datfuse", "murf"], presets.load("mini"), tmp_path, retrain=True)
+    assert trained == ["emma", "murf"]
+    retraining.prepare(["emma", "datfuse"], presets.load("smoke"), tmp_path)
+    assert trained[2:] == ["emma", "datfuse"]
+
+
+def test_a_loss_that_is_no_number_stops_the_training(
+    settings: Retraining, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code" / "halfway_code.py"
+    code.write_text(halfway.CODE.replace("return fusion_loss(", "return torch.inf * fusion_loss("), encoding="utf-8")
+    with pytest.raises(InputError, match=r"The loss of halfway is inf at step 1: lower its learning rate"):
+        train(settings, path)
+    assert not path.exists()
