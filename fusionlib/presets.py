@@ -47,7 +47,7 @@ class Preset:
     levels: tuple[str, ...] = ("medium", "light")
     always_train: bool = False
     plain_epochs: int = 150
-    switch_epochs: int = 16
+    switch_epochs: int = 12
     bench: BenchConfig = field(default_factory=BenchConfig)
     detection: DetectionBenchConfig = field(default_factory=DetectionBenchConfig)
 
@@ -118,7 +118,7 @@ PRESETS = {
                 start=Recipe("RoadScene", size=256, training=REGISTRATION_FIRST),
             ),
             test_size=256,
-            plain_epochs=40,
+            plain_epochs=24,
         ),
         Preset("paper", Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig())),
     )

@@ -138,7 +138,12 @@ def train(
     with atomic(path.with_suffix(".csv")) as part:
         log.to_csv(part, index=False, float_format="%.6g")
     if model.detector is not None:
-        save_weights(detector_path(path), model.detector.state_dict(), asdict(recipe), mark)
+        halved = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in model.detector.state_dict().items()
+        }
+        model.detector.load_state_dict(halved)  # as it will be read again
+        save_weights(detector_path(path), halved, asdict(recipe), mark)
     save_weights(path, model.network.state_dict(), asdict(recipe), mark)
     checkpoint.unlink()
     return model.network, model.detector, log
