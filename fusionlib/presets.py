@@ -118,7 +118,7 @@ PRESETS = {
                 start=Recipe("RoadScene", size=256, training=REGISTRATION_FIRST),
             ),
             test_size=256,
-            plain_epochs=24,
+            plain_epochs=20,
         ),
         Preset("paper", Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig())),
     )
