@@ -210,3 +210,16 @@ def test_block_is_replaced_and_the_rest_kept(tmp_path):
         assert readme.read_text() == "before\n<!-- results:begin -->\nnew\n<!-- results:end -->\nafter\n"
     with pytest.raises(InputError, match="must hold <!-- other:begin -->"):
         pages.update_block(readme, "other", "new")
+
+
+def test_page_shows_how_well_objects_are_found(tmp_path, pairs):
+    rows = pd.DataFrame({"method": ["visible", "ours", "ours"], "seed": [0, 0, 1], "mAP50": [0.5, 0.6, 0.7]})
+    rows = rows.assign(dataset="M3FD", boxes=9, **{"mAP50:90": 0.4, "mAP50:90_low": 0.3, "mAP50:90_high": 0.5})
+    rows = rows.assign(**{"mAP50:95": 0.36, "made_by": "mark"})
+    table = pd.concat([rows.assign(**{"class": name}) for name in ("car", "all")])
+    for name, frame in (("test_pairs", pairs), ("detection", table)):
+        report.write_table(frame, tmp_path, "mini", name)
+    page = pages.results_page(tmp_path).replace("**", "")
+    assert "### Detection" in page and "detection.csv" in page and "mAP50:90 = 54.5 for Ours" in page
+    assert "| M3FD | visible | 50.00 | 40.00 | 36.00 | 30.0 to 50.0 | 1 |" in page
+    assert "| M3FD | ours | 65.00 | 40.00 | 36.00 | 30.0 to 50.0 | 2 |" in page  # the mean of its two detectors
