@@ -21,7 +21,6 @@ from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.boxes import CLASSES, checked, crop, iou, scale
@@ -44,9 +43,6 @@ class DetectorConfig:
             used during the training of YOLOv5", and there are two: the first repository's with anchors and an
             objectness, and ultralytics', which gives the same backbone and neck a head without anchors. The latter is
             maintained and installable; its own weights are the defaults.
-        enlarge: so many times is the input enlarged before it is searched; boxes and detections stay in its own pixels.
-            The finest grid has a position every 8 pixels, and of RoadScene's objects, at 256 pixels a side, half are at
-            most 12 pixels wide.
         confidence: scores below are no detections. 0.001 and the two below are the field's for average precision;
             for a picture, take those above 0.25 or so.
         overlap: of two detections of one class that overlap by more than this IoU, the lower score goes.
@@ -57,7 +53,6 @@ class DetectorConfig:
     box: float = 7.5
     classes: float = 0.5
     distribution: float = 1.5
-    enlarge: int = 1
     confidence: float = 0.001
     overlap: float = 0.6
     most: int = 300
@@ -75,7 +70,7 @@ class Predictions:
         boxes: (B, 64, A), logits of 16 bins for the distance to each side, left, top, right, bottom, in cells.
         scores: (B, K, A), logits of the classes.
         grids: rows and columns of each grid, fine to coarse.
-        size: height and width of the input, which the grids, of the enlarged input, cover and may overhang.
+        size: height and width of the input, which the grids cover and may overhang.
     """
 
     boxes: Tensor = field(repr=False)
@@ -113,8 +108,6 @@ class Detector(nn.Module):
         if features.ndim != 4 or features.shape[1] != self.channels:
             raise InputError(f"The detector takes (B, {self.channels}, H, W), not {tuple(features.shape)}.")
         height, width = features.shape[-2:]
-        if self.config.enlarge > 1:
-            features = F.interpolate(features, scale_factor=self.config.enlarge, mode="bilinear", align_corners=False)
         raw = self.net(pad_to_multiple(features, MULTIPLE))
         raw = raw if self.training else raw[1]  # in eval mode there are decoded boxes before it, in the input's dtype
         grids = tuple((level.shape[-2], level.shape[-1]) for level in raw["feats"])
@@ -140,7 +133,7 @@ class Detector(nn.Module):
         if any(target is None for target in targets):
             raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of this loss.")
         device, (height, width) = predictions.scores.device, predictions.size
-        padded = tuple(MULTIPLE * cells / self.config.enlarge for cells in predictions.grids[-1])
+        padded = tuple(MULTIPLE * cells for cells in predictions.grids[-1])
         seen = [crop(checked(target).to(device).float(), 0, 0, height, width, min_visible=0) for target in targets]
         label, x0, y0, x1, y1 = scale(torch.cat(seen), padded, (1, 1)).unbind(1)
         counts = torch.tensor([len(one) for one in seen])
@@ -178,7 +171,7 @@ def decode(predictions: Predictions, config: DetectorConfig) -> list[Tensor]:
     bins = torch.arange(logits.shape[2], device=logits.device, dtype=logits.dtype)
     left_top, right_bottom = torch.einsum("bsna,n->bsa", logits, bins).split(2, 1)  # (B, 2, A) in cells
     centre, cell = _positions(predictions)
-    corners = torch.cat([centre - left_top * cell, centre + right_bottom * cell], 1).mT.cpu() / config.enlarge
+    corners = torch.cat([centre - left_top * cell, centre + right_bottom * cell], 1).mT.cpu()
     limit = torch.tensor([width, height, width, height])
     corners = corners.clamp(min=0).minimum(limit)
     scores = predictions.scores.float().sigmoid().cpu()

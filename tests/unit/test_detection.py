@@ -71,16 +71,6 @@ def test_decoding_agrees_with_upstreams():
         assert torch.allclose(mine[:, 2:], corners[order], atol=1e-3)
 
 
-def test_enlarging_inside_is_enlarging_before():
-    within, before = detector(enlarge=2), detector()
-    image, found = torch.rand(1, 1, 70, 101), boxes.crop(boxes.tensor(SHOWN), 0, 0, 70, 101)
-    larger = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
-    twice = boxes.scale(found, (1, 1), (2, 2))
-    assert within.loss(within(image), [found]) == before.loss(before(larger), [twice])
-    (mine,), (theirs,) = within.detect(image), before.detect(larger)
-    assert torch.equal(mine[:, :2], theirs[:, :2]) and torch.allclose(2 * mine[:, 2:], theirs[:, 2:], atol=1e-4)
-
-
 def test_what_is_said_of_the_padding_is_no_detection():
     net = detector()
     beyond = boxes.tensor([(CAR, 100, 20, 124, 52), (CAR, 90, 20, 110, 52)])  # the image ends at 97, the grids at 128
