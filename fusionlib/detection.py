@@ -12,6 +12,7 @@ Convention: boxes and detections as in `fusionlib.boxes`, in pixels of what the 
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 import tempfile
@@ -43,6 +44,7 @@ class DetectorConfig:
             used during the training of YOLOv5", and there are two: the first repository's with anchors and an
             objectness, and ultralytics', which gives the same backbone and neck a head without anchors. The latter is
             maintained and installable; its own weights are the defaults.
+        begin_small: begin with boxes of 25 pixels instead of 120, which a short training on small objects needs.
         confidence: scores below are no detections. 0.001 and the two below are the field's for average precision;
             for a picture, take those above 0.25 or so.
         overlap: of two detections of one class that overlap by more than this IoU, the lower score goes.
@@ -53,6 +55,7 @@ class DetectorConfig:
     box: float = 7.5
     classes: float = 0.5
     distribution: float = 1.5
+    begin_small: bool = False
     confidence: float = 0.001
     overlap: float = 0.6
     most: int = 300
@@ -101,6 +104,8 @@ class Detector(nn.Module):
                 # Upstream's 0.03 is for tens of thousands of steps: after a hundred, what a batch is like and what is
                 # remembered of batches still differ so much that nothing is detected.
                 layer.momentum = 0.1
+        if config.begin_small:
+            _begin_small(self.net)
         self.net.args = SimpleNamespace(box=config.box, cls=config.classes, dfl=config.distribution)
 
     def forward(self, features: Tensor) -> Predictions:
@@ -158,6 +163,21 @@ class Detector(nn.Module):
             return decode(self.eval()(features), self.config)
         finally:
             self.train(before)
+
+
+@torch.no_grad()
+def _begin_small(net: nn.Module) -> None:
+    """Change what upstream's head says before it has learned anything, which is meant for long trainings.
+
+    - Boxes: all bins of a side are alike likely at first, so that the finest grid begins with boxes of 120 pixels. An
+      object is learned by as much as it is overlapped already, and one of ten pixels not at all for hundreds of steps.
+      Here nearer bins are likelier, and the grids begin with about 25, 50 and 100 pixels.
+    - Scores begin at 0.01, about the share of positions that have something to say, instead of below 0.001.
+    """
+    head = net.model[-1]
+    for sides, classes in zip(head.cv2, head.cv3, strict=True):
+        sides[-1].bias.view(4, -1).copy_(-0.5 * torch.arange(head.reg_max))
+        classes[-1].bias.fill_(math.log(0.01 / 0.99))
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ class DetectorTraining:
         clip: largest norm of the gradient.
     """
 
-    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    detector: DetectorConfig = field(default_factory=lambda: DetectorConfig(begin_small=True))
     epochs: int = 60
     batch: int = 8
     learning_rate: float = 2e-3
