@@ -22,6 +22,7 @@ from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fusionlib.boxes import CLASSES, checked, crop, iou, scale
@@ -241,9 +242,10 @@ def suppress(rows: Tensor, overlap: float) -> Tensor:
 def _upstream(name: str) -> ModuleType:
     """A module of ultralytics, imported so that the rest of the program does not notice.
 
-    On import it looks for a network, writes settings below the home directory, replaces `torch.save`, changes how torch
-    and numpy print, turns OpenCV's threads off, sets environment variables and silences warnings. None of that is left;
-    a program that wants it imports ultralytics before it builds a detector.
+    On import it looks for a network, writes settings below the home directory, replaces `torch.save` and Pillow's
+    `Image.open` (which then wants to install a package when a file is no image), changes how torch and numpy print,
+    turns OpenCV's threads off, sets environment variables and silences warnings. None of that is left; a program that
+    wants it imports ultralytics before it builds a detector.
     """
     if name in sys.modules:
         return sys.modules[name]
@@ -251,6 +253,7 @@ def _upstream(name: str) -> ModuleType:
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(os.environ, YOLO_CONFIG_DIR=folder, YOLO_OFFLINE="true", YOLO_VERBOSE="false"),
         mock.patch("torch.save", torch.save),
+        mock.patch("PIL.Image.open", Image.open),
         mock.patch("torch.set_printoptions"),
         mock.patch("numpy.set_printoptions"),
         mock.patch("cv2.setNumThreads"),

@@ -278,13 +278,14 @@ def test_what_the_detector_does_not_take_is_said():
 IMPORT = """
 import os, socket, sys, tempfile, warnings
 import cv2, numpy, torch
+from PIL import Image
 def noisy(*args, **kwargs): raise AssertionError("looked for a network")
 socket.getaddrinfo = socket.socket.connect = noisy
 def state():
     names = [name for name in sys.modules if name.partition(".")[0] == "torchvision"]
     numbers = str(torch.tensor([1 / 3, 1e-9])), numpy.get_printoptions(), torch.get_rng_state().tolist()
     threads = cv2.getNumThreads(), torch.get_num_threads()
-    return [dict(os.environ), list(warnings.filters), torch.save, sys.excepthook, numbers, threads, names]
+    return [dict(os.environ), list(warnings.filters), torch.save, Image.open, sys.excepthook, numbers, threads, names]
 before = state()
 import fusionlib.detection
 assert "ultralytics" not in sys.modules
