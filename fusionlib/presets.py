@@ -83,7 +83,7 @@ PRESETS = {
                 size=64,
                 train_pairs=8,
                 training=replace(ALL_TOGETHER, epochs=1, batch=4, validate_every=1),
-                detector=DetectorConfig(),
+                detector=DetectorConfig(begin_small=True),
                 start=Recipe(
                     "synthetic",
                     size=64,
@@ -114,7 +114,7 @@ PRESETS = {
                 "RoadScene",
                 size=256,
                 training=ALL_TOGETHER,
-                detector=DetectorConfig(),
+                detector=DetectorConfig(begin_small=True),
                 start=Recipe("RoadScene", size=256, training=REGISTRATION_FIRST),
             ),
             test_size=256,
@@ -159,7 +159,7 @@ def changed(config: Config, path: str, value: object) -> Config:
 
 def as_in_the_paper(preset: Preset) -> Preset:
     """The same preset with the plainest reading of the paper: images in, one U-Net, only the final field supervised,
-    all losses from the first epoch to the last, at the paper's constant rate.
+    all losses from the first epoch to the last, at the paper's constant rate, the detector as upstream begins it.
     """
     recipe = preset.recipe
     losses = replace(recipe.losses, coarse=0.0, matching=0.0)
@@ -173,7 +173,8 @@ def as_in_the_paper(preset: Preset) -> Preset:
         crop_epochs=None,
         validate_every=2,
     )
-    plain = replace(recipe, network=AS_IN_THE_PAPER, losses=losses, training=training, start=None)
+    head = recipe.detector and replace(recipe.detector, begin_small=False)
+    plain = replace(recipe, network=AS_IN_THE_PAPER, losses=losses, training=training, detector=head, start=None)
     return replace(preset, recipe=plain)
 
 
