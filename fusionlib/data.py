@@ -2,11 +2,13 @@
 
 Convention:
     Images are as `fusionlib.images` reads them. Infrared `ir` and visible `vi` have one channel; `vi` is the luma, and
-    its colour travels beside it as `rgb` until `recolour` puts it back.
+    its colour travels beside it as `rgb` until `recolour` puts it back. Of a brain T1 plays the visible image, which
+    stays in place, and T2 the infrared one, which is deformed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fusionlib import mri
+from fusionlib.brain import brain
 from fusionlib.files import InputError
 from fusionlib.images import (
     IMAGE_SUFFIXES,
@@ -51,6 +55,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FACTS = ROOT / "data"  # the committed facts: registries, splits, homographies
 CACHE_BYTES = 4 << 30  # what a set holds in memory at most; pairs beyond it are read anew each time
 SYNTHETIC_SCENES = {"train": 64, "val": 8, "test": 16}
+DRAWN = ("synthetic", "brains")  # on the spot, so many of each
 
 # (infrared, visible) below the data root; of several layouts the first that is there counts.
 SETS = {
@@ -147,28 +152,34 @@ def open_set(
 ) -> PairSet:
     """Open a set by its name: RoadScene, M3FD, TNO, LLVIP, or synthetic (drawn scenes, which need no download).
 
+    Brains, T2 as `ir` and T1 as `vi`: open_ms, brats_format, BraTS2020, or brains (drawn ones).
+
     Args:
         name: The set, in upper or lower case.
-        split: train, val, test or external of RoadScene; train, val or test of synthetic; test of the others, which is
-            what `data fetch` brings of them. None or "all" is every pair there is.
+        split: train, val, test or external of RoadScene; train, val or test of open_ms, BraTS2020 and what is drawn;
+            test of the others, which is what `data fetch` brings of them. None or "all" is every pair there is.
         size: None for the size of the files, a side for a square, or (H, W).
         root: Data root, by default `data_root()`.
-        count: Only the first `count` pairs; of synthetic, how many scenes of each split are drawn.
+        count: Only the first `count` pairs; of synthetic and brains, how many of each split are drawn.
 
     Raises:
-        InputError: Unknown set or split, or data that are not there.
+        InputError: Unknown set or split, data that are not there, or volumes as `mri.read_subject` refuses them.
     """
-    key, split = name.lower(), (split or "all").lower()
-    title = {title.lower(): title for title in (*SETS, "synthetic")}.get(key)
+    key, split, known = name.lower(), (split or "all").lower(), [*SETS, *DRAWN, *mri.SETS]
+    title = {title.lower(): title for title in known}.get(key)
     if title is None:
-        raise InputError(f"There is no set {name!r}: choose one of {', '.join([*SETS, 'synthetic'])}.")
-    members = SYNTHETIC_SCENES if key == "synthetic" else splits(key)
+        raise InputError(f"There is no set {name!r}: choose one of {', '.join(known)}.")
+    members = SYNTHETIC_SCENES if key in DRAWN else splits(key) or dict.fromkeys(mri.SPLITS)
     if split not in (*members, "all"):
         raise InputError(f"{title} has no split {split!r}: choose one of {', '.join([*members, 'all'])}.")
-    if key == "synthetic":
-        return _open_synthetic(split, size, count)
+    if key in DRAWN:
+        return _open_drawn(key, split, size, count)
 
     root = data_root() if root is None else Path(root)
+    if title in mri.SETS:
+        names, read = mri.open_slices(title, split, members.get(split), root, _how_to_get(key, root), size, count)
+        return PairSet(names, lambda member: _of_brain(member, *read(member)))
+
     command = f"run `python -m fusionlib data fetch {key}`"
     layouts = [(root / ir, root / vi) for ir, vi in SETS[title]]
     ir_dir, vi_dir = next(((ir, vi) for ir, vi in layouts if ir.is_dir() and vi.is_dir()), (None, None))
@@ -217,21 +228,33 @@ def _images_by_stem(folder: Path) -> dict[str, Path]:
     return images
 
 
-def _open_synthetic(split: str, size: Size | None, count: int | None) -> PairSet:
-    height, width = (None, None) if size is None else height_width(size)
+def _open_drawn(key: str, split: str, size: Size | None, count: int | None) -> PairSet:
+    sides = () if size is None else height_width(size)
     parts = [part for part in SYNTHETIC_SCENES if split in (part, "all")]
     # Keyed and named as synthetic.scenes does it, but drawn one by one: a large scene takes a second.
     keys = {
-        f"synthetic_{part}_{number:04d}": (part, 0, number)
+        f"{key}_{part}_{number:04d}": (part, 0, number)
         for part in parts
         for number in range(count or SYNTHETIC_SCENES[part])
     }
 
     def draw(name: str) -> Pair:
-        drawn = scene(keys[name], height, width)
+        if key == "brains":
+            drawn = brain(keys[name], *sides)
+            return _of_brain(name, drawn.t1, drawn.t2)
+        drawn = scene(keys[name], *sides)
         return Pair(name, drawn.ir, drawn.vi, drawn.rgb, drawn.boxes)
 
     return PairSet(keys, draw)
+
+
+def _of_brain(name: str, t1: Tensor, t2: Tensor) -> Pair:
+    return Pair(name, ir=t2, vi=t1, rgb=t1.expand(3, -1, -1))
+
+
+def _how_to_get(key: str, root: Path) -> str:
+    entry = json.loads((FACTS / "registry" / f"{key}.json").read_text(encoding="utf-8"))
+    return entry.get("by_hand", f"run `python -m fusionlib data fetch {key}`").format(root=root)
 
 
 def _extent(image: Tensor) -> str:
