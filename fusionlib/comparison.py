@@ -1,4 +1,4 @@
-"""Tables of methods: Tables 1 and 2 of the paper measured here, row by row, and held against Ours.
+"""Tables of methods: Tables 1, 2 and 7 of the paper measured here, row by row, and held against Ours.
 
 A row of the long table is one method on one deformed pair. Columns: dataset, level, method, pair, `weights` (where they
 come from, see `methods.Origin`), `fingerprint` (of weights and code), then every number of `evaluation.score`. The file
@@ -11,16 +11,19 @@ which weights it was measured with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from fusionlib import deformation, evaluation, kept, methods, metrics
 from fusionlib.data import PairSet, open_set
+from fusionlib.deformation import Misaligned
 from fusionlib.evaluation import BOUND
 from fusionlib.files import InputError, code_fingerprint, fingerprint
 from fusionlib.presets import Preset
@@ -30,6 +33,17 @@ METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
 ABSENT = "paper only"  # the weights of a row that could not be measured
 FUSERS = {"datfuse": "DATFuse", "tardal": "TarDAL", "ydtr": "YDTR", "emma": "EMMA"}
 JOINT = {"imf": "IMF", "ivfwsr": "IVFWSR", "murf": "MURF", "superfusion": "SuperFusion"}
+MEDICAL = {"matr": "MATR", "almfnet": "ALMFnet", "emma": "EMMA", "bsafusion": "BSAFus", "rmrfus": "RMRFus"}
+COMPARED = {
+    1: {f"crossraft+{name}": title for name, title in FUSERS.items()},
+    2: JOINT,
+    7: {f"corrmlp+{name}": title for name, title in MEDICAL.items()},
+}
+# Beside the rows of a table, what tells registration and fusion apart: the same fusers behind something else.
+BEHIND = {
+    1: {"not registered": "{}", "by SimpleITK": "simpleitk+{}", "by the field of Ours": "ours+{}"},
+    7: {"by SimpleITK": "simpleitk+{}"},
+}
 
 
 @dataclass(frozen=True)
@@ -50,18 +64,16 @@ class Row:
 
 
 def rows_of(table: int, options: Mapping[str, Mapping[str, object]] | None = None) -> list[Row]:
-    """The rows of the paper's Table 1 or 2, and others beside which they can be understood.
+    """The rows of the paper's Table 1, 2 or 7, and others beside which they can be understood.
 
     Args:
-        table: 1 or 2.
+        table: 1, 2 or 7.
         options: method to its options.
     """
-    part = f"Table {table}"
-    compared = {f"crossraft+{name}": title for name, title in FUSERS.items()} if table == 1 else JOINT
-    rows = [Row(name, part, title) for name, title in {**compared, "ours": "Ours"}.items()]
-    if table == 1:
-        headings = {"{}": "not registered", "simpleitk+{}": "by SimpleITK", "ours+{}": "by the field of Ours"}
-        rows += [Row(name.format(fuser), heading) for name, heading in headings.items() for fuser in FUSERS]
+    part, fusers = f"Table {table}", FUSERS if table == 1 else MEDICAL
+    rows = [Row(name, part, title) for name, title in {**COMPARED[table], "ours": "Ours"}.items()]
+    for heading, chain in BEHIND.get(table, {}).items():
+        rows += [Row(chain.format(fuser), heading) for fuser in fusers]
     rows += [Row(name, "no network") for name in (*methods.RULES, BOUND)]
     return [Row(row.method, row.part, row.printed, (options or {}).get(row.method, {})) for row in rows]
 
@@ -81,7 +93,13 @@ class Measured:
     missing: Mapping[str, str]
 
 
-def run(rows: Sequence[Row], preset: Preset, path: Path, weights: Path | None = None) -> Measured:
+def run(
+    rows: Sequence[Row],
+    preset: Preset,
+    path: Path,
+    weights: Path | None = None,
+    score: Callable[[methods.Method, Tensor, Tensor, Misaligned], dict[str, float]] = evaluation.score,
+) -> Measured:
     """Measure every row on the test pairs of a preset, or read what was measured by the same method before.
 
     Args:
@@ -89,8 +107,9 @@ def run(rows: Sequence[Row], preset: Preset, path: Path, weights: Path | None = 
         preset: sets, size and levels of the test pairs; as many of each set as its bench takes.
         path: CSV file in which the rows are kept.
         weights: folder whose NAME.safetensors are taken before any others.
+        score: gives the numbers of one pair, as `evaluation.score` does.
     """
-    code = code_fingerprint(deformation, metrics, evaluation)
+    code = code_fingerprint(*dict.fromkeys([deformation, metrics, evaluation, sys.modules[score.__module__]]))
     parts, missing = [], {}
     places = [(name, level) for name in preset.test_sets for level in preset.levels]
     progress = tqdm(total=len(places) * len(rows), desc=path.stem, mininterval=5)
@@ -108,13 +127,13 @@ def run(rows: Sequence[Row], preset: Preset, path: Path, weights: Path | None = 
                 missing |= {} if len(old) else {row.method: str(error)}
                 continue
             mark = fingerprint(code, origin.mark, pairs.names, preset.test_size, asdict(deformation.get_level(level)))
-            parts.append(kept.part(path, where, mark, lambda: _measure(row, origin, pairs, level, weights)))  # noqa: B023
+            parts.append(kept.part(path, where, mark, lambda: _measure(row, origin, pairs, level, weights, score)))  # noqa: B023
     progress.close()
     return Measured(rows, pd.concat(parts, ignore_index=True), missing)
 
 
 def read(table: int, path: Path) -> Measured:
-    """What `run` has kept of the paper's Table 1 or 2; a row that is not in the file counts as one without weights."""
+    """What `run` has kept of the paper's Table 1, 2 or 7; a row that the file has not counts as one without weights."""
     rows, found = rows_of(table), pd.read_csv(path)
     absent = {row.method: "not measured" for row in rows if row.method not in set(found["method"])}
     return Measured(rows, found, absent)
@@ -124,7 +143,9 @@ def _origin(row: Row, weights: Path | None) -> methods.Origin:
     return methods.Origin("", "") if row.method == BOUND else methods.origin(row.method, weights, **row.options)
 
 
-def _measure(row: Row, origin: methods.Origin, pairs: PairSet, level: str, weights: Path | None) -> pd.DataFrame:
+def _measure(
+    row: Row, origin: methods.Origin, pairs: PairSet, level: str, weights: Path | None, score: Callable
+) -> pd.DataFrame:
     method = None if row.method == BOUND else methods.load(row.method, weights, **row.options)
     found = []
     for index, name in enumerate(pairs.names):
@@ -132,7 +153,7 @@ def _measure(row: Row, origin: methods.Origin, pairs: PairSet, level: str, weigh
         if method is None:
             values = {"Q_CC": metrics.q_cc_bound(ir, vi).item()}
         else:
-            values = evaluation.score(method, ir, vi, evaluation.deform(ir, name, level))
+            values = score(method, ir, vi, evaluation.deform(ir, name, level))
         found.append({"pair": name, "weights": origin.weights or "-", "fingerprint": origin.mark, **values})
     return pd.DataFrame(found)
 

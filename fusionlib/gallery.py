@@ -80,7 +80,12 @@ def boxes(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> F
 
 @plotting.style()
 def pictures(
-    rows: Sequence[Row], scenes: Sequence[tuple[str, str]], preset: Preset, level: str, weights: Path | None = None
+    rows: Sequence[Row],
+    scenes: Sequence[tuple[str, str]],
+    preset: Preset,
+    level: str,
+    weights: Path | None = None,
+    modalities: tuple[str, str] = ("visible", "infrared"),
 ) -> Figure:
     """One line a scene: the visible image, the infrared as given under its deformation grid, what each method made.
 
@@ -88,8 +93,9 @@ def pictures(
         rows: the methods; one without weights leaves its panel empty and says so.
         scenes: (set, name of the pair).
         preset, level, weights: as in `comparison.run`.
+        modalities: what the visible and the infrared image are called.
     """
-    titles = ["visible", "infrared, as given", *(row.printed or row.method for row in rows)]
+    titles = [modalities[0], f"{modalities[1]}, as given", *(row.printed or row.method for row in rows)]
     panel = plotting.WIDTH / len(titles)
     size = (plotting.WIDTH, panel * len(scenes) + 0.4)
     figure, axes = plt.subplots(len(scenes), len(titles), figsize=size, squeeze=False)

@@ -116,7 +116,7 @@ def write_figure(figure: Figure, results: Path | str, preset: str, name: str) ->
 
 def direction(column: str) -> str | None:
     """ "higher" or "lower", whichever is better of a metric (a variant like Q_CC@given or EPE_share too), else None."""
-    return _directions().get(re.sub(r"@given$|_share$", "", str(column)))
+    return _directions().get(re.sub(r"@(given|slice)$|_share$", "", str(column)))
 
 
 # --- the paper

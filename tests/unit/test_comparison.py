@@ -142,7 +142,7 @@ def test_options_reach_the_method_and_its_mark(monkeypatch: pytest.MonkeyPatch, 
     assert asked == [{"steps": 0}, {"steps": 0}]
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 7])
 def test_the_rows_of_the_paper_s_tables(number: int, tmp_path: Path) -> None:
     rows = rows_of(number, {"murf": {"steps": 0}})
     own = [row.printed for row in rows if row.printed]
