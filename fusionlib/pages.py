@@ -20,7 +20,7 @@ TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the 
 BENCH = "registration_bench.csv"  # the rows of `bench.run`
 SWITCHES = "switches.csv"  # the rows of `switches.run`
 DETECTION = "detection.csv"  # the rows of `detection_bench`
-COMPARED = {1: "table1.csv", 2: "table2.csv"}  # what `comparison.run` keeps of the paper's tables
+COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md: those of smoke mean nothing
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
 
@@ -139,10 +139,11 @@ def _detection(rows: pd.DataFrame, source: str) -> list[str]:
 
 
 def _compared(measured: comparison.Measured, number: int, source: str, levels: int | None) -> list[str]:
-    """The paper's Table 1 or 2: every row measured on all pairs together, and the paper's number beside."""
-    printed, titles = paper_table(number).loc["unstated"], {row.method: row.printed for row in measured.rows}
-    text = f"Means over all pairs, from {source}; `weights` says where those of a row come from, and `paper only` that"
-    parts = [f"### Table {number}", f"{text} there were none to measure it with."]
+    """The paper's Table 1, 2 or 7: every row measured on all pairs together, and the paper's number beside."""
+    printed, titles = paper_table(number).droplevel("dataset"), {row.method: row.printed for row in measured.rows}
+    pairs = "slices, in the box around the head" if number == 7 else "pairs"
+    text = f"Means over all {pairs}, from {source}; `weights` says where those of a row come from, and"
+    parts = [f"### Table {number}", f"{text} `paper only` that there were none to measure it with."]
     for level in measured.table["level"].unique()[:levels]:
         means = comparison.means(measured, level)
         rows = means.loc[means.index[-1][0]]

@@ -197,6 +197,12 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
     assert "| Table 1 | ours | trained | **0.6000** | 0.8325 |" in page
     assert "| Table 1 | crossraft+ydtr | paper only | – | 0.8246 | – |" in page
 
+    brains = table.assign(dataset="open_ms", method=["corrmlp+emma", "ours", "bound"])
+    report.write_table(brains, tmp_path, "mini", "table7")
+    page = pages.results_page(tmp_path)
+    assert "### Table 7" in page and "around the head" in page
+    assert "| Table 7 | corrmlp+emma | retrained | 0.5000 | 0.7906 |" in page.replace("**", "")
+
 
 def test_page_without_csv_has_no_table(tmp_path):
     assert "|" not in pages.results_page(tmp_path) and "no results yet" in pages.results_page(tmp_path)
