@@ -6,7 +6,7 @@ some columns have given values, such as all rows of one method at one level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -28,19 +28,38 @@ def part(path: Path, where: Mapping[str, object], mark: str, make: Callable[[], 
     Returns:
         The rows with the columns of `where` first, without `made_by`. Numbers are as the file has them, to six digits.
     """
+    if not is_made_by(path, where, mark):
+        put(path, where, mark, make())
+    return there(path, where)
+
+
+def put(path: Path, where: Mapping[str, object], mark: str, rows: pd.DataFrame) -> None:
+    """Put the rows of one part into the file, in the place of those that were there; arguments as in `part`."""
     table = pd.read_csv(path, dtype={MADE_BY: str}) if path.exists() else pd.DataFrame()
-    mine = _rows(table, where)
-    if mine.empty or set(mine[MADE_BY]) != {mark}:
-        new = make().assign(**{MADE_BY: mark})
-        for column, value in reversed(where.items()):
-            new.insert(0, column, value)
-        # The place of a part stays what it was, whatever was measured again.
-        before, after = _split(table, mine.index)
+    new = rows.assign(**{MADE_BY: mark})
+    for column, value in reversed(where.items()):
+        new.insert(0, column, value)
+    # The place of a part stays what it was, whatever was measured again.
+    before, after = _split(table, _rows(table, where).index)
+    with atomic(path) as half:
+        frames = [frame for frame in (before, new, after) if not frame.empty]
+        pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
+
+
+def is_made_by(path: Path, where: Mapping[str, object], mark: str) -> bool:
+    """Whether the file holds the rows of one part as `mark` makes them, so that `part` would not ask for them anew."""
+    mine = _rows(pd.read_csv(path, dtype={MADE_BY: str}), where) if path.exists() else pd.DataFrame()
+    return not mine.empty and set(mine[MADE_BY]) == {mark}
+
+
+def in_order(path: Path, parts: Sequence[Mapping[str, object]]) -> None:
+    """Put the parts of a file into this order, whichever came first; other rows follow as they are."""
+    table = pd.read_csv(path, dtype={MADE_BY: str})
+    first = [place for where in parts for place in _rows(table, where).index]
+    order = [*first, *table.index.difference(first)]
+    if order != list(table.index):
         with atomic(path) as half:
-            frames = [frame for frame in (before, new, after) if not frame.empty]
-            pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
-        mine = _rows(pd.read_csv(path, dtype={MADE_BY: str}), where)
-    return mine.drop(columns=MADE_BY).reset_index(drop=True)
+            table.loc[order].to_csv(half, index=False, float_format="%.6g")
 
 
 def there(path: Path, where: Mapping[str, object]) -> pd.DataFrame:

@@ -229,6 +229,18 @@ def lines(
     return figure
 
 
+@style()
+def dots(values: pd.Series, low: pd.Series, high: pd.Series, title: str) -> Figure:
+    """A line and a dot for each entry of `values`, on a logarithmic scale, with whiskers from `low` to `high`."""
+    figure, axis = plt.subplots(figsize=(WIDTH * 0.7, 0.8 + 0.3 * len(values)))
+    off = np.abs([values - low, high - values])
+    axis.errorbar(values, range(len(values)), xerr=off, fmt="o", ecolor=COLOURS[1], capsize=3)
+    axis.set_yticks(range(len(values)), values.index)
+    axis.set(xscale="log", xlabel=title)
+    axis.invert_yaxis()
+    return figure
+
+
 def feature_maps(features: Tensor, count: int = 8) -> Figure:
     """The first channels of features (C, H, W), or of a batch's first image, each stretched from its own 1 to 99 %."""
     channels = {}

@@ -63,3 +63,16 @@ def test_what_is_there_can_be_read_whatever_made_it(tmp_path: Path) -> None:
     assert kept.there(path, {"method": "other"}).empty
     rows = kept.there(path, {"method": "ours"})
     assert list(rows.columns) == ["method", "pair", "EPE"] and list(rows["EPE"]) == [1.0, 2.0]
+
+
+def test_parts_are_put_in_order_and_know_their_maker(tmp_path: Path) -> None:
+    path, places = tmp_path / "table.csv", [{"method": name} for name in ("a", "b", "c")]
+    assert not kept.is_made_by(path, places[0], "mark")
+    for place in (places[2], {"method": "other"}, places[0], places[1]):
+        kept.put(path, place, "mark", Maker(1.0)())
+    assert kept.is_made_by(path, places[0], "mark") and not kept.is_made_by(path, places[0], "another")
+    kept.in_order(path, places)
+    assert list(pd.read_csv(path)["method"]) == ["a", "a", "b", "b", "c", "c", "other", "other"]
+    before = path.stat().st_mtime_ns
+    kept.in_order(path, places)
+    assert path.stat().st_mtime_ns == before  # nothing to do, nothing written

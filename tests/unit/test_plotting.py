@@ -204,3 +204,14 @@ def test_lines_draw_each_series_over_its_index_and_reference_levels():
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("steps", "share", "linear")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "plain", "doing nothing"]
     assert plotting.lines(series, "x", "y", logarithmic=True).axes[0].get_yscale() == "log"
+
+
+def test_dots_stand_at_their_values_with_whiskers_and_names():
+    values, low, high = (pd.Series(each, index=["fast", "slow"]) for each in ([0.1, 10.0], [0.05, 9.0], [0.4, 11.0]))
+    (axis,) = plotting.dots(values, low, high, "seconds").axes
+    line, _, (whiskers,) = axis.containers[0]
+    assert list(line.get_xdata()) == [0.1, 10] and list(line.get_ydata()) == [0, 1]
+    ends = [[segment[0, 0], segment[1, 0]] for segment in whiskers.get_segments()]
+    assert np.allclose(ends, [[0.05, 0.4], [9, 11]])
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["fast", "slow"]
+    assert axis.get_xscale() == "log" and axis.get_xlabel() == "seconds" and axis.yaxis_inverted()

@@ -1,0 +1,123 @@
+"""Table 6 measured: what methods that register and fuse count, take and need, kept as `fusionlib.kept` keeps tables.
+
+Every method has random weights: what it costs does not depend on them. Times are of one machine; the table says which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib import kept, profiling, systems
+from fusionlib.files import code_fingerprint, fingerprint
+from fusionlib.profiling import interleaved
+from fusionlib.provenance import machine
+
+CHAINS = ("crossraft+datfuse", "crossraft+tardal", "crossraft+ydtr", "crossraft+emma")
+
+
+@dataclass(frozen=True)
+class CostConfig:
+    """What is measured.
+
+    Attributes:
+        joint, chains: methods that register and fuse at once, and those that do so in a row.
+        side: of the square images whose multiply-accumulates are counted. PAPER-GAP: the paper says 512 for all rows.
+        own_sides: (method, another side). The paper's number of IVFWSR belongs to 252 pixels, which is what its test
+            script makes of 256; at 512 a pair would take minutes.
+        timed: (side, threads), each timed in one run in turns; methods in `own_sides` only up to about theirs.
+        growth: sides at which time and memory of Ours are measured.
+        runs: timed calls of each method.
+    """
+
+    joint: tuple[str, ...] = ("ours", "superfusion", "murf", "imf", "ivfwsr")
+    chains: tuple[str, ...] = CHAINS
+    side: int = 512
+    own_sides: tuple[tuple[str, int], ...] = (("ivfwsr", 252),)
+    timed: tuple[tuple[int, int], ...] = ((256, 1), (256, 2), (512, 2))
+    growth: tuple[int, ...] = (128, 256, 384, 512, 768, 1024)
+    runs: int = 7
+
+    def sides(self) -> dict[str, int]:
+        """Method to the side at which it is counted."""
+        return dict.fromkeys((*self.joint, *self.chains), self.side) | dict(self.own_sides)
+
+
+def counts(config: CostConfig, path: Path) -> pd.DataFrame:
+    """A row a method: side, `thop`, `fvcore` and `executed` multiply-accumulates in G, `parameters` in M."""
+    rows = []
+    for name, side in config.sides().items():
+        rows.append(kept.part(path, {"method": name, "side": side}, _mark(name), lambda: _count(name, side)))  # noqa: B023
+    return pd.concat(rows, ignore_index=True)
+
+
+def _count(name: str, side: int) -> pd.DataFrame:
+    method = profiling.fresh(name)
+    # MURF computes gradients on its way, which no trace follows.
+    found = asdict(profiling.count(profiling.Whole(method), *profiling.pair(side), traced=name != "murf"))
+    row = {what: None if number is None else number / 1e9 for what, number in found.items()}
+    return pd.DataFrame([row | {"parameters": sum(profiling.parameters(method).values()) / 1e6}])
+
+
+def memory(config: CostConfig, path: Path) -> pd.DataFrame:
+    """The GiB by which a process grows at most, `memory`: methods at their sides, then Ours at those of `growth`."""
+    cases = list(dict.fromkeys([*config.sides().items(), *(("ours", side) for side in config.growth)]))
+    mark = fingerprint([_mark(name) for name, _ in cases], cases)
+
+    def measure() -> pd.DataFrame:
+        return pd.DataFrame(cases, columns=["method", "side"]).assign(memory=profiling.peak_memory(cases))
+
+    return kept.part(path, {"what": "memory"}, mark, measure)
+
+
+def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
+    """A row for each method, side and number of threads: median, low, high and runs of `profiling.Timed`, and the cpu.
+
+    All methods of one side and number of threads are one part, measured in turns: their ratios are of one run. Kept
+    times are taken whatever machine made them, unless `again`.
+    """
+    parts = []
+    for side, threads in config.timed:
+        too_large = [name for name, own in config.own_sides if side > 1.2 * own]
+        names = [name for name in config.sides() if name not in too_large]
+        mark = fingerprint([_mark(name) for name in names], config.runs)
+        where = {"side": side, "threads": threads}
+
+        def measure(names: list[str] = names, side: int = side, threads: int = threads) -> pd.DataFrame:
+            return _time(names, side, threads, config.runs)
+
+        if again:
+            kept.put(path, where, mark, measure())
+        parts.append(kept.part(path, where, mark, measure))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _time(names: list[str], side: int, threads: int, runs: int) -> pd.DataFrame:
+    both = profiling.pair(side)
+    calls = {name: partial(profiling.fresh(name).fuse, *both) for name in names}
+    with profiling.threads(threads):
+        found = interleaved(calls, runs)
+    rows = [{"method": name, **asdict(timed), "cpu": machine()["cpu"]} for name, timed in found.items()]
+    return pd.DataFrame(rows)
+
+
+def growth(config: CostConfig, path: Path) -> pd.DataFrame:
+    """How the time of Ours grows with the image: a row a side, with median, low, high and runs, on all cores."""
+    method = profiling.fresh("ours")
+
+    def measure() -> pd.DataFrame:
+        calls = {side: partial(method.fuse, *profiling.pair(side)) for side in config.growth}
+        return pd.DataFrame(
+            [{"side": side, **asdict(timed)} for side, timed in interleaved(calls, config.runs).items()]
+        )
+
+    mark = fingerprint(_mark("ours"), config.growth, config.runs)
+    return kept.part(path, {"method": "ours"}, mark, measure)
+
+
+def _mark(name: str) -> str:
+    own = [systems.code(systems.system(part)) for part in name.split("+") if part in systems.names()]
+    return fingerprint(own, code_fingerprint("profiling", "network", "registration", "methods"))
