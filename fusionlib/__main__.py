@@ -46,6 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
     command.add_argument("--retrain", action="store_true", help="train also where weights are kept")
     command.add_argument("--force", action="store_true", help="run also what is up to date")
+    command.add_argument(
+        "--cluster", metavar="WHERE",
+        help="spread over Dask workers: local or local:N on this machine, or a scheduler, tcp://HOST:8786",
+    )  # fmt: skip
     command.add_argument("--timeout", type=float, metavar="MIN", help="minutes for one notebook; no limit by default")
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.add_argument(
@@ -106,6 +110,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         results=arguments.results or ROOT / "results",
         force=arguments.force,
         timeout=arguments.timeout,
+        cluster=arguments.cluster,
     )
 
 

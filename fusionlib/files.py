@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -62,11 +63,12 @@ def code_fingerprint(*modules: ModuleType | str) -> str:
     A module of this package may be given by its name, as "losses", where importing it would turn the imports around.
     """
     files = [Path(__file__).with_name(f"{each}.py") if isinstance(each, str) else each.__file__ for each in modules]
-    return fingerprint(*[_bare_source(Path(file)) for file in files])
+    return fingerprint(*[_bare_source(Path(file).read_text(encoding="utf-8")) for file in files])
 
 
-def _bare_source(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@lru_cache(maxsize=256)  # the fingerprints of many trainings rest on the same few modules
+def _bare_source(text: str) -> str:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         match node:
             case ast.AST(body=[ast.Expr(ast.Constant(str())), *rest]):

@@ -18,12 +18,16 @@ OPTIONS = ("preset", "seed", "retrain", "results")  # parameters that the comman
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook that can be run: `known` maps each of its parameters to its type, `needs` are numbers of others."""
+    """A notebook that can be run: `known` maps each of its parameters to its type, `needs` are numbers of others.
+
+    One that `spreads` hands out its own tasks where there is a cluster (`fusionlib.tasks`), and waits for them.
+    """
 
     path: Path
     needs: tuple[str, ...]
     known: Mapping[str, str]
     cells: tuple[tuple[str, str], ...] = field(repr=False)
+    spreads: bool = False
 
     @property
     def number(self) -> str:
@@ -43,8 +47,9 @@ def find_notebooks(folder: Path) -> dict[str, Notebook]:
         except Exception as error:
             raise InputError(f"{path} is not a readable notebook ({error}); restore it.") from None
         known = {name: facts["inferred_type_name"] for name, facts in papermill.inspect_notebook(path).items()}
-        needs = tuple(content.metadata.get("fusionlib", {}).get("needs", ()))
-        found[path.name[:2]] = Notebook(path, needs, known, tuple((c.cell_type, c.source) for c in content.cells))
+        facts, cells = content.metadata.get("fusionlib", {}), tuple((c.cell_type, c.source) for c in content.cells)
+        needs, spreads = tuple(facts.get("needs", ())), bool(facts.get("spreads", False))
+        found[path.name[:2]] = Notebook(path, needs, known, cells, spreads)
     if not found:
         raise InputError(f"There are no notebooks NN_name.ipynb in {folder}; run the command from a checkout.")
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib import bench, comparison
+from fusionlib import bench, comparison, presets, sweep_rows, sweep_tables
 from fusionlib.evaluation import BOUND, summary
 from fusionlib.files import InputError, write_text
 from fusionlib.report import beside, markdown, paper_table
@@ -21,6 +21,7 @@ BENCH = "registration_bench.csv"  # the rows of `bench.run`
 SWITCHES = "switches.csv"  # the rows of `switches.run`
 DETECTION = "detection.csv"  # the rows of `detection_bench`
 COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables
+SWEPT = {4: "table4.csv", 5: "table5.csv"}  # what `sweeps.run` keeps of them
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md: those of smoke mean nothing
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
 
@@ -73,6 +74,10 @@ def _preset_part(folder: Path, levels: int | None) -> str:
         if name in by_name:
             source = f"`results/{folder.name}/tables/{name}`"
             parts += _compared(comparison.read(number, by_name.pop(name)), number, source, levels)
+    for number, name in SWEPT.items():
+        if name in by_name:
+            source = f"`results/{folder.name}/tables/{name}`"
+            parts += _swept(pd.read_csv(by_name.pop(name)), number, source)
     others = [f"`{name}`" for name in by_name]
     return "\n\n".join(parts + ([f"More tables of this preset: {', '.join(others)}."] if others else []))
 
@@ -152,3 +157,28 @@ def _compared(measured: comparison.Measured, number: int, source: str, levels: i
             rows.insert(rows.columns.get_loc(metric) + 1, f"{metric}, paper", pd.array(own, dtype="Float64"))
         parts += [f"Deformation `{level}`:", markdown(rows.astype(dict.fromkeys(rows.columns[1:], float)))]
     return parts
+
+
+def _swept(table: pd.DataFrame, number: int, source: str) -> list[str]:
+    """The paper's Table 4 or 5: every row's mean over pairs and seeds, the paper's, and what can be told from Ours."""
+    epochs = int(table["epochs"].mode()[0])  # a few rows were trained longer, too
+    table, printed = table[table["epochs"] == epochs], paper_table(number)
+    named, printed = printed.index.get_level_values("dataset")[0], printed.droplevel("dataset")
+    best = sweep_rows.OURS if number == 4 else sweep_rows.optimum(presets.load("paper"))
+    if best not in set(table["row"]):
+        return []  # the sweep has only begun
+    means, tests = sweep_tables.means(table), sweep_tables.differences(table, best)
+    data = named if named in means.index.get_level_values("data") else means.index[-1][0]
+    rows = means.loc[data][sweep_tables.SHOWN]
+    for metric in printed.columns:
+        own = pd.array([printed[metric].get(name) for name in rows.index], dtype="Float64")
+        rows.insert(rows.columns.get_loc(metric) + 1, f"{metric}, paper", own.astype(float))
+    told = tests[(tests["data"] == data) & (tests["verdict"] != sweep_tables.APART)]
+    told = told[told["metric"].isin(sweep_tables.SHOWN)]
+    words = (told["metric"] + " " + told["verdict"]).groupby(told["row"]).agg(", ".join)
+    rows["told from Ours"] = [words.get(name, "–") for name in rows.index]
+    pairs = table if data == "all" else table[table["dataset"] == data]
+    text = f"Means over {len(pairs.drop_duplicates(['dataset', 'pair']))} pairs ({data}) and"
+    seeds = f"{table['seed'].nunique()} seeds of {epochs} epochs"
+    told = "What is told from Ours passes a paired test over the pairs (5 %, Holm), and all seeds agree."
+    return [f"### Table {number}", f"{text} {seeds}, from {source}. {told}", markdown(rows)]

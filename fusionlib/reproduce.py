@@ -3,6 +3,9 @@
 A notebook whose metadata say `"fusionlib": {"needs": ["03"]}` runs after that one. What a run made is kept in
 results/<preset>/notebooks, whole or not at all, with the fingerprint of what made it: the notebook, its parameters, the
 code, and the committed facts about the data. As long as that stays the same, the notebook is not run again.
+
+With a cluster each notebook is a task of it, and what it makes is written here. A notebook whose metadata say
+`"spreads": true` stays here and hands out its trainings instead (`fusionlib.tasks`).
 """
 
 from __future__ import annotations
@@ -12,23 +15,24 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import nbformat
 
-from fusionlib import pages, presets, provenance
-from fusionlib.data import FACTS, ROOT
-from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint, sha256, write_text
+from fusionlib import pages, presets, provenance, remote, tasks
+from fusionlib.data import ROOT
+from fusionlib.files import InputError, atomic, fingerprint, write_text
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
+from fusionlib.tasks import code_and_facts as _code_and_facts
+from fusionlib.tasks import duration as _duration
 
-# Modules that no notebook can depend on.
-ABOVE_NOTEBOOKS = ("__main__", "reproduce", "execute", "notebooks", "pages", "provenance")
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ class Run:
     output: Path  # folder of the executed notebooks
     environment: Mapping[str, str]
     timeout: float | None  # minutes for one notebook
+    client: Client | None = None  # of a cluster that takes the notebooks
+
+    @property
+    def seconds(self) -> float | None:
+        """After which a notebook counts as failed."""
+        return None if self.timeout is None else 60 * self.timeout
 
     def parameters(self, notebook: Notebook) -> dict[str, object]:
         return {name: value for name, value in self.settings.items() if name in notebook.known}
@@ -67,6 +77,7 @@ def reproduce(
     force: bool = False,
     timeout: float | None = None,
     folder: Path | str = ROOT / "notebooks",
+    cluster: str | None = None,
 ) -> int:
     """Run notebooks and write what they made, provenance.json and the page of results under `results`.
 
@@ -81,12 +92,15 @@ def reproduce(
         force: run also what is up to date.
         timeout: minutes after which a notebook counts as failed; None for no limit.
         folder: where the notebooks are.
+        cluster: "local", "local:N" or the address of a Dask scheduler, see `tasks.running`; `jobs` then says how many
+            of the notebooks that hand out their trainings run side by side.
 
     Returns:
         Exit status: 0 if every chosen notebook has an up-to-date result, 1 if one failed, 130 if interrupted.
 
     Raises:
-        InputError: an unknown preset, number or parameter, or notebooks that need each other; nothing has run then.
+        InputError: an unknown preset, number, parameter or cluster, or notebooks that need each other; nothing has run
+            then.
     """
     config, folder, results = presets.load(preset, seed), Path(folder).resolve(), Path(results).resolve()
     if jobs < 1:
@@ -95,7 +109,9 @@ def reproduce(
     chosen = in_order(choose(everything, numbers), everything)
     given = checked_parameters(parameters or {}, chosen)
     root = Path(os.path.relpath(results, folder)).as_posix()
-    with tempfile.TemporaryDirectory(prefix="fusionlib-") as scratch:
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fusionlib-"))
+        address = stack.enter_context(tasks.running(cluster, provenance.cores())) if cluster else None
         run = Run(
             preset=preset,
             seed=seed,
@@ -103,8 +119,9 @@ def reproduce(
             again=retrain or force,
             code=_code_and_facts(),
             output=results / preset / "notebooks",
-            environment=_environment(jobs, scratch),
+            environment=_environment(jobs, scratch, address),
             timeout=timeout,
+            client=stack.enter_context(tasks.connect(address)) if address else None,
         )
         start = time.perf_counter()
         try:
@@ -125,60 +142,55 @@ def reproduce(
 async def _run_all(chosen: list[Notebook], run: Run, jobs: int, scratch: Path, setting: dict) -> list[bool]:
     gate = asyncio.Semaphore(jobs)
     width = max(len(each.name) for each in chosen)
-    tasks: dict[str, asyncio.Task[bool]] = {}
+    waited_for: dict[str, asyncio.Task[bool]] = {}
+    progress = tasks.Progress(len(chosen))
 
     def tell(notebook: Notebook, state: str) -> None:
         print(f"{notebook.name:<{width}}  {state}", flush=True)
 
     async def one(notebook: Notebook) -> bool:
-        broken = [number for number in notebook.needs if number in tasks and not await tasks[number]]
+        broken = [number for number in notebook.needs if number in waited_for and not await waited_for[number]]
         if broken:
             tell(notebook, f"not run, because it needs {broken[0]}")
             return False
         if not run.again and _up_to_date(notebook, run):
+            progress.total -= 1
             tell(notebook, "up to date")
             return True
-        async with gate:
-            tell(notebook, "started")
+        handed_out = run.client is not None and not notebook.spreads
+        async with contextlib.nullcontext() if handed_out else gate:  # the cluster has a queue of its own
+            tell(notebook, "handed out" if handed_out else "started")
             outcome = await _execute(notebook, run, scratch)
+        line = _duration(outcome["seconds"]).rjust(8)
+        if run.client is not None:
+            place = f" on {outcome['worker']}" if "worker" in outcome else ""
+            line += f"{place}; {progress.add(outcome['seconds'], tasks.slots(run.client))}"
         if outcome["error"]:
-            tell(notebook, f"failed  {_duration(outcome['seconds'])}  {outcome['error']}")
+            tell(notebook, f"failed  {line.strip()}  {outcome['error']}")
         else:
             facts = {
                 "seconds": outcome["seconds"],
                 "fingerprint": run.fingerprint(notebook),
                 "parameters": run.parameters(notebook),
+                **({"worker": outcome["worker"]} if "worker" in outcome else {}),
             }
             provenance.note(run.output.parent / "provenance.json", notebook.name, facts, setting)
-            tell(notebook, f"ok  {_duration(outcome['seconds']):>8}")
+            tell(notebook, f"ok  {line}")
         return not outcome["error"]
 
     for each in chosen:
-        tasks[each.number] = asyncio.create_task(one(each))
-    return await asyncio.gather(*tasks.values())
+        waited_for[each.number] = asyncio.create_task(one(each))
+    return await asyncio.gather(*waited_for.values())
 
 
 async def _execute(notebook: Notebook, run: Run, scratch: Path) -> dict:
-    """Run one notebook in a process of its own and put what it made in place."""
-    job = {"notebook": str(notebook.path), "parameters": run.parameters(notebook), "folder": str(scratch)}
-    made, log = scratch / notebook.path.name, scratch / f"{notebook.name}.log"
-    command = [sys.executable, "-m", "fusionlib.execute", json.dumps(job | {"parent": os.getpid()})]
-    start, limit = time.perf_counter(), None if run.timeout is None else 60 * run.timeout
-    with log.open("wb") as stream:
-        child = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=stream, stderr=stream, env=dict(run.environment)
-        )
-        try:
-            async with asyncio.timeout(limit):
-                await child.wait()
-            outcome = _outcome(made.with_suffix(".json"), log)
-        except TimeoutError:
-            outcome = {"error": f"took longer than {run.timeout:g} min"}
-        finally:
-            if child.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()  # the kernel sees that it has gone and ends, too
-                await child.wait()
+    """Run one notebook, here or on a worker, and put what it made in place."""
+    made, start = scratch / notebook.path.name, time.perf_counter()
+    if run.client is None or notebook.spreads:
+        given = (notebook.path, run.parameters(notebook), scratch, run.environment, run.seconds)
+        outcome = {"error": await remote.execute_here(*given)}
+    else:
+        outcome = await _on_a_worker(notebook, run, made)
     failed = run.kept(notebook, ".failed.ipynb")
     if outcome["error"] and made.exists():
         with atomic(failed) as part:
@@ -192,14 +204,31 @@ async def _execute(notebook: Notebook, run: Run, scratch: Path) -> dict:
         with atomic(run.kept(notebook)) as part:  # last: it decides whether the result is up to date
             nbformat.write(content, part)
         failed.unlink(missing_ok=True)
-    return outcome | {"seconds": round(time.perf_counter() - start, 1)}
+    return {"seconds": round(time.perf_counter() - start, 1)} | outcome
 
 
-def _outcome(report: Path, log: Path) -> dict:
-    if report.exists():
-        return json.loads(report.read_text(encoding="utf-8"))
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return {"error": next((line.strip() for line in reversed(lines) if line.strip()), "ended without a word")}
+async def _on_a_worker(notebook: Notebook, run: Run, made: Path) -> dict:
+    """Let a worker run one notebook; write the results it made, and the executed notebook to `made`."""
+    parameters = {name: value for name, value in run.parameters(notebook).items() if name != "results"}
+    given, content, mark = remote.inputs(run.output.parent), notebook.path.read_bytes(), run.fingerprint(notebook)
+    task = remote.Task(notebook.path.name, content, parameters, run.preset, given, mark, run.seconds)
+    future, done = tasks.submit(run.client, remote.run, task), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    future.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
+    try:
+        await done.wait()
+    finally:
+        if not future.done():
+            future.cancel()
+    try:
+        found, seconds, worker = tasks.result_of(future)
+    except InputError as error:
+        return {"error": str(error)}
+    for place, content in found.results.items():
+        remote.write(run.output.parent / place, content)
+    for suffix, content in found.copies.items():
+        remote.write(made.with_suffix(suffix), content)
+    return {"error": found.error, "seconds": round(seconds, 1), "worker": worker}
 
 
 def _up_to_date(notebook: Notebook, run: Run) -> bool:
@@ -216,30 +245,10 @@ def _up_to_date(notebook: Notebook, run: Run) -> bool:
     return made_by == run.fingerprint(notebook) and made_after
 
 
-def _code_and_facts() -> str:
-    """Fingerprint of what a notebook can see beside itself: the library and the committed facts about the data."""
-    modules = [path for path in sorted((ROOT / "fusionlib").rglob("*.py")) if path.stem not in ABOVE_NOTEBOOKS]
-    facts = [
-        *FACTS.glob("registry/**/*.json"),
-        *FACTS.glob("splits/*/*.txt"),
-        *FACTS.glob("*.json"),
-        *FACTS.glob("*.csv"),
-    ]
-    return fingerprint(
-        code_fingerprint(*[SimpleNamespace(__file__=path) for path in modules]),
-        [sha256(path) for path in sorted(facts)],
-    )
-
-
-def _environment(jobs: int, scratch: str) -> dict[str, str]:
-    """Environment of the notebooks: this library, a fair share of the cores, sockets in `scratch`."""
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    environment["JUPYTER_RUNTIME_DIR"] = scratch
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, provenance.cores() // jobs)))
-    if "FUSIONLIB_DATA" in environment:  # notebooks run in another folder
-        environment["FUSIONLIB_DATA"] = os.path.abspath(os.path.expanduser(environment["FUSIONLIB_DATA"]))
-    return environment
+def _environment(jobs: int, scratch: str, cluster: str | None = None) -> dict[str, str]:
+    """Environment of the notebooks: a fair share of the cores, and the cluster to which they may hand out tasks."""
+    share = {"OMP_NUM_THREADS": str(max(1, provenance.cores() // jobs))}
+    return share | remote.environment(scratch) | ({tasks.CLUSTER: cluster} if cluster else {})
 
 
 # --- what is written beside the notebooks
@@ -254,11 +263,6 @@ def _write_pages(results: Path, preset: str) -> Path:
     if results == ROOT / "results" and readme.exists():
         pages.update_block(readme, "results", pages.results_tables(results, levels=1))
     return page
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _short(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 def root() -> Path:
     """Root of the checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object, float]:
+    """The small sweep of `small_sweep`, which nobody disturbs: its folder, its table, its seconds."""
+    import small_sweep
+
+    folder, start = tmp_path_factory.mktemp("straight"), time.perf_counter()
+    return folder, small_sweep.run(folder), time.perf_counter() - start

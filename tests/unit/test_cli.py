@@ -137,11 +137,13 @@ def test_reproduce_passes_on_what_was_asked_for(monkeypatch):
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
     command = (
         "reproduce 03 4 --preset mini --jobs 3 --seed 7 --retrain -p lr 1e-3 -p name fog -p on true --results there"
+        " --cluster local:2"
     )
     assert main(command.split()) == 1
     assert asked == {
         "numbers": ["03", "4"], "preset": "mini", "jobs": 3, "seed": 7, "retrain": True, "force": False,
         "parameters": {"lr": 0.001, "name": "fog", "on": True}, "results": "there", "timeout": None,
+        "cluster": "local:2",
     }  # fmt: skip
 
 

@@ -105,6 +105,17 @@ def test_runs_in_order_and_only_what_changed(folder, tmp_path, capsys, monkeypat
     assert (kept / "00_reads.ipynb").read_bytes() == before
 
 
+def test_tasks_of_a_notebook_are_told_while_it_runs(tmp_path, capsys):
+    cells = "from fusionlib import tasks", "list(tasks.spread(len, {'one': 'a', 'two': 'b'}))"
+    write(tmp_path / "notebooks", "07_spreads", *cells)
+    assert reproduce(results=tmp_path / "results", folder=tmp_path / "notebooks") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "07_spreads  started", "07_spreads  one: 0 s; 1/2, about 0 s left", "07_spreads  two: 0 s; 2/2, about 0 s left",
+    ]  # fmt: skip
+    assert lines[3].startswith("07_spreads  ok")
+
+
 def test_fingerprint_tells_apart_what_makes_a_result(folder, tmp_path):
     notebook = find_notebooks(folder)["03"]
     settings = {"preset": "smoke", "seed": 0, "retrain": False, "divisor": 1}  # 03 knows no divisor

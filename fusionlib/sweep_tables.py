@@ -1,0 +1,122 @@
+"""What the trainings of Tables 4 and 5 say: means and their seeds, differences that can be told from chance.
+
+A difference between two rows has two reasons to be doubted. Another choice of test pairs might turn it round: a paired
+permutation test over pairs answers that (`comparison.sign_flips`, corrected by Holm for asking about several rows).
+Another seed might turn it round, too: so every seed is asked, and a verdict needs all of them to agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fusionlib.comparison import holm, sign_flips
+from fusionlib.report import direction, paper_table
+from fusionlib.sweep_rows import Row
+from fusionlib.sweeps import METRICS
+
+SHOWN = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
+APART = "not told apart"
+
+
+def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
+    """Means over pairs, and over the seeds unless `by` has them: rows (data, *by), one column a metric.
+
+    Each set stands apart, and if there are several, "all" pairs together.
+    """
+    several = table["dataset"].nunique() > 1
+    both = pd.concat([table, table.assign(dataset="all")]) if several else table
+    return both.rename(columns={"dataset": "data"}).groupby(["data", *by], sort=False)[METRICS].mean()
+
+
+def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
+    """Every row held against one: by how much, whatever the seed, and is it more than chance?
+
+    Args:
+        table: long table of `sweeps.run`, with the reference in it.
+        reference: name of the row that the others are held against.
+        rows: which others; by default all. So many questions are asked at once, which the p-values are corrected for.
+
+    Returns:
+        A row for each set, row and metric: pairs, difference (mean of row - reference), lowest and highest of the
+        seeds' own, p (paired over pairs, each the mean of its seeds; corrected) and verdict: "better", "worse", or
+        "not told apart" if p is not below 5 % or the seeds do not agree.
+    """
+    others = [name for name in table["row"].unique() if name != reference and (rows is None or name in rows)]
+    several, found = table["dataset"].nunique() > 1, []
+    for data in [*table["dataset"].unique(), *(["all"] if several else [])]:
+        here = table if data == "all" else table[table["dataset"] == data]
+        for metric in METRICS:
+            wide = here.pivot(index=["dataset", "pair", "seed"], columns="row", values=metric)
+            apart = wide[others].sub(wide[reference], axis=0)
+            seeds, pairs = apart.groupby("seed").mean(), apart.groupby(["dataset", "pair"]).mean()
+            p = holm({name: sign_flips(pairs[name]) for name in others})
+            for name in others:
+                low, high = seeds[name].min(), seeds[name].max()
+                line = (data, name, metric, len(pairs), pairs[name].mean(), low, high, p[name])
+                found.append((*line, _verdict(low, high, p[name], metric)))
+    names = ["data", "row", "metric", "pairs", "difference", "lowest seed", "highest seed", "p", "verdict"]
+    return pd.DataFrame(found, columns=names)
+
+
+def _verdict(low: float, high: float, p: float, metric: str) -> str:
+    if not (p < 0.05 and low * high > 0):
+        return APART
+    return "better" if (low > 0) == (direction(metric) == "higher") else "worse"
+
+
+def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: str) -> pd.DataFrame:
+    """The effect of each change beside the one that the paper prints: row - reference, here and there.
+
+    Args:
+        found: `differences` of one set.
+        number: of the paper's table.
+        rows: of the table; those that the paper has not are left out.
+        reference: the paper's name of the row that the others are held against.
+
+    Returns:
+        Rows (row, metric): here, lowest and highest seed, paper, verdict here, and whether both go the same way.
+    """
+    printed = paper_table(number).droplevel("dataset")
+    names = {row.name: row.printed for row in rows if row.printed and row.printed != reference}
+    numbers, lines = found.set_index(["row", "metric"]), {}
+    for name, title in names.items():
+        for metric in printed.columns:
+            line, there = numbers.loc[(name, metric)], printed.at[title, metric] - printed.at[reference, metric]
+            same = "–" if line["verdict"] == APART else "yes" if there * line["difference"] > 0 else "no"
+            lines[name, metric] = {
+                "here": line["difference"],
+                "lowest seed": line["lowest seed"],
+                "highest seed": line["highest seed"],
+                "paper": there,
+                "verdict here": line["verdict"],
+                "same way": same,
+            }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["row", "metric"])
+
+
+def agreement(short: pd.DataFrame, long: pd.DataFrame) -> pd.DataFrame:
+    """Do a few rows come in the same order after a short training as after a longer one?
+
+    Args:
+        short, long: long tables of the same rows and seeds.
+
+    Returns:
+        Rows metric: Spearman's correlation of the two orders over all pairs, the best row of each, and the share of
+        pairs of rows that stand in the same order.
+    """
+    lines, names = [], list(long["row"].unique())
+    both = [each[each["row"].isin(names)].groupby("row")[SHOWN].mean().loc[names] for each in (short, long)]
+    first, second = np.triu_indices(len(names), 1)
+    for metric in SHOWN:
+        a, b = (each[metric] for each in both)
+        highest = direction(metric) == "higher"
+        tops = [each.idxmax() if highest else each.idxmin() for each in (a, b)]
+        same = (
+            np.sign(a.to_numpy()[first] - a.to_numpy()[second]) == np.sign(b.to_numpy()[first] - b.to_numpy()[second])
+        ).mean()
+        lines.append((metric, a.rank().corr(b.rank()), same, *tops))
+    names = ["metric", "rank correlation", "pairs of rows in the same order", "best, short", "best, long"]
+    return pd.DataFrame(lines, columns=names).set_index("metric")

@@ -1,0 +1,195 @@
+"""Tables 4 and 5: rows that differ in a setting or two, each trained with several seeds and scored on the test pairs.
+
+All rows share the start of the preset's recipe (`Recipe.start`: the registration, which takes longest) and then learn
+everything together, equally long. A row of the long table is one test pair under one training. Columns: row, epochs,
+seed, dataset, level, pair, weights (their file), the metrics, and in the file `made_by`. It grows part by part
+(`fusionlib.kept`): what is there is not trained again, and what changes, such as a lambda, takes its own rows with it.
+
+PAPER-GAP: nothing is said of seeds. Here a seed draws the order, the deformations and the detection head of what comes
+after the start, and without a start the first weights, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from getpass import getuser
+from pathlib import Path
+from tempfile import gettempdir
+
+import pandas as pd
+import safetensors.torch
+
+from fusionlib import deformation, evaluation, kept, metrics
+from fusionlib.data import FACTS, open_set
+from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint, sha256
+from fusionlib.methods import Ours
+from fusionlib.network import FusionNetwork
+from fusionlib.presets import Preset
+from fusionlib.recipe import Recipe
+from fusionlib.starts import calibrate, fitting
+from fusionlib.sweep_rows import Row, recipe_of
+from fusionlib.tasks import spread
+from fusionlib.training import START, detector_path, train, trained
+from fusionlib.weights import load_network, read_header
+
+METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE", "EPE_share", "folds"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its score, with everything that a worker on another machine needs but the data.
+
+    Attributes:
+        recipe: what is trained.
+        anew: as in `Row`.
+        start: bytes of the weights file of the shared start; None without one.
+        tests, size, level, count: sets, side, deformation and number of the test pairs.
+        folder: where weights and checkpoints are kept, if this machine has such a folder; else a temporary one.
+        device: as in `training.train`.
+    """
+
+    recipe: Recipe
+    anew: tuple[str, ...]
+    start: bytes | None = field(repr=False)
+    tests: tuple[str, ...]
+    size: int
+    level: str
+    count: int | None
+    folder: str
+    device: str | None = None
+
+    @property
+    def made_by(self) -> str:
+        """Fingerprint of the weights: settings, training pairs, code. Equal jobs of several tables share weights."""
+        return fingerprint(self.recipe.fingerprint(), self.anew, code_fingerprint("starts"))
+
+    def mark(self) -> str:
+        """Fingerprint of the rows: that of the weights, and the test pairs, their checksums, and the code that scores.
+
+        The code of this module only hands things over; what it decides, settings and columns, counts by its value.
+        """
+        names = [open_set(name, "test", self.size, count=self.count).names for name in self.tests]
+        registries = [FACTS / "registry" / f"{name.lower()}.json" for name in (self.recipe.dataset, *self.tests)]
+        return fingerprint(
+            self.made_by,
+            names,
+            [sha256(path) for path in registries if path.exists()],  # they hold the checksum of every image
+            (self.size, asdict(deformation.get_level(self.level)), METRICS),
+            code_fingerprint(deformation, metrics, evaluation),
+        )
+
+    def path(self) -> Path:
+        """Where the weights are kept on this machine."""
+        own = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
+        folder = Path(self.folder)
+        return (folder if folder.is_dir() else own) / f"{self.made_by}.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gives: its rows, and the bytes of its weights and of their log, by suffix."""
+
+    rows: pd.DataFrame
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+def train_and_score(job: Job) -> Outcome:
+    """Do a job; one that was killed goes on after its last epoch, if it comes back to the same folder."""
+    path = job.path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
+        network = _network(job, path)
+    detector_path(path).unlink(missing_ok=True)  # it has done its part, which was the loss
+    method, rows = Ours(network), []
+    for name in job.tests:
+        pairs = open_set(name, "test", job.size, count=job.count)
+        for index, pair in enumerate(pairs.names):
+            ir, vi = pairs.stack([index])
+            values = evaluation.score(method, ir, vi, evaluation.deform(ir, pair, job.level))
+            place = {"dataset": name, "level": job.level, "pair": pair, "weights": path.stem}
+            rows.append(place | {metric: values[metric] for metric in METRICS})
+    files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
+    if path.parent != Path(job.folder):  # a worker with a disk of its own: what it has made is handed over
+        for suffix in files:
+            path.with_suffix(suffix).unlink()
+    return Outcome(pd.DataFrame(rows), files)
+
+
+def _network(job: Job, path: Path) -> FusionNetwork:
+    recipe = job.recipe
+    with contextlib.suppress(InputError):
+        if read_header(path)["fingerprint"] == recipe.fingerprint() and path.with_suffix(".csv").exists():
+            return load_network(path)
+    start = None
+    if recipe.start is not None:
+        start, drawn = fitting(recipe, safetensors.torch.load(job.start), job.anew)
+        if drawn:
+            calibrate(start, drawn, recipe)
+    return train(recipe, path, job.device, start)[0]
+
+
+def run(
+    rows: Sequence[Row],
+    preset: Preset,
+    path: Path,
+    weights: Path,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    again: bool = False,
+    cluster: str | None = None,
+) -> pd.DataFrame:
+    """Train and score every row with every seed, or read what the same training and scoring gave before.
+
+    Args:
+        rows: what to train.
+        preset: its recipe is what the rows change; `sweep_epochs`, `sweep_seeds` say how long and how often.
+        path: CSV file that keeps the rows; a run that is stopped goes on from there.
+        weights: folder of the start, in which `sweeps` holds the weights of the rows.
+        seeds: by default as many as the preset says, from its own on.
+        epochs: by default those of the preset.
+        again: do it all anew.
+        cluster: as in `tasks.spread`.
+
+    Returns:
+        The long table of these rows, without `made_by`.
+    """
+    seeds = range(preset.recipe.seed, preset.recipe.seed + preset.sweep_seeds) if seeds is None else seeds
+    epochs = epochs or preset.sweep_epochs
+    folder = Path(weights).resolve() / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    where, jobs = {}, {}
+    for row in rows:
+        for seed in seeds:
+            name = f"{row.name}, seed {seed}, epochs {epochs}"
+            where[name] = {"row": row.name, "epochs": epochs, "seed": seed}
+            tests = (preset.test_sets, preset.test_size, preset.levels[0], preset.bench.count)
+            jobs[name] = Job(recipe_of(row, preset, seed, epochs), row.anew, None, *tests, str(folder))
+    marks = {name: job.mark() for name, job in jobs.items()}
+    if again:
+        for job in jobs.values():
+            for end in (".safetensors", ".csv", ".checkpoint"):
+                job.path().with_suffix(end).unlink(missing_ok=True)
+    missing = [name for name in jobs if again or not kept.is_made_by(path, where[name], marks[name])]
+    if missing and preset.recipe.start is not None:
+        start = trained(preset.recipe.start, weights, START)
+        if not start.reused:
+            _remove_halves(start.path)
+        jobs = {name: replace(job, start=start.path.read_bytes()) for name, job in jobs.items()}
+    _remove_halves(path)
+    for name, outcome in spread(train_and_score, {name: jobs[name] for name in missing}, cluster):
+        for suffix, content in outcome.files.items():
+            with atomic(jobs[name].path().with_suffix(suffix)) as half:
+                half.write_bytes(content)
+        kept.put(path, where[name], marks[name], outcome.rows)
+        _remove_halves(jobs[name].path())
+    kept.in_order(path, list(where.values()))
+    return pd.concat([kept.there(path, each) for each in where.values()], ignore_index=True)
+
+
+def _remove_halves(path: Path) -> None:
+    """Remove what a killed process has left of a file that it was writing, see `files.atomic`."""
+    for half in path.parent.glob(f".{path.stem}*.part*"):
+        half.unlink(missing_ok=True)

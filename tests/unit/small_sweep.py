@@ -1,0 +1,40 @@
+"""A sweep for tests: two rows of Table 4, two seeds, a network of toy size. As a program it runs in a given folder."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib import presets, sweep_rows, sweeps
+from fusionlib.network import NetworkConfig
+from fusionlib.recipe import TrainingConfig
+
+NETWORK = NetworkConfig(channels=4, msrb_widths=(8, 8), gathering_widths=(8, 8))
+
+
+def preset(**changes: object) -> presets.Preset:
+    """Smoke with a smaller network, four pairs, a start of one epoch and rows of two."""
+    smoke = presets.load("smoke")
+    learning = TrainingConfig(epochs=1, registration_epochs=1, batch=2, validate_every=1)
+    start = replace(smoke.recipe.start, network=NETWORK, train_pairs=4, training=learning)
+    together = replace(learning, registration_epochs=0, frozen_statistics=True)
+    recipe = replace(smoke.recipe, network=NETWORK, start=start, train_pairs=4, training=together, detector=None)
+    return replace(smoke, recipe=recipe, sweep_epochs=2, **changes)
+
+
+def rows(chosen: presets.Preset) -> list[sweep_rows.Row]:
+    return [row for row in sweep_rows.table4(chosen) if row.name in ("w/o l_c", "w/o concat of F_i^r and F_v")]
+
+
+def run(folder: Path, cluster: str | None = None) -> pd.DataFrame:
+    """The sweep in a folder: table.csv, and weights beside it."""
+    chosen = preset()
+    return sweeps.run(rows(chosen), chosen, folder / "table.csv", folder / "weights", cluster=cluster)
+
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    run(Path(sys.argv[1]))

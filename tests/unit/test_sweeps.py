@@ -1,0 +1,336 @@
+"""Tables 4 and 5: the rows are the paper's, each is trained once, and a kill at any moment changes nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import small_sweep
+import torch
+
+from fusionlib import data, pages, presets, sweep_figures, sweep_rows, sweep_tables, sweeps
+from fusionlib.batches import batches
+from fusionlib.files import InputError
+from fusionlib.network import FusionNetwork
+from fusionlib.report import direction, paper_table
+from fusionlib.starts import calibrate, fitting
+from fusionlib.sweep_rows import Row, neighbours, optimum, recipe_of, table4, table5
+
+KILLS = int(os.environ.get("FUSIONLIB_KILLS", "2"))  # of the driver, in a row; ten on request
+WITHOUT = "w/o concat of F_i^r and F_v"
+
+
+# --- the rows
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_rows_are_those_of_the_paper(name: str) -> None:
+    preset = presets.load(name)
+    for number, rows in ((4, table4(preset)), (5, table5(preset))):
+        printed = list(paper_table(number).index.get_level_values("row"))
+        assert [row.printed for row in rows if row.printed] == printed
+        assert len({row.name for row in rows}) == len(rows)
+
+
+def test_an_ablation_takes_one_thing_away() -> None:
+    preset = presets.load("mini")
+    full = recipe_of(Row("full"), preset, 0, 4)
+    recipes = {row.name: recipe_of(row, preset, 0, 4) for row in table4(preset)}
+    assert recipes["Ours"] == full and (full.losses.common, full.losses.specific) == (1, 1)
+    for name, losses in (("w/o l_c", {"common": 0.0}), ("w/o l_s", {"specific": 0.0})):
+        assert recipes[name] == replace(full, losses=replace(full.losses, **losses))
+    network = replace(full.network, common_in_fusion=False)
+    assert recipes[WITHOUT] == replace(full, network=network, start=replace(full.start, network=network))
+    assert FusionNetwork(network).fused_channels * 2 == FusionNetwork(full.network).fused_channels
+
+
+def test_rows_of_table_5_hold_the_printed_values() -> None:
+    preset = presets.load("mini")
+    for row in table5(preset):
+        losses = recipe_of(row, preset, 0, 4).losses
+        values = (losses.gamma, losses.lambda_reg, losses.lambda_fusion, losses.lambda_detection)
+        assert row.name == "gamma={:g};lambda1={:g};lambda2={:g};lambda3={:g}".format(*values)
+        assert recipe_of(row, preset, 0, 4) == replace(recipe_of(Row("full"), preset, 0, 4), losses=losses)
+
+
+def test_between_the_rows_of_table_5_lie_others() -> None:
+    preset = presets.load("mini", sweep_between=3)
+    rows, best = table5(preset), optimum(preset)
+    line = sweep_rows.line_of(rows, best, "lambda1")
+    assert list(line) == [1, 3.25, 5.5, 7.75, 10, 12.5, 15, 17.5, 20]
+    assert [value for value, row in line.items() if row.printed] == [1, 10, 20]
+    near = [sweep_rows.settings_of(name)["lambda1"] for name in neighbours(rows, best)]
+    assert near == [10, 10, 7.75, 12.5, 10, 10, 10, 10]
+    with pytest.raises(InputError, match="leave gamma and the lambdas"):
+        optimum(presets.load("mini", recipe__losses__gamma=3.0))
+
+
+def test_the_budget_is_the_same_for_all_rows_and_the_start_for_all_seeds() -> None:
+    preset = presets.load("mini", seed=3)
+    recipes = [recipe_of(row, preset, seed, 4) for row in table4(preset) + table5(preset) for seed in (3, 4)]
+    assert len({recipe.training for recipe in recipes}) == 1 and {recipe.seed for recipe in recipes} == {3, 4}
+    assert {recipe.start.seed for recipe in recipes} == {3}
+    assert recipes[0].training.epochs == recipes[0].training.validate_every == 4
+
+
+# --- the start
+
+
+def test_what_fits_of_a_start_is_taken_and_the_rest_is_drawn() -> None:
+    preset = small_sweep.preset()
+    start = FusionNetwork(small_sweep.NETWORK).state_dict()
+    without, control = (
+        next(row for row in table4(preset) if row.name == name) for name in (WITHOUT, "Ours, head begun anew")
+    )
+    recipe = recipe_of(without, preset, 7, 1)
+    network, drawn = fitting(recipe, start)
+    assert drawn == list(control.anew) == ["head.0.0.weight"]
+    found = network.state_dict()
+    assert all(torch.equal(found[name], start[name]) for name in found if name not in drawn)
+    torch.manual_seed(7)
+    fresh = FusionNetwork(recipe.network).state_dict()
+    assert all(torch.equal(found[name], fresh[name]) for name in drawn)
+    whole, drawn = fitting(recipe_of(control, preset, 7, 1), start, control.anew)
+    assert drawn == list(control.anew) and not torch.equal(whole.state_dict()[drawn[0]], start[drawn[0]])
+    assert fitting(recipe_of(control, preset, 7, 1), start)[1] == []
+
+
+def test_behind_a_drawn_layer_statistics_are_measured_and_nowhere_else() -> None:
+    preset = small_sweep.preset()
+    recipe = recipe_of(next(row for row in table4(preset) if row.name == WITHOUT), preset, 0, 1)
+    network, drawn = fitting(recipe, FusionNetwork(small_sweep.NETWORK).state_dict())
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    calibrate(network, drawn, recipe)
+    after = network.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    statistics = {name for name in before if "running" in name or "tracked" in name}
+    assert moved == {name for name in statistics if name.startswith("head")}
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert (
+        not network.training and not any(norm.training for norm in norms) and {norm.momentum for norm in norms} == {0.1}
+    )
+
+    seen = []  # what the first norm of the head makes of a training batch now has mean 0 and variance 1
+    network.head[0][1].register_forward_hook(lambda module, given, made: seen.append(made))
+    pairs = data.open_set(recipe.dataset, "train", recipe.size, count=4)
+    for batch in batches(pairs, recipe, 0):
+        network(batch.moved, batch.vi)
+    found = (torch.cat(seen) - network.head[0][1].bias.view(1, -1, 1, 1)).detach()
+    assert found.mean().abs() < 0.05 and found.var() == pytest.approx(1, abs=0.3)
+
+
+# --- what is kept
+
+
+def trained_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the jobs that are done from now on."""
+    names, spread = [], sweeps.spread
+    monkeypatch.setattr(sweeps, "spread", lambda work, jobs, cluster: names.extend(jobs) or spread(work, jobs, cluster))
+    return names
+
+
+def test_a_second_run_trains_nothing_and_a_changed_value_its_own_row(tmp_path, monkeypatch) -> None:
+    preset, path, weights = small_sweep.preset(sweep_seeds=1), tmp_path / "table.csv", tmp_path / "weights"
+    preset = replace(preset, sweep_epochs=1)
+    rows = [Row("low", {"losses.lambda_reg": 1.0}), Row("high", {"losses.lambda_reg": 20.0})]
+    done = trained_in(monkeypatch)
+    first = sweeps.run(rows, preset, path, weights)
+    assert done == ["low, seed 0, epochs 1", "high, seed 0, epochs 1"]
+    before = path.read_bytes()
+    done.clear()
+    assert sweeps.run(rows, preset, path, weights).equals(first) and done == []
+    assert path.read_bytes() == before
+
+    rows[0] = Row("low", {"losses.lambda_reg": 2.0})
+    second = sweeps.run(rows, preset, path, weights)
+    assert done == ["low, seed 0, epochs 1"]
+    same = second["row"] == "high"
+    assert second[same].equals(first[same]) and not second[~same].equals(first[~same])
+
+    # Longer or other trainings of the same rows stand beside them, and what is scored on other pairs is scored anew.
+    done.clear()
+    longer = sweeps.run(rows[:1], preset, path, weights, epochs=2)
+    assert done == ["low, seed 0, epochs 2"] and len(pd.read_csv(path)) == len(second) + len(longer)
+    done.clear()
+    trainings = sorted((weights / "sweeps").glob("*.safetensors"))
+    more = replace(preset, bench=replace(preset.bench, count=3))
+    assert len(sweeps.run(rows, more, path, weights)) == 6 and len(done) == 2
+    assert sorted((weights / "sweeps").glob("*.safetensors")) == trainings  # the weights are those there are
+    done.clear()
+    assert len(sweeps.run(rows, more, path, weights, again=True)) == 6 and len(done) == 2
+
+
+def test_marks_follow_settings_data_code_and_start(monkeypatch) -> None:
+    preset = small_sweep.preset()
+    tests = (preset.test_sets, 64, "medium", 2, "nowhere")
+
+    def mark(row: Row = Row("full"), chosen: presets.Preset = preset, seed: int = 0) -> str:  # noqa: B008
+        return sweeps.Job(recipe_of(row, chosen, seed, 1), row.anew, None, *tests).mark()
+
+    own = mark()
+    start = replace(preset.recipe.start, seed=5)
+    others = [
+        mark(Row("other", {"losses.gamma": 3.0})),
+        mark(Row("control", anew=("head.0.0.weight",))),
+        mark(seed=1),
+        mark(chosen=replace(preset, recipe=replace(preset.recipe, start=start))),
+    ]
+    assert mark(Row("of another name")) == own and len({own, *others}) == 5
+    for place in ("recipe", "sweeps"):  # the code that trains, and the code that scores
+        with monkeypatch.context() as patch:
+            patch.setattr(f"fusionlib.{place}.code_fingerprint", lambda *_: "edited")
+            assert mark() != own
+    with monkeypatch.context() as patch:
+        patch.setattr("fusionlib.data.splits", lambda name: {"train": ["another"], "test": [], "val": []})
+        assert mark() != own
+
+
+def test_the_long_table_says_all(straight: tuple[Path, pd.DataFrame, float]) -> None:
+    folder, table, _ = straight
+    assert list(table) == ["row", "epochs", "seed", "dataset", "level", "pair", "weights", *sweeps.METRICS]
+    assert table.groupby(["row", "seed"]).size().eq(2).all() and len(table) == 8
+    assert table[sweeps.METRICS].notna().all(axis=None) and set(table["level"]) == {"medium"}
+    assert {path.stem for path in (folder / "weights" / "sweeps").iterdir()} == set(table["weights"])
+
+
+def test_a_worker_with_a_disk_of_its_own_hands_over_what_it_has_made(straight, tmp_path, monkeypatch) -> None:
+    folder, table, _ = straight
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    preset = small_sweep.preset()
+    recipe = recipe_of(small_sweep.rows(preset)[0], preset, 0, 2)
+    start = (folder / "weights" / "registration.safetensors").read_bytes()
+    job = sweeps.Job(recipe, (), start, preset.test_sets, 64, "medium", 2, str(tmp_path / "of the driver"))
+    outcome = sweeps.train_and_score(job)
+    assert outcome.rows[sweeps.METRICS].to_numpy() == pytest.approx(table[sweeps.METRICS][:2].to_numpy(), rel=1e-5)
+    assert outcome.files.keys() == {".csv", ".safetensors"} and all(outcome.files.values())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# --- a kill
+
+
+def test_a_killed_driver_goes_on_and_ends_in_the_same_table(straight, tmp_path, monkeypatch) -> None:
+    folder, _, seconds = straight
+    order, seed = [sys.executable, small_sweep.__file__, str(tmp_path)], random.randrange(10**6)
+    moments = random.Random(seed)
+    print(f"moments of the kills are drawn from seed {seed}")
+    hits = 0
+    for _ in range(5 * KILLS):
+        with subprocess.Popen(order, stdout=subprocess.PIPE, text=True) as driver:
+            driver.stdout.readline()  # it is about to begin
+            time.sleep(moments.uniform(0.1, 0.9) * seconds)
+            driver.kill()
+        hits += driver.returncode < 0
+        if hits == KILLS:
+            break
+        if driver.returncode == 0:  # it was done before: another table, for the next kills to hit
+            assert (tmp_path / "table.csv").read_bytes() == (folder / "table.csv").read_bytes()
+            shutil.rmtree(tmp_path)
+            tmp_path.mkdir()
+    assert hits == KILLS
+    table = tmp_path / "table.csv"
+    there = len(pd.read_csv(table)) // 2 if table.exists() else 0  # a reader never sees half a table
+    (tmp_path / ".table.1.part.csv").touch()  # as a kill within a millisecond leaves it
+    done = trained_in(monkeypatch)
+    small_sweep.run(tmp_path)
+    assert len(done) == 4 - there
+    assert table.read_bytes() == (folder / "table.csv").read_bytes()
+    left = [path.name for path in tmp_path.rglob("*") if ".part" in path.name or path.suffix == ".checkpoint"]
+    assert left == []
+
+
+def test_rows_come_in_their_order_whichever_was_first(straight, tmp_path) -> None:
+    folder, table, _ = straight
+    preset, path = small_sweep.preset(), tmp_path / "table.csv"
+    lines = (folder / "table.csv").read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines[5:], *lines[1:5]]))
+    assert sweeps.run(small_sweep.rows(preset), preset, path, folder / "weights").equals(table)
+    assert path.read_bytes() == (folder / "table.csv").read_bytes()
+
+
+# --- what the tables say
+
+
+def long_table(effect: float, seeds: tuple[float, float]) -> pd.DataFrame:
+    """Twenty pairs, two rows, two seeds: the row is better by `effect` and by what each seed adds."""
+    lines = []
+    for pair in range(20):
+        for seed, extra in enumerate(seeds):
+            for row, value in (("best", 0.0), ("row", effect + extra + 0.01 * (pair % 3 - 1))):
+                lines.append({"row": row, "seed": seed, "dataset": "drawn", "pair": f"p{pair}", "level": "medium"})
+                lines[-1] |= dict.fromkeys(sweeps.METRICS, pair + value)
+    return pd.DataFrame(lines)
+
+
+def test_a_verdict_needs_the_pairs_and_all_seeds() -> None:
+    def verdicts(effect: float, seeds: tuple[float, float]) -> dict[str, str]:
+        found = sweep_tables.differences(long_table(effect, seeds), "best").set_index("metric")
+        assert found["difference"].tolist() == pytest.approx([effect + sum(seeds) / 2] * len(found), abs=1e-3)
+        return found["verdict"].to_dict()
+
+    assert verdicts(0.1, (0.0, 0.01))["Q_CC"] == "better" and verdicts(0.1, (0.0, 0.01))["EPE"] == "worse"
+    assert verdicts(0.0, (0.0, 0.0))["Q_CC"] == sweep_tables.APART  # the pairs do not agree
+    assert verdicts(0.1, (0.0, -0.15))["Q_CC"] == sweep_tables.APART  # the seeds do not agree
+
+
+def test_the_heat_map_is_violet_where_a_row_is_better() -> None:
+    table = long_table(1.0, (0.0, 0.01))  # higher values throughout
+    values = sweep_tables.means(table).loc["drawn"].loc[["best", "row"]]
+    figure = sweep_figures.heat_map(sweep_tables.differences(table, "best"), values)
+    drawn = figure.axes[0].images[0].get_array()
+    assert (drawn[0] == 0).all()
+    better = [direction(metric) == "higher" for metric in sweep_tables.SHOWN]
+    assert [value > 0 for value in drawn[1]] == better and True in better and False in better
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert sum(text.endswith("*") for text in texts) == len(better)
+    plt.close(figure)
+
+
+def test_effects_are_held_against_the_paper_s() -> None:
+    table = long_table(0.1, (0.0, 0.01)).replace({"row": {"best": "Ours", "row": "w/o l_c"}})
+    rows = [Row("w/o l_c", printed="w/o l_c"), Row("Ours", printed="Ours"), Row("control")]
+    found = sweep_tables.effects(sweep_tables.differences(table, "Ours"), 4, rows, "Ours")
+    own = paper_table(4).droplevel("dataset")
+    assert list(found.index) == [("w/o l_c", metric) for metric in own]
+    assert found["paper"].tolist() == pytest.approx((own.loc["w/o l_c"] - own.loc["Ours"]).tolist())
+    assert found["same way"].tolist() == ["no", "yes", "no", "no"]  # Q_AB/F alone rises in print
+
+
+def test_the_page_of_results_sets_the_paper_s_rows_beside() -> None:
+    table = long_table(0.1, (0.0, 0.01)).replace({"row": {"best": "Ours", "row": "w/o l_c"}}).assign(epochs=4)
+    longer = table[table["row"] == "Ours"].assign(epochs=8)
+    title, text, shown = pages._swept(pd.concat([table, longer]), 4, "`table4.csv`")
+    assert title == "### Table 4" and "2 seeds of 4 epochs" in text
+    (line,) = [line for line in shown.splitlines() if line.startswith("| w/o l_c")]
+    assert "0.8304" in line and "Q_CC better" in line and "EPE worse" in line
+    assert next(line for line in shown.splitlines() if line.startswith("| Ours")).endswith("| – |")
+    assert pages._swept(table[table["row"] != "Ours"], 4, "`table4.csv`") == []  # killed before that row
+
+
+def test_agreement_is_about_the_order() -> None:
+    def table(values: dict[str, float]) -> pd.DataFrame:
+        return pd.DataFrame([{"row": row, **dict.fromkeys(sweep_tables.SHOWN, value)} for row, value in values.items()])
+
+    short = table({"a": 1, "b": 2, "c": 3, "unasked": 9})
+    same = sweep_tables.agreement(short, table({"a": 5, "b": 6, "c": 7}))
+    assert (same["rank correlation"] == 1).all() and (same["pairs of rows in the same order"] == 1).all()
+    assert same.loc["Q_CC", "best, long"] == "c" and same.loc["EPE", "best, long"] == "a"
+    turned = sweep_tables.agreement(short, table({"a": 7, "b": 6, "c": 5}))
+    assert (turned["rank correlation"] == -1).all() and (turned["pairs of rows in the same order"] == 0).all()
+
+
+def test_a_few_rows_are_checked_and_the_best_is_one() -> None:
+    preset = presets.load("mini")
+    names = [row.name for row in sweep_rows.checked(table5(preset), optimum(preset))]
+    assert names[0] == optimum(preset) and len(names) == len(set(names)) == 4
+    assert set(names) <= {row.printed for row in table5(preset)}
