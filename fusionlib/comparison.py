@@ -134,7 +134,7 @@ def run(
 
 def read(table: int, path: Path) -> Measured:
     """What `run` has kept of the paper's Table 1, 2 or 7; a row that the file has not counts as one without weights."""
-    rows, found = rows_of(table), pd.read_csv(path)
+    rows, found = rows_of(table), kept.read(path)
     absent = {row.method: "not measured" for row in rows if row.method not in set(found["method"])}
     return Measured(rows, found, absent)
 

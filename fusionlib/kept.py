@@ -14,6 +14,7 @@ import pandas as pd
 from fusionlib.files import atomic
 
 MADE_BY = "made_by"
+NAMES = dict.fromkeys((MADE_BY, "pair", "subject"), str)  # never numbers: a pair of M3FD is called 00000
 
 
 def part(path: Path, where: Mapping[str, object], mark: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -33,9 +34,14 @@ def part(path: Path, where: Mapping[str, object], mark: str, make: Callable[[], 
     return there(path, where)
 
 
+def read(path: Path) -> pd.DataFrame:
+    """The whole table with its column `made_by`, names as text; empty if there is no file."""
+    return pd.read_csv(path, dtype=NAMES) if path.exists() else pd.DataFrame()
+
+
 def put(path: Path, where: Mapping[str, object], mark: str, rows: pd.DataFrame) -> None:
     """Put the rows of one part into the file, in the place of those that were there; arguments as in `part`."""
-    table = pd.read_csv(path, dtype={MADE_BY: str}) if path.exists() else pd.DataFrame()
+    table = read(path)
     new = rows.assign(**{MADE_BY: mark})
     for column, value in reversed(where.items()):
         new.insert(0, column, value)
@@ -48,13 +54,13 @@ def put(path: Path, where: Mapping[str, object], mark: str, rows: pd.DataFrame) 
 
 def is_made_by(path: Path, where: Mapping[str, object], mark: str) -> bool:
     """Whether the file holds the rows of one part as `mark` makes them, so that `part` would not ask for them anew."""
-    mine = _rows(pd.read_csv(path, dtype={MADE_BY: str}), where) if path.exists() else pd.DataFrame()
+    mine = _rows(read(path), where)
     return not mine.empty and set(mine[MADE_BY]) == {mark}
 
 
 def in_order(path: Path, parts: Sequence[Mapping[str, object]]) -> None:
     """Put the parts of a file into this order, whichever came first; other rows follow as they are."""
-    table = pd.read_csv(path, dtype={MADE_BY: str})
+    table = read(path)
     first = [place for where in parts for place in _rows(table, where).index]
     order = [*first, *table.index.difference(first)]
     if order != list(table.index):
@@ -64,7 +70,7 @@ def in_order(path: Path, parts: Sequence[Mapping[str, object]]) -> None:
 
 def there(path: Path, where: Mapping[str, object]) -> pd.DataFrame:
     """The rows of one part as they are in the file, whatever made them: for those who cannot make them themselves."""
-    table = pd.read_csv(path, dtype={MADE_BY: str}) if path.exists() else pd.DataFrame()
+    table = read(path)
     return _rows(table, where).drop(columns=MADE_BY, errors="ignore").reset_index(drop=True)
 
 

@@ -76,3 +76,14 @@ def test_parts_are_put_in_order_and_know_their_maker(tmp_path: Path) -> None:
     before = path.stat().st_mtime_ns
     kept.in_order(path, places)
     assert path.stat().st_mtime_ns == before  # nothing to do, nothing written
+
+
+def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
+    """M3FD's pairs are called 00000, and a table may hold nothing else."""
+    path = tmp_path / "table.csv"
+    for method in ("average", "ours"):
+        made = pd.DataFrame({"pair": ["00000", "01670"], "EPE": [1.0, 2.0]})
+        found = kept.part(path, {"method": method}, "mark", lambda made=made: made)
+        assert found["pair"].tolist() == ["00000", "01670"]
+    assert kept.there(path, {"method": "average"})["pair"].tolist() == ["00000", "01670"]
+    assert kept.read(path)["pair"].nunique() == 2
