@@ -215,9 +215,11 @@ def lines(
 ) -> Figure:
     """Lines in one panel, each a series over its index; `reference` adds dashed levels under their names."""
     figure, axis = plt.subplots(figsize=(0.65 * WIDTH, 3.4))
-    for (name, values), colour in zip(series.items(), cycle(COLOURS), strict=False):
+    for place, (name, values) in enumerate(series.items()):
         values = values.dropna()
-        axis.plot(values.index, values, color=colour, marker="o" if len(values) < 20 else "", ms=4, label=name)
+        marker, dash = "o" if len(values) < 20 else "", ":" if place >= len(COLOURS) else "-"
+        colour = COLOURS[place % len(COLOURS)]
+        axis.plot(values.index, values, color=colour, ls=dash, marker=marker, ms=4, label=name)
     for name, level in (reference or {}).items():
         axis.axhline(level, color="0.4", ls="--", lw=1, label=name)
     scale = "log" if logarithmic else "linear"

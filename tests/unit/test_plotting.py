@@ -204,6 +204,9 @@ def test_lines_draw_each_series_over_its_index_and_reference_levels():
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("steps", "share", "linear")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "plain", "doing nothing"]
     assert plotting.lines(series, "x", "y", logarithmic=True).axes[0].get_yscale() == "log"
+    many = {f"series {i}": pd.Series([1.0, float(i)]) for i in range(len(plotting.COLOURS) + 1)}
+    looks = [(line.get_color(), line.get_linestyle()) for line in plotting.lines(many, "x", "y").axes[0].get_lines()]
+    assert len(set(looks)) == len(many)
 
 
 def test_dots_stand_at_their_values_with_whiskers_and_names():
