@@ -13,18 +13,22 @@ Deformations are keyed as in `fusionlib.evaluation`, so draw 0 is the deformatio
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from fusionlib import deformation, evaluation, kept, metrics
 from fusionlib.data import PairSet, open_set
 from fusionlib.files import code_fingerprint, fingerprint
 from fusionlib.methods import Method
+
+Area = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,17 @@ class BenchConfig:
     count: int | None = None
 
 
-def run(config: BenchConfig, methods: Mapping[Method, str], path: Path) -> pd.DataFrame:
+def run(config: BenchConfig, methods: Mapping[Method, str], path: Path, area: Area | None = None) -> pd.DataFrame:
     """Measure every method, or read what was measured by the same method on the same deformations before.
 
     Args:
         config: what is measured.
         methods: each with a fingerprint of what it is (its weights, its code).
         path: CSV file in which the rows are kept, part by part; a run that is stopped goes on from there.
+        area: (ir, vi) to where errors count, (1, 1, H, W) bool; None for everywhere.
     """
-    parts = []
-    code = code_fingerprint(deformation, metrics, evaluation)
+    parts, also = [], [] if area is None else [sys.modules[area.__module__]]
+    code = code_fingerprint(deformation, metrics, evaluation, *also)
     places = [(*which, size, level) for which in config.sets for size in config.sizes for level in config.levels]
     progress = tqdm(total=len(places) * len(methods), desc="registration bench", mininterval=5)
     for name, split, size, level in places:
@@ -64,18 +69,20 @@ def run(config: BenchConfig, methods: Mapping[Method, str], path: Path) -> pd.Da
             where = {"set": name, "split": split, "size": size, "level": level, "method": method.name}
             made_by = fingerprint(code, mark, pairs.names, asdict(deformation.get_level(level)), config.draws)
             progress.set_postfix_str(" ".join(map(str, where.values())))
-            parts.append(kept.part(path, where, made_by, lambda: _measure(method, pairs, level, config.draws)))  # noqa: B023
+            parts.append(kept.part(path, where, made_by, lambda: _measure(method, pairs, level, config.draws, area)))  # noqa: B023
             progress.update()
     progress.close()
     return pd.concat(parts, ignore_index=True)
 
 
-def _measure(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:
+def _measure(method: Method, pairs: PairSet, level: str, draws: int, area: Area | None) -> pd.DataFrame:
     rows = []
     for index, name in enumerate(pairs.names):
         ir, vi = pairs.stack([index])
         for draw in range(draws):
             moved = evaluation.deform(ir, name, level, seed=draw)
+            if area is not None:
+                moved = replace(moved, valid=moved.valid & area(ir, vi))
             start = time.perf_counter()
             fused = method.fuse(moved.ir, vi)
             seconds = time.perf_counter() - start

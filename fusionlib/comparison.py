@@ -30,6 +30,7 @@ from fusionlib.presets import Preset
 from fusionlib.report import direction
 
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
+APART = "not told apart"
 ABSENT = "paper only"  # the weights of a row that could not be measured
 FUSERS = {"datfuse": "DATFuse", "tardal": "TarDAL", "ydtr": "YDTR", "emma": "EMMA"}
 JOINT = {"imf": "IMF", "ivfwsr": "IVFWSR", "murf": "MURF", "superfusion": "SuperFusion"}
@@ -164,7 +165,7 @@ def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> p
     Columns are `weights` and the metrics; a row that could not be measured says "paper only" and has no numbers.
     """
     here = measured.table[measured.table["level"] == level]
-    groups = _together(here).groupby(["dataset", "method"], sort=False)
+    groups = together(here).groupby(["dataset", "method"], sort=False)
     found = groups[list(columns)].mean()
     found.insert(0, "weights", groups["weights"].first())
     index = [(name, row.part, row.method) for name in _sets(here) for row in measured.rows]
@@ -175,7 +176,7 @@ def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> p
 
 def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
     """95 % bootstrap intervals of `means`, in the same rows and columns: (low, high), or None where there is none."""
-    here = _together(measured.table[measured.table["level"] == level])
+    here = together(measured.table[measured.table["level"] == level])
     groups = dict(iter(here.groupby(["dataset", "method"], sort=False)))
     found = means(measured, level, columns)[list(columns)].astype(object)
     for (name, part, method), values in found.iterrows():
@@ -193,7 +194,7 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
         Holm's correction over the methods of the table) and verdict: "better", "worse" or "not told apart" at 5 %.
         No rows if the reference could not be measured.
     """
-    here = _together(measured.table[measured.table["level"] == level])
+    here = together(measured.table[measured.table["level"] == level])
     others = [row.method for row in measured.rows if row.method not in (BOUND, reference, *measured.missing)]
     found = []
     for name, each in here.groupby("dataset", sort=False) if reference not in measured.missing else ():
@@ -203,7 +204,7 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
             tested = holm({method: sign_flips(differences) for method, differences in apart.items()})
             for method, differences in apart.items():
                 line = (name, method, column, len(differences), differences.mean(), tested[method])
-                found.append((*line, _verdict(differences.mean(), tested[method], column)))
+                found.append((*line, verdict(differences.mean(), tested[method], column)))
     names = ["data", "method", "metric", "pairs", "difference", "p", "verdict"]
     return pd.DataFrame(found, columns=names)
 
@@ -230,15 +231,17 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def _verdict(difference: float, p: float, metric: str) -> str:
+def verdict(difference: float, p: float, metric: str) -> str:
+    """ "better" or "worse" in the metric's own direction, or `APART` unless p is below 5 %."""
     if not p < 0.05:
-        return "not told apart"
+        return APART
     return "better" if (difference > 0) == (direction(metric) == "higher") else "worse"
 
 
-def _together(table: pd.DataFrame) -> pd.DataFrame:
+def together(table: pd.DataFrame) -> pd.DataFrame:
+    """A long table, and if it has several sets, all their rows once more under the name "all"."""
     return pd.concat([table, table.assign(dataset="all")]) if len(table["dataset"].unique()) > 1 else table
 
 
 def _sets(table: pd.DataFrame) -> list[str]:
-    return list(_together(table)["dataset"].unique())
+    return list(together(table)["dataset"].unique())

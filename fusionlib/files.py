@@ -33,10 +33,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_halves(path: Path | str) -> None:
+    """Remove what killed processes have left of a file, and of those beside it whose names begin like its own.
+
+    Weights have a log, a checkpoint and a detector beside them. Nobody may be writing any of them now.
+    """
+    path = Path(path)
+    for part in path.parent.glob(f".{path.stem}*.part*"):
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path | str, text: str) -> Path:
     """Write UTF-8 text atomically; return the path."""
     with atomic(path) as part:
         part.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_bytes(path: Path | str, content: bytes) -> Path:
+    """Write bytes atomically; return the path."""
+    with atomic(path) as part:
+        part.write_bytes(content)
     return Path(path)
 
 

@@ -16,21 +16,17 @@ background counts, nor what its detection loss is where there are no objects: he
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 from torch import Tensor
 
-from fusionlib import deformation, evaluation, kept, metrics
+from fusionlib import evaluation, metrics
 from fusionlib.comparison import METRICS, Measured
-from fusionlib.data import PairSet, open_set
 from fusionlib.deformation import Misaligned
-from fusionlib.files import code_fingerprint, fingerprint
-from fusionlib.methods import Fused, Method
-from fusionlib.presets import Preset
+from fusionlib.methods import Method
 
 MARGIN = 4  # pixels around the head that belong to its box: an edge needs both of its sides
 
@@ -62,57 +58,21 @@ def score(method: Method, t2: Tensor, t1: Tensor, moved: Misaligned) -> dict[str
     start = time.perf_counter()
     fused = method.fuse(moved.ir, t1)
     seconds = time.perf_counter() - start
-    seen = (..., *box(head(t2, t1)))
+    there = head(t2, t1)
+    seen = (..., *box(there))
+    inside = evaluation.registration(fused, t2, replace(moved, valid=moved.valid & there))
+    inside["EPE_share"] = inside["EPE"] / inside.pop("EPE_identity")
     whole = evaluation.score(SimpleNamespace(fuse=lambda *_: fused), t2, t1, moved)
     values = {
         name: value.item() for name, value in metrics.fusion_metrics(t2[seen], t1[seen], fused.image[seen]).items()
     }
     values |= {f"{name}@slice": whole[name] for name in (*values, "EPE")}
-    return values | inside(fused, t2, t1, moved) | {"seconds": seconds}
-
-
-def inside(fused: Fused, t2: Tensor, t1: Tensor, moved: Misaligned) -> dict[str, float]:
-    """The numbers of `evaluation.registration` inside the head, with EPE_share instead of EPE_identity."""
-    found = evaluation.registration(fused, t2, replace(moved, valid=moved.valid & head(t2, t1)))
-    return found | {"EPE_share": found["EPE"] / found.pop("EPE_identity")}
+    return values | inside | {"seconds": seconds}
 
 
 def subject(pair: str) -> str:
     """Whose slice it is: names are SUBJECT_zNNN."""
     return pair.rpartition("_z")[0] or pair
-
-
-def registrations(compared: Mapping[Method, str], preset: Preset, path: Path) -> pd.DataFrame:
-    """What each method leaves of the deformation inside the head, on the test slices of a preset, at all levels.
-
-    Args:
-        compared: methods, each with a fingerprint of what it is (its weights, its code).
-        preset: sets, size and levels; all three levels of its bench are measured.
-        path: CSV file in which the rows are kept, part by part; a run that is stopped goes on from there.
-
-    Returns:
-        A row for each method, level and slice: the numbers of `evaluation.registration`, EPE_share, and the subject.
-    """
-    code = code_fingerprint(deformation, evaluation, metrics, "mri_study")
-    parts = []
-    for name in preset.test_sets:
-        pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
-        for method, mark in compared.items():
-            for level in preset.bench.levels:
-                where = {"dataset": name, "level": level, "method": method.name}
-                made_by = fingerprint(code, mark, pairs.names, preset.test_size, asdict(deformation.get_level(level)))
-                parts.append(kept.part(path, where, made_by, lambda: _registered(method, pairs, level)))  # noqa: B023
-    return pd.concat(parts, ignore_index=True)
-
-
-def _registered(method: Method, pairs: PairSet, level: str) -> pd.DataFrame:
-    found = []
-    for index, name in enumerate(pairs.names):
-        t2, t1 = pairs.stack([index])
-        moved = evaluation.deform(t2, name, level)
-        values = inside(method.fuse(moved.ir, t1), t2, t1, moved)
-        found.append({"pair": name, "subject": subject(name), **values})
-    return pd.DataFrame(found)
 
 
 def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fusionlib.data import ROOT
-from fusionlib.files import atomic, fingerprint
+from fusionlib.files import fingerprint, write_bytes
 from fusionlib.tasks import CLUSTER, PROGRESS
 
 READ = ("weights", "tables", "detectors")  # folders of a preset's results that a notebook may read
@@ -71,10 +71,10 @@ def run(task: Task) -> Made:
     sent = {place: hashlib.sha256(content).hexdigest() for place, content in task.inputs.items()}
     folder = Path(tempfile.gettempdir(), f"fusionlib-{getpass.getuser()}", fingerprint(task.mark, sent))
     notebook, results = folder / "notebooks" / task.name, folder / "results" / task.preset
-    write(notebook, task.content)
+    write_bytes(notebook, task.content)
     for place, content in task.inputs.items():
         if not (results / place).exists():
-            write(results / place, content)
+            write_bytes(results / place, content)
     with tempfile.TemporaryDirectory(prefix="fusionlib-") as scratch:  # short: sockets lie in it
         made = Path(scratch, task.name)
         error = _execute(notebook, task, Path(scratch))
@@ -107,12 +107,6 @@ def _execute(notebook: Path, task: Task, scratch: Path) -> str | None:
     except subprocess.TimeoutExpired:
         return f"took longer than {task.timeout / 60:g} min"
     return error_of(scratch / f"{notebook.stem}.json", log)
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    with atomic(path) as half:
-        half.write_bytes(content)
 
 
 async def execute_here(

@@ -26,10 +26,9 @@ import nbformat
 
 from fusionlib import pages, presets, provenance, remote, tasks
 from fusionlib.data import ROOT
-from fusionlib.files import InputError, atomic, fingerprint, write_text
+from fusionlib.files import InputError, atomic, fingerprint, write_bytes, write_text
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
-from fusionlib.tasks import code_and_facts as _code_and_facts
-from fusionlib.tasks import duration as _duration
+from fusionlib.tasks import duration
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -117,7 +116,7 @@ def reproduce(
             seed=seed,
             settings={"preset": preset, "seed": seed, "retrain": retrain, "results": root, **given},
             again=retrain or force,
-            code=_code_and_facts(),
+            code=tasks.code_and_facts(),
             output=results / preset / "notebooks",
             environment=_environment(jobs, scratch, address),
             timeout=timeout,
@@ -131,7 +130,7 @@ def reproduce(
             print("Stopped; finished notebooks are kept, and the same command goes on from here.", flush=True)
             return 130
     page = _write_pages(results, preset)
-    total = _duration(time.perf_counter() - start)
+    total = duration(time.perf_counter() - start)
     print(f"Total {total}; read {_short(run.output)}/*.html and {_short(page)}.", flush=True)
     return 0 if all(done) else 1
 
@@ -161,7 +160,7 @@ async def _run_all(chosen: list[Notebook], run: Run, jobs: int, scratch: Path, s
         async with contextlib.nullcontext() if handed_out else gate:  # the cluster has a queue of its own
             tell(notebook, "handed out" if handed_out else "started")
             outcome = await _execute(notebook, run, scratch)
-        line = _duration(outcome["seconds"]).rjust(8)
+        line = duration(outcome["seconds"]).rjust(8)
         if run.client is not None:
             place = f" on {outcome['worker']}" if "worker" in outcome else ""
             line += f"{place}; {progress.add(outcome['seconds'], tasks.slots(run.client))}"
@@ -225,9 +224,9 @@ async def _on_a_worker(notebook: Notebook, run: Run, made: Path) -> dict:
     except InputError as error:
         return {"error": str(error)}
     for place, content in found.results.items():
-        remote.write(run.output.parent / place, content)
+        write_bytes(run.output.parent / place, content)
     for suffix, content in found.copies.items():
-        remote.write(made.with_suffix(suffix), content)
+        write_bytes(made.with_suffix(suffix), content)
     return {"error": found.error, "seconds": round(seconds, 1), "worker": worker}
 
 

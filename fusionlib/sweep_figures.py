@@ -12,14 +12,14 @@ import torch
 from matplotlib.figure import Figure
 
 from fusionlib import evaluation, plotting
+from fusionlib.comparison import APART, METRICS
 from fusionlib.data import open_set
 from fusionlib.files import InputError
 from fusionlib.methods import Ours
 from fusionlib.presets import Preset
 from fusionlib.report import ARROW, direction, paper_table
 from fusionlib.sweep_rows import Row, line_of, settings_of
-from fusionlib.sweep_tables import APART, SHOWN
-from fusionlib.sweeps import METRICS
+from fusionlib.sweeps import SCORED
 from fusionlib.weights import load_network
 
 
@@ -31,20 +31,20 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
         found: `differences` of one set.
         values: means by row, with the reference as the first.
     """
-    wide = found.pivot(index="row", columns="metric", values="difference").reindex(values.index[1:])[SHOWN]
-    told = found.pivot(index="row", columns="metric", values="verdict").reindex(values.index[1:])[SHOWN]
-    share = 100 * wide / values.iloc[0][SHOWN].abs()
-    better = share * [1 if direction(metric) == "higher" else -1 for metric in SHOWN]
-    grid = np.vstack([np.zeros(len(SHOWN)), better.to_numpy()])
+    wide = found.pivot(index="row", columns="metric", values="difference").reindex(values.index[1:])[METRICS]
+    told = found.pivot(index="row", columns="metric", values="verdict").reindex(values.index[1:])[METRICS]
+    share = 100 * wide / values.iloc[0][METRICS].abs()
+    better = share * [1 if direction(metric) == "higher" else -1 for metric in METRICS]
+    grid = np.vstack([np.zeros(len(METRICS)), better.to_numpy()])
     limit = max(1.0, float(np.nanpercentile(np.abs(grid), 95)))
     figure, axis = plt.subplots(figsize=(plotting.WIDTH, 0.8 + 0.28 * len(grid)))
     drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto")
     for (y, x), colour in np.ndenumerate(grid):
         mark = "*" if y and told.iloc[y - 1, x] != APART else ""
         dark = abs(colour) > 0.7 * limit
-        text = f"{values[SHOWN].iloc[y, x]:.4g}{mark}"
+        text = f"{values[METRICS].iloc[y, x]:.4g}{mark}"
         axis.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
-    axis.set_xticks(range(len(SHOWN)), [f"{name} {ARROW[direction(name)]}" for name in SHOWN])
+    axis.set_xticks(range(len(METRICS)), [f"{name} {ARROW[direction(name)]}" for name in METRICS])
     axis.set_yticks(range(len(grid)), values.index, fontsize="small")
     axis.grid(False)
     figure.colorbar(drawn, ax=axis, label="better than the first row by, %", aspect=30, pad=0.01)
@@ -52,7 +52,7 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
 
 
 @plotting.style()
-def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence[str] = SHOWN) -> Figure:
+def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence[str] = METRICS) -> Figure:
     """A column a setting, a line of panels a metric: change against the optimum in %, the spread of seeds, the paper's.
 
     Args:
@@ -60,7 +60,7 @@ def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence
         rows: of Table 5 and between.
         best: name of the optimum's row.
     """
-    by_seed = table.groupby(["row", "seed"])[METRICS].mean()
+    by_seed = table.groupby(["row", "seed"])[SCORED].mean()
     middle = by_seed.xs(best, level="row")
     change = 100 * by_seed.sub(middle, level="seed") / middle.mean().abs()
     printed = paper_table(5).droplevel("dataset")
@@ -86,9 +86,9 @@ def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence
 
 
 @plotting.style()
-def seed_dots(table: pd.DataFrame, metrics: Sequence[str] = SHOWN) -> Figure:
+def seed_dots(table: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Figure:
     """A panel a metric: every row's mean over pairs, a dot for each seed and a line through their mean."""
-    by_seed, names = table.groupby(["row", "seed"], sort=False)[METRICS].mean(), list(table["row"].unique())
+    by_seed, names = table.groupby(["row", "seed"], sort=False)[SCORED].mean(), list(table["row"].unique())
     figure, axes = plt.subplots(1, len(metrics), figsize=(plotting.WIDTH, 0.9 + 0.3 * len(names)), sharey=True)
     for axis, metric in zip(axes, metrics, strict=True):
         for place, name in enumerate(names):

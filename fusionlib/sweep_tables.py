@@ -12,13 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from fusionlib.comparison import holm, sign_flips
+from fusionlib.comparison import APART, METRICS, holm, sign_flips, together, verdict
 from fusionlib.report import direction, paper_table
 from fusionlib.sweep_rows import Row
-from fusionlib.sweeps import METRICS
-
-SHOWN = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
-APART = "not told apart"
+from fusionlib.sweeps import SCORED
 
 
 def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
@@ -26,9 +23,7 @@ def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
 
     Each set stands apart, and if there are several, "all" pairs together.
     """
-    several = table["dataset"].nunique() > 1
-    both = pd.concat([table, table.assign(dataset="all")]) if several else table
-    return both.rename(columns={"dataset": "data"}).groupby(["data", *by], sort=False)[METRICS].mean()
+    return together(table).rename(columns={"dataset": "data"}).groupby(["data", *by], sort=False)[SCORED].mean()
 
 
 def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
@@ -45,26 +40,19 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
         "not told apart" if p is not below 5 % or the seeds do not agree.
     """
     others = [name for name in table["row"].unique() if name != reference and (rows is None or name in rows)]
-    several, found = table["dataset"].nunique() > 1, []
-    for data in [*table["dataset"].unique(), *(["all"] if several else [])]:
-        here = table if data == "all" else table[table["dataset"] == data]
-        for metric in METRICS:
-            wide = here.pivot(index=["dataset", "pair", "seed"], columns="row", values=metric)
+    found = []
+    for data, here in together(table.assign(set=table["dataset"])).groupby("dataset", sort=False):
+        for metric in SCORED:
+            wide = here.pivot(index=["set", "pair", "seed"], columns="row", values=metric)
             apart = wide[others].sub(wide[reference], axis=0)
-            seeds, pairs = apart.groupby("seed").mean(), apart.groupby(["dataset", "pair"]).mean()
+            seeds, pairs = apart.groupby("seed").mean(), apart.groupby(["set", "pair"]).mean()
             p = holm({name: sign_flips(pairs[name]) for name in others})
             for name in others:
                 low, high = seeds[name].min(), seeds[name].max()
                 line = (data, name, metric, len(pairs), pairs[name].mean(), low, high, p[name])
-                found.append((*line, _verdict(low, high, p[name], metric)))
+                found.append((*line, verdict(low, p[name], metric) if low * high > 0 else APART))
     names = ["data", "row", "metric", "pairs", "difference", "lowest seed", "highest seed", "p", "verdict"]
     return pd.DataFrame(found, columns=names)
-
-
-def _verdict(low: float, high: float, p: float, metric: str) -> str:
-    if not (p < 0.05 and low * high > 0):
-        return APART
-    return "better" if (low > 0) == (direction(metric) == "higher") else "worse"
 
 
 def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: str) -> pd.DataFrame:
@@ -108,9 +96,9 @@ def agreement(short: pd.DataFrame, long: pd.DataFrame) -> pd.DataFrame:
         pairs of rows that stand in the same order.
     """
     lines, names = [], list(long["row"].unique())
-    both = [each[each["row"].isin(names)].groupby("row")[SHOWN].mean().loc[names] for each in (short, long)]
+    both = [each[each["row"].isin(names)].groupby("row")[METRICS].mean().loc[names] for each in (short, long)]
     first, second = np.triu_indices(len(names), 1)
-    for metric in SHOWN:
+    for metric in METRICS:
         a, b = (each[metric] for each in both)
         highest = direction(metric) == "higher"
         tops = [each.idxmax() if highest else each.idxmin() for each in (a, b)]

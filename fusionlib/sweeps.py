@@ -23,8 +23,9 @@ import pandas as pd
 import safetensors.torch
 
 from fusionlib import deformation, evaluation, kept, metrics
+from fusionlib.comparison import METRICS
 from fusionlib.data import FACTS, open_set
-from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint, sha256
+from fusionlib.files import InputError, code_fingerprint, fingerprint, remove_halves, sha256, write_bytes
 from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
@@ -35,7 +36,7 @@ from fusionlib.tasks import spread
 from fusionlib.training import START, detector_path, train, trained
 from fusionlib.weights import load_network, read_header
 
-METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE", "EPE_share", "folds"]
+SCORED = [*METRICS, "EPE_share", "folds"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Job:
             self.made_by,
             names,
             [sha256(path) for path in registries if path.exists()],  # they hold the checksum of every image
-            (self.size, asdict(deformation.get_level(self.level)), METRICS),
+            (self.size, asdict(deformation.get_level(self.level)), SCORED),
             code_fingerprint(deformation, metrics, evaluation),
         )
 
@@ -110,7 +111,7 @@ def train_and_score(job: Job) -> Outcome:
             ir, vi = pairs.stack([index])
             values = evaluation.score(method, ir, vi, evaluation.deform(ir, pair, job.level))
             place = {"dataset": name, "level": job.level, "pair": pair, "weights": path.stem}
-            rows.append(place | {metric: values[metric] for metric in METRICS})
+            rows.append(place | {metric: values[metric] for metric in SCORED})
     files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
     if path.parent != Path(job.folder):  # a worker with a disk of its own: what it has made is handed over
         for suffix in files:
@@ -176,20 +177,13 @@ def run(
     if missing and preset.recipe.start is not None:
         start = trained(preset.recipe.start, weights, START)
         if not start.reused:
-            _remove_halves(start.path)
+            remove_halves(start.path)
         jobs = {name: replace(job, start=start.path.read_bytes()) for name, job in jobs.items()}
-    _remove_halves(path)
+    remove_halves(path)
     for name, outcome in spread(train_and_score, {name: jobs[name] for name in missing}, cluster):
         for suffix, content in outcome.files.items():
-            with atomic(jobs[name].path().with_suffix(suffix)) as half:
-                half.write_bytes(content)
+            write_bytes(jobs[name].path().with_suffix(suffix), content)
         kept.put(path, where[name], marks[name], outcome.rows)
-        _remove_halves(jobs[name].path())
+        remove_halves(jobs[name].path())
     kept.in_order(path, list(where.values()))
     return pd.concat([kept.there(path, each) for each in where.values()], ignore_index=True)
-
-
-def _remove_halves(path: Path) -> None:
-    """Remove what a killed process has left of a file that it was writing, see `files.atomic`."""
-    for half in path.parent.glob(f".{path.stem}*.part*"):
-        half.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusionlib import evaluation, methods, metrics, mri_study, presets
+from fusionlib import bench, data, evaluation, methods, metrics, presets
 from fusionlib.comparison import Measured, Row
 from fusionlib.evaluation import BOUND
 from fusionlib.mri_study import box, by_subject, head, score, subject
@@ -115,19 +115,39 @@ def test_means_are_over_heads_not_slices() -> None:
     assert found.loc[("Table 7", "laplacian"), ["Q_CC", "Q_CC_low"]].isna().all()
 
 
-def test_registrations_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    preset = replace(SMOKE, bench=replace(SMOKE.bench, levels=("medium",), count=2))
+def test_the_bench_counts_errors_inside_the_head_alone(tmp_path: Path) -> None:
+    config = replace(SMOKE.bench, levels=("medium",), count=2)
+
+    class WrongOutside:
+        """Knows the true field in the head of the pair at hand, and is seven pixels off beyond it."""
+
+        name = "wrong outside"
+
+        def fuse(self, ir: torch.Tensor, vi: torch.Tensor) -> Fused:
+            t2, t1 = pairs.stack([index := next(turn)])
+            moved = evaluation.deform(t2, pairs.names[index], "medium")
+            return Fused(ir, torch.where(head(t2, t1), moved.phi_gt, moved.phi_gt + 7), ir)
+
+    pairs = data.open_set("brains", "test", SMOKE.test_size, count=2)
+    found = {}
+    for area in (None, head):
+        turn = iter(range(2))
+        name = "everywhere" if area is None else "head"
+        found[name] = bench.run(config, {WrongOutside(): "mark"}, tmp_path / f"{name}.csv", area)
+    assert (found["head"]["EPE"] == 0).all() and (found["everywhere"]["EPE"] > 1).all()
+    assert found["head"]["pair"].nunique() == 2
+
+
+def test_rows_of_another_area_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, path = replace(SMOKE.bench, levels=("medium",), count=1), tmp_path / "kept.csv"
     compared = {methods.load("identity"): "first"}
-    found = mri_study.registrations(compared, preset, tmp_path / "kept.csv")
-    assert found["EPE_share"].tolist() == [1, 1] and found["subject"].nunique() == 2
-
-    def never(*_: object) -> None:
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(metrics, "endpoint_error", never)
-    pd.testing.assert_frame_equal(mri_study.registrations(compared, preset, tmp_path / "kept.csv"), found)
-    with pytest.raises(AssertionError, match="measured again"):
-        mri_study.registrations({methods.load("identity"): "other weights"}, preset, tmp_path / "kept.csv")
+    inside = bench.run(config, compared, path, head)
+    calls = []
+    monkeypatch.setattr(metrics, "endpoint_error", lambda *a, kept=metrics.endpoint_error: calls.append(a) or kept(*a))
+    pd.testing.assert_frame_equal(bench.run(config, compared, path, head), inside)
+    assert not calls
+    everywhere = bench.run(config, compared, path)
+    assert calls and everywhere["EPE"].tolist() != inside["EPE"].tolist()
 
 
 def test_the_study_has_its_own_pairs_no_detector_and_the_road_s_start() -> None:
@@ -137,3 +157,5 @@ def test_the_study_has_its_own_pairs_no_detector_and_the_road_s_start() -> None:
         assert study.recipe.detector is None and study.recipe.start == streets.recipe.start
         assert study.recipe.seed == 3 and study.recipe.size == study.test_size
         assert "RoadScene" not in (study.recipe.dataset, *study.test_sets)
+        assert study.bench.sets == tuple((test, "test") for test in study.test_sets)
+        assert study.bench.sizes == (study.test_size,)

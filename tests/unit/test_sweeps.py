@@ -20,6 +20,7 @@ import torch
 
 from fusionlib import data, pages, presets, sweep_figures, sweep_rows, sweep_tables, sweeps
 from fusionlib.batches import batches
+from fusionlib.comparison import APART, METRICS
 from fusionlib.files import InputError
 from fusionlib.network import FusionNetwork
 from fusionlib.report import direction, paper_table
@@ -197,9 +198,9 @@ def test_marks_follow_settings_data_code_and_start(monkeypatch) -> None:
 
 def test_the_long_table_says_all(straight: tuple[Path, pd.DataFrame, float]) -> None:
     folder, table, _ = straight
-    assert list(table) == ["row", "epochs", "seed", "dataset", "level", "pair", "weights", *sweeps.METRICS]
+    assert list(table) == ["row", "epochs", "seed", "dataset", "level", "pair", "weights", *sweeps.SCORED]
     assert table.groupby(["row", "seed"]).size().eq(2).all() and len(table) == 8
-    assert table[sweeps.METRICS].notna().all(axis=None) and set(table["level"]) == {"medium"}
+    assert table[sweeps.SCORED].notna().all(axis=None) and set(table["level"]) == {"medium"}
     assert {path.stem for path in (folder / "weights" / "sweeps").iterdir()} == set(table["weights"])
 
 
@@ -211,7 +212,7 @@ def test_a_worker_with_a_disk_of_its_own_hands_over_what_it_has_made(straight, t
     start = (folder / "weights" / "registration.safetensors").read_bytes()
     job = sweeps.Job(recipe, (), start, preset.test_sets, 64, "medium", 2, str(tmp_path / "of the driver"))
     outcome = sweeps.train_and_score(job)
-    assert outcome.rows[sweeps.METRICS].to_numpy() == pytest.approx(table[sweeps.METRICS][:2].to_numpy(), rel=1e-5)
+    assert outcome.rows[sweeps.SCORED].to_numpy() == pytest.approx(table[sweeps.SCORED][:2].to_numpy(), rel=1e-5)
     assert outcome.files.keys() == {".csv", ".safetensors"} and all(outcome.files.values())
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -268,7 +269,7 @@ def long_table(effect: float, seeds: tuple[float, float]) -> pd.DataFrame:
         for seed, extra in enumerate(seeds):
             for row, value in (("best", 0.0), ("row", effect + extra + 0.01 * (pair % 3 - 1))):
                 lines.append({"row": row, "seed": seed, "dataset": "drawn", "pair": f"p{pair}", "level": "medium"})
-                lines[-1] |= dict.fromkeys(sweeps.METRICS, pair + value)
+                lines[-1] |= dict.fromkeys(sweeps.SCORED, pair + value)
     return pd.DataFrame(lines)
 
 
@@ -279,8 +280,8 @@ def test_a_verdict_needs_the_pairs_and_all_seeds() -> None:
         return found["verdict"].to_dict()
 
     assert verdicts(0.1, (0.0, 0.01))["Q_CC"] == "better" and verdicts(0.1, (0.0, 0.01))["EPE"] == "worse"
-    assert verdicts(0.0, (0.0, 0.0))["Q_CC"] == sweep_tables.APART  # the pairs do not agree
-    assert verdicts(0.1, (0.0, -0.15))["Q_CC"] == sweep_tables.APART  # the seeds do not agree
+    assert verdicts(0.0, (0.0, 0.0))["Q_CC"] == APART  # the pairs do not agree
+    assert verdicts(0.1, (0.0, -0.15))["Q_CC"] == APART  # the seeds do not agree
 
 
 def test_the_heat_map_is_violet_where_a_row_is_better() -> None:
@@ -289,7 +290,7 @@ def test_the_heat_map_is_violet_where_a_row_is_better() -> None:
     figure = sweep_figures.heat_map(sweep_tables.differences(table, "best"), values)
     drawn = figure.axes[0].images[0].get_array()
     assert (drawn[0] == 0).all()
-    better = [direction(metric) == "higher" for metric in sweep_tables.SHOWN]
+    better = [direction(metric) == "higher" for metric in METRICS]
     assert [value > 0 for value in drawn[1]] == better and True in better and False in better
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert sum(text.endswith("*") for text in texts) == len(better)
@@ -319,7 +320,7 @@ def test_the_page_of_results_sets_the_paper_s_rows_beside() -> None:
 
 def test_agreement_is_about_the_order() -> None:
     def table(values: dict[str, float]) -> pd.DataFrame:
-        return pd.DataFrame([{"row": row, **dict.fromkeys(sweep_tables.SHOWN, value)} for row, value in values.items()])
+        return pd.DataFrame([{"row": row, **dict.fromkeys(METRICS, value)} for row, value in values.items()])
 
     short = table({"a": 1, "b": 2, "c": 3, "unasked": 9})
     same = sweep_tables.agreement(short, table({"a": 5, "b": 6, "c": 7}))

@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from fusionlib import presets, remote, tasks
 from fusionlib.__main__ import main
-from fusionlib.files import InputError
+from fusionlib.files import InputError, write_bytes
 from fusionlib.reproduce import reproduce
 
 
@@ -118,7 +118,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_notebooks_run_on_workers_and_come_back_whole(cluster, folder, tmp_path, capsys) -> None:
     results = tmp_path / "results"
-    remote.write(results / "smoke" / "tables" / "a.csv", b"there before")
+    write_bytes(results / "smoke" / "tables" / "a.csv", b"there before")
     assert reproduce(preset="smoke", seed=3, results=results, folder=folder, cluster=cluster) == 1
     told = capsys.readouterr().out
     assert "dashboard http://" in told and "side by side" in told
@@ -142,9 +142,9 @@ def test_notebooks_run_on_workers_and_come_back_whole(cluster, folder, tmp_path,
 
 def test_results_that_a_notebook_may_read_go_along(tmp_path) -> None:
     for place in ("weights/ours.safetensors", "weights/mri/a.csv", "tables/t.csv", "detectors/d.csv"):
-        remote.write(tmp_path / place, place.encode())
+        write_bytes(tmp_path / place, place.encode())
     for place in ("weights/sweeps/s.csv", "figures/f.png", "notebooks/n.ipynb", "tables/.t.1.part.csv"):
-        remote.write(tmp_path / place, b"stays here")
+        write_bytes(tmp_path / place, b"stays here")
     found = remote.inputs(tmp_path)
     assert found == {place: place.encode() for place in sorted(found)} and len(found) == 4
 
