@@ -27,14 +27,12 @@ from fusionlib.deformation import Misaligned
 from fusionlib.evaluation import BOUND
 from fusionlib.files import InputError, code_fingerprint, fingerprint
 from fusionlib.presets import Preset
-from fusionlib.report import direction
+from fusionlib.report import direction, systems_in
 
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
 APART = "not told apart"
 ABSENT = "paper only"  # the weights of a row that could not be measured
-FUSERS = {"datfuse": "DATFuse", "tardal": "TarDAL", "ydtr": "YDTR", "emma": "EMMA"}
-JOINT = {"imf": "IMF", "ivfwsr": "IVFWSR", "murf": "MURF", "superfusion": "SuperFusion"}
-MEDICAL = {"matr": "MATR", "almfnet": "ALMFnet", "emma": "EMMA", "bsafusion": "BSAFus", "rmrfus": "RMRFus"}
+FUSERS, JOINT, MEDICAL = (systems_in(number) for number in (1, 2, 7))
 COMPARED = {
     1: {f"crossraft+{name}": title for name, title in FUSERS.items()},
     2: JOINT,

@@ -15,8 +15,7 @@ from fusionlib import kept, profiling, systems
 from fusionlib.files import code_fingerprint, fingerprint
 from fusionlib.profiling import interleaved
 from fusionlib.provenance import machine
-
-CHAINS = ("crossraft+datfuse", "crossraft+tardal", "crossraft+ydtr", "crossraft+emma")
+from fusionlib.report import systems_in
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class CostConfig:
         runs: timed calls of each method.
     """
 
-    joint: tuple[str, ...] = ("ours", "superfusion", "murf", "imf", "ivfwsr")
-    chains: tuple[str, ...] = CHAINS
+    joint: tuple[str, ...] = ("ours", *systems_in(6))
+    chains: tuple[str, ...] = tuple(f"crossraft+{name}" for name in systems_in(1))
     side: int = 512
     own_sides: tuple[tuple[str, int], ...] = (("ivfwsr", 252),)
     timed: tuple[tuple[int, int], ...] = ((256, 1), (256, 2), (512, 2))
@@ -56,8 +55,7 @@ def counts(config: CostConfig, path: Path) -> pd.DataFrame:
 
 def _count(name: str, side: int) -> pd.DataFrame:
     method = profiling.fresh(name)
-    # MURF computes gradients on its way, which no trace follows.
-    found = asdict(profiling.count(profiling.Whole(method), *profiling.pair(side), traced=name != "murf"))
+    found = asdict(profiling.count(profiling.Whole(method), *profiling.pair(side)))
     row = {what: None if number is None else number / 1e9 for what, number in found.items()}
     return pd.DataFrame([row | {"parameters": sum(profiling.parameters(method).values()) / 1e6}])
 
@@ -74,7 +72,7 @@ def memory(config: CostConfig, path: Path) -> pd.DataFrame:
 
 
 def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
-    """A row for each method, side and number of threads: median, low, high and runs of `profiling.Timed`, and the cpu.
+    """A row for each method, side and number of threads: the seconds of `profiling.Timed`, and the cpu.
 
     All methods of one side and number of threads are one part, measured in turns: their ratios are of one run. Kept
     times are taken whatever machine made them, unless `again`.
@@ -105,7 +103,7 @@ def _time(names: list[str], side: int, threads: int, runs: int) -> pd.DataFrame:
 
 
 def growth(config: CostConfig, path: Path) -> pd.DataFrame:
-    """How the time of Ours grows with the image: a row a side, with median, low, high and runs, on all cores."""
+    """How the time of Ours grows with the image: a row a side with the seconds of `profiling.Timed`, on all cores."""
     method = profiling.fresh("ours")
 
     def measure() -> pd.DataFrame:

@@ -47,13 +47,13 @@ class Counts:
     executed: int
 
 
-def count(module: nn.Module, *inputs: Tensor, traced: bool = True) -> Counts:
-    """Count one call of `module` with `inputs`, in evaluation mode and without gradients; `traced` asks fvcore, too."""
+def count(module: nn.Module, *inputs: Tensor) -> Counts:
+    """Count one call of `module` with `inputs`, in evaluation mode and without gradients."""
     module.eval()
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter, _thop(module) as counted:
             module(*inputs)
-        return Counts(sum(counted), _fvcore(module, inputs) if traced else None, counter.get_total_flops() // 2)
+        return Counts(sum(counted), _fvcore(module, inputs), counter.get_total_flops() // 2)
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def networks(method: Method) -> list[nn.Module]:
 def fresh(name: str) -> Method:
     """A method with random weights: what it costs does not depend on them, and nothing has to be fetched or trained.
 
-    MURF comes without the steps by which it tunes itself to each pair, which are a training.
+    One that would train itself on each pair comes without that (`systems.System.untuned`): it is no part of a pass.
     """
     first, plus, then = name.partition("+")
     if plus:
@@ -156,8 +156,8 @@ def fresh(name: str) -> Method:
         if name in methods.NETWORKS:
             return methods.Ours(methods.network(name), name)
         if name in systems.names():
-            options = {"steps": 0} if name == "murf" else {}
-            return systems.part(systems.system(name).method)(methods.network(name).eval(), **options)
+            system = systems.system(name)
+            return systems.part(system.method)(methods.network(name).eval(), **system.untuned)
     return methods.load(name)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+from fusionlib import systems
 from fusionlib.data import FACTS
 from fusionlib.evaluation import BOUND
 from fusionlib.files import InputError, atomic, fingerprint
@@ -145,6 +146,12 @@ def paper_table(number: int) -> pd.DataFrame:
         raise InputError(f"The paper has no table {number}; it has {', '.join(map(str, paper['table'].unique()))}.")
     wide = table.pivot_table(index=["dataset", "row"], columns="metric", values="value", sort=False)
     return wide.rename_axis(columns=None)
+
+
+def systems_in(number: int) -> dict[str, str]:
+    """Compared systems that are rows of a table of the paper: name to the title printed there, in the printed order."""
+    named = {systems.system(name).title: name for name in systems.names()}
+    return {named[row]: row for row in paper_table(number).index.get_level_values("row") if row in named}
 
 
 def beside(found: pd.DataFrame, number: int, rows: Mapping[str, str], tolerance: float = 0.01) -> pd.DataFrame:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,6 +53,7 @@ class System:
         files: the published weights, as in the registries of the data sets: path to sha256, bytes and url.
         published: part of the network to the file that holds it; the part "" is all of it. Empty if upstream's weights
             are not to be had. The file of a TensorFlow checkpoint is named without .index and .data.
+        untuned: options of the method by which it does not train itself on each pair that it is given.
         partial: options of the method by which it does with the published parts, where others are missing.
         budget: of the retraining; None if all weights are published.
         retraining: how the loss relates to the published one, and what was cut for want of time.
@@ -72,6 +73,7 @@ class System:
     retraining: str
     files: dict[str, dict]
     published: dict[str, str]
+    untuned: dict[str, object] = field(default_factory=dict)
     partial: dict[str, object] | None = None
     budget: Budget | None = None
 

@@ -65,7 +65,7 @@ def test_what_no_output_needs_is_executed_all_the_same() -> None:
 
 def test_no_hook_stays_behind() -> None:
     layer = nn.Conv2d(1, 1, 1)
-    count(layer, torch.rand(1, 1, 4, 4), traced=False)
+    count(layer, torch.rand(1, 1, 4, 4))
     assert not layer._forward_hooks
 
 
@@ -73,8 +73,8 @@ def test_a_chain_costs_both_its_parts() -> None:
     with torch.no_grad():
         both = profiling.pair(64)
         chain = profiling.fresh("ours+matr")
-        parts = [count(profiling.Whole(profiling.fresh(name)), *both, traced=False) for name in ("ours", "matr")]
-        whole = count(profiling.Whole(chain), *both, traced=False)
+        parts = [count(profiling.Whole(profiling.fresh(name)), *both) for name in ("ours", "matr")]
+        whole = count(profiling.Whole(chain), *both)
     assert whole.executed == sum(part.executed for part in parts)
     own = sum(p.numel() for name in ("ours", "matr") for p in methods.network(name).parameters())
     assert sum(profiling.parameters(chain).values()) == own
@@ -82,7 +82,7 @@ def test_a_chain_costs_both_its_parts() -> None:
 
 def test_counts_of_ours_stay_within_the_paper_s() -> None:
     """At 256 pixels, of which four make 512: the registration does not grow beyond."""
-    found = count(profiling.Whole(profiling.fresh("ours")), *profiling.pair(256), traced=False)
+    found = count(profiling.Whole(profiling.fresh("ours")), *profiling.pair(256))
     assert 1e9 < found.executed <= found.thop <= 60.12e9 / 4
 
 

@@ -102,6 +102,14 @@ def test_paper_tables_are_the_printed_ones():
         report.paper_table(8)
 
 
+def test_systems_are_found_by_the_titles_that_the_paper_prints():
+    assert report.systems_in(1) == {"datfuse": "DATFuse", "tardal": "TarDAL", "ydtr": "YDTR", "emma": "EMMA"}
+    assert list(report.systems_in(7)) == ["matr", "almfnet", "emma", "bsafusion", "rmrfus"]
+    for number in (1, 2, 3, 6, 7):  # every row but Ours is a system that can be run
+        titles = list(report.paper_table(number).index.get_level_values("row"))
+        assert [*report.systems_in(number).values(), "Ours"] == titles
+
+
 def paper_row(number: int, row: str) -> dict[str, float]:
     return report.paper_table(number).droplevel("dataset").loc[row].to_dict()
 
