@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from fusionlib import plotting
+from fusionlib import charts, plotting
 from fusionlib.data import Pair
 
 SIDE = 64
@@ -166,7 +166,7 @@ def test_alignment_enlarges_where_the_infrared_images_differ():
 
 def test_curves_leave_out_what_was_not_measured():
     log = pd.DataFrame({"epoch": [1, 2, 3], "l_t": [3.0, 2.0, 1.0], "epe": [np.nan, 5.0, np.nan]})
-    figure = plotting.curves(log, ["l_t", "epe"], logarithmic=True)
+    figure = charts.curves(log, ["l_t", "epe"], logarithmic=True)
     loss, error = figure.axes
     assert loss.lines[0].get_xydata().tolist() == [[1, 3], [2, 2], [3, 1]]
     assert error.lines[0].get_xydata().tolist() == [[2, 5]]
@@ -175,7 +175,7 @@ def test_curves_leave_out_what_was_not_measured():
 
 def test_curves_hide_empty_panels():
     log = pd.DataFrame({"step": [0, 1]} | {name: [0.0, 1.0] for name in "abcde"})
-    figure = plotting.curves(log, list("abcde"), x="step")
+    figure = charts.curves(log, list("abcde"), x="step")
     assert [axis.axison for axis in figure.axes] == [True] * 5 + [False] * 3
 
 
@@ -196,22 +196,22 @@ def test_png_is_a_png_and_closes_its_figure():
 
 def test_lines_draw_each_series_over_its_index_and_reference_levels():
     series = {"ours": pd.Series([1.0, np.nan, 0.5], index=[1, 2, 4]), "plain": pd.Series([1.0, 1.0], index=[1, 4])}
-    figure = plotting.lines(series, "steps", "share", reference={"doing nothing": 1.0})
+    figure = charts.lines(series, "steps", "share", reference={"doing nothing": 1.0})
     (axis,) = figure.axes
     ours, plain, level = axis.get_lines()
     assert list(ours.get_xdata()) == [1, 4] and list(ours.get_ydata()) == [1, 0.5]  # what was not measured is left out
     assert level.get_ydata() == [1, 1] and ours.get_color() != plain.get_color()
     assert (axis.get_xlabel(), axis.get_ylabel(), axis.get_xscale()) == ("steps", "share", "linear")
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "plain", "doing nothing"]
-    assert plotting.lines(series, "x", "y", logarithmic=True).axes[0].get_yscale() == "log"
+    assert charts.lines(series, "x", "y", logarithmic=True).axes[0].get_yscale() == "log"
     many = {f"series {i}": pd.Series([1.0, float(i)]) for i in range(len(plotting.COLOURS) + 1)}
-    looks = [(line.get_color(), line.get_linestyle()) for line in plotting.lines(many, "x", "y").axes[0].get_lines()]
+    looks = [(line.get_color(), line.get_linestyle()) for line in charts.lines(many, "x", "y").axes[0].get_lines()]
     assert len(set(looks)) == len(many)
 
 
 def test_dots_stand_at_their_values_with_whiskers_and_names():
     values, low, high = (pd.Series(each, index=["fast", "slow"]) for each in ([0.1, 10.0], [0.05, 9.0], [0.4, 11.0]))
-    (axis,) = plotting.dots(values, low, high, "seconds").axes
+    (axis,) = charts.dots(values, low, high, "seconds").axes
     line, _, (whiskers,) = axis.containers[0]
     assert list(line.get_xdata()) == [0.1, 10] and list(line.get_ydata()) == [0, 1]
     ends = [[segment[0, 0], segment[1, 0]] for segment in whiskers.get_segments()]
