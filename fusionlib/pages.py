@@ -31,6 +31,9 @@ The paper names neither its test pairs nor the magnitude of its deformations, so
 not methods: only rows of one table here saw the same images. EPE is the end-point error in pixels; of a method that
 does not register it is what doing nothing leaves."""
 
+ONLY_A_PATH = """**These numbers say nothing about any method.** This preset trains everything for a step or two, on
+drawn scenes, to prove that every notebook runs from end to end. Real numbers: [results/README.md](../README.md)."""
+
 
 def results_page(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
     """results/README.md as Markdown: for each preset and level every method's means, and the paper's numbers beside."""
@@ -64,6 +67,8 @@ def _preset_part(folder: Path, levels: int | None) -> str:
     if TEST_PAIRS not in by_name:
         return ""
     parts = [f"## Preset `{folder.name}`"]
+    if folder.name not in PRESETS:
+        parts.append(ONLY_A_PATH)
     for name, describe in ((BENCH, _registration), (SWITCHES, _switches)):
         if name in by_name:
             parts += describe(pd.read_csv(by_name.pop(name)), f"`results/{folder.name}/tables/{name}`")

@@ -212,6 +212,13 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
     assert "| Table 7 | corrmlp+emma | retrained | 0.5000 | 0.7906 |" in page.replace("**", "")
 
 
+def test_page_of_a_preset_without_meaning_says_so(tmp_path, pairs):
+    for preset in ("smoke", "mini"):
+        report.write_table(pairs, tmp_path, preset, "test_pairs")
+    assert "say nothing about any method" in pages.results_page(tmp_path, ["smoke"])
+    assert "say nothing" not in pages.results_page(tmp_path)
+
+
 def test_page_without_csv_has_no_table(tmp_path):
     assert "|" not in pages.results_page(tmp_path) and "no results yet" in pages.results_page(tmp_path)
 
