@@ -40,8 +40,13 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def put(path: Path, where: Mapping[str, object], mark: str, rows: pd.DataFrame) -> None:
-    """Put the rows of one part into the file, in the place of those that were there; arguments as in `part`."""
+    """Put the rows of one part into the file, in the place of those that were there; arguments as in `part`.
+
+    A file without the columns of `where` is of another form, of an older version say, and gives way.
+    """
     table = read(path)
+    if not set(where) <= set(table):
+        table = pd.DataFrame()
     new = rows.assign(**{MADE_BY: mark})
     for column, value in reversed(where.items()):
         new.insert(0, column, value)
@@ -75,8 +80,8 @@ def there(path: Path, where: Mapping[str, object]) -> pd.DataFrame:
 
 
 def _rows(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
-    if table.empty:
-        return table
+    if not set(where) <= set(table):
+        return table.iloc[:0]
     chosen = pd.Series(True, index=table.index)
     for column, value in where.items():
         chosen &= table[column] == value

@@ -87,3 +87,11 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
         assert found["pair"].tolist() == ["00000", "01670"]
     assert kept.there(path, {"method": "average"})["pair"].tolist() == ["00000", "01670"]
     assert kept.read(path)["pair"].nunique() == 2
+
+
+def test_a_file_of_another_form_gives_way(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    kept.part(path, {"dataset": "RoadScene", "method": "ours"}, "mark", Maker(1.0))
+    assert kept.there(path, {"set": "RoadScene", "method": "ours"}).empty
+    found = kept.part(path, {"set": "RoadScene", "method": "ours"}, "mark", Maker(5.0))
+    assert found["EPE"].tolist() == [5, 6] and "dataset" not in kept.read(path)
