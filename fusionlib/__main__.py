@@ -156,14 +156,14 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
-    from fusionlib import presets, retraining
+    from fusionlib import once, presets, retraining
     from fusionlib.data import ROOT
 
     chosen = presets.load(arguments.preset, arguments.seed)
     recipes = [retraining.recipe(name, chosen) for name in arguments.names]  # a mistyped name is told at once
     folder = Path(arguments.results or ROOT / "results") / chosen.name / "weights"
     for recipe in recipes:
-        print(f"wrote {retraining.retrained(recipe, folder, arguments.force, arguments.device)}")
+        print(f"wrote {once.retrained(recipe, folder, arguments.force, arguments.device)}")
     return 0
 
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+from filelock import FileLock, Timeout
+
 
 class InputError(ValueError):
     """Something the user handed over cannot be used; the message is one sentence that says what to do about it."""
@@ -31,6 +33,27 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path | str) -> Iterator[None]:
+    """Keep other processes from what is made at `path` until the block ends; if one is at it, say so and wait.
+
+    Whoever has waited looks first whether it is there now. The lock is the system's and goes with its process, also
+    after a kill; what stays is an empty hidden file. In one process it cannot be taken twice.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.stem}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.stem}: another process works in {path.parent}; waiting until it is done", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_halves(path: Path | str) -> None:

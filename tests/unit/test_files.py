@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import subprocess
+import sys
 import textwrap
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint, sha256, write_json, write_text
+from fusionlib.files import InputError, alone, atomic, code_fingerprint, fingerprint, sha256, write_json, write_text
 
 
 def test_an_input_error_is_a_value_error() -> None:
@@ -54,6 +57,40 @@ def test_a_block_that_writes_nothing_is_an_error_and_harms_nothing(tmp_path: Pat
     with pytest.raises(FileNotFoundError), atomic(path):
         pass
     assert path.read_text() == "old"
+
+
+HOLD = """
+import sys, time
+from fusionlib.files import alone
+with alone(sys.argv[1]):
+    print("mine", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def test_one_process_waits_for_another_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "weights" / "ours.safetensors"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path), "1"], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "mine\n"
+        start = time.perf_counter()
+        with alone(path):
+            assert time.perf_counter() - start > 0.5 and not path.exists()
+    assert "ours: another process works in" in capsys.readouterr().out
+    with alone(path), alone(path.with_stem("theirs")):  # free again, and other files are not concerned
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
+    order = [sys.executable, "-c", HOLD, str(tmp_path / "a"), "100"]
+    with subprocess.Popen(order, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        other.kill()
+    start = time.perf_counter()
+    with pytest.raises(KeyError), alone(tmp_path / "a"):
+        raise KeyError  # an error inside frees it, too
+    with alone(tmp_path / "a"):
+        assert time.perf_counter() - start < 5
 
 
 def test_text_and_json_are_utf_8(tmp_path: Path) -> None:
