@@ -1,9 +1,10 @@
-"""What a training begins with where it cannot take the weights of its start as they are.
+"""What a training begins with where its network is a smaller one than that of its start.
 
-PAPER-GAP: the third ablation of Table 4 has another first layer in its head than the network it is held against, so
-that a start they share fits in part. What fits is taken, the rest stays as drawn. What lies behind a layer that was
-drawn sees features it has never seen, so its BatchNorms measure them before the training, which may hold their
-statistics fixed (`TrainingConfig.frozen_statistics`).
+PAPER-GAP: the third ablation of Table 4 has a head with fewer inputs than the network it is held against. It begins
+with the start's weights all the same, those of its first layer cut to the inputs that are left, so that it differs from
+the full method in what was taken out and in nothing else. What lies behind the cut sees other sums than before, so the
+BatchNorms there measure them anew before the training, which may hold their statistics fixed
+(`TrainingConfig.frozen_statistics`).
 """
 
 from __future__ import annotations
@@ -20,40 +21,35 @@ from fusionlib.network import FusionNetwork
 from fusionlib.recipe import Recipe
 
 
-def fitting(recipe: Recipe, start: Mapping[str, Tensor], anew: Collection[str] = ()) -> tuple[FusionNetwork, list[str]]:
-    """The network of a recipe, filled with the tensors of its start that fit.
+def fitting(recipe: Recipe, start: Mapping[str, Tensor]) -> tuple[FusionNetwork, list[str]]:
+    """The network of a recipe, filled with the tensors of its start.
 
     Args:
-        recipe: whose network; its seed draws what is not taken.
+        recipe: whose network; without the common features in the fusion it may be smaller than that of the start.
         start: state_dict of the network that was trained first.
-        anew: names of tensors that are left as drawn although they may fit.
 
     Returns:
-        The network, and the names of the tensors that stayed as drawn.
+        The network, and the names of the tensors that were cut.
     """
-    torch.manual_seed(recipe.seed)
     network = FusionNetwork(recipe.network)
-    drawn = network.state_dict()
-    taken = {
-        name: value
-        for name, value in start.items()
-        if name in drawn and value.shape == drawn[name].shape and name not in anew
-    }
-    network.load_state_dict(drawn | taken)
-    return network, sorted(drawn.keys() - taken.keys())
+    cut = [name for name, value in network.state_dict().items() if value.shape != start[name].shape]
+    # Eq. (7): common infrared, specific infrared, common visible, specific visible.
+    kept = {name: torch.cat(start[name].chunk(4, 1)[1::2], 1) for name in cut}
+    network.load_state_dict({**start, **kept})
+    return network, cut
 
 
 @torch.no_grad()
-def calibrate(network: FusionNetwork, drawn: Collection[str], recipe: Recipe, count: int = 4) -> None:
-    """Let the BatchNorms of every part that holds a drawn tensor measure the features they will see.
+def calibrate(network: FusionNetwork, cut: Collection[str], recipe: Recipe, count: int = 4) -> None:
+    """Let the BatchNorms of every part that holds a cut tensor measure the features they will see.
 
     Args:
         network: whose statistics are measured anew; its other parts stay as they are.
-        drawn: names of the tensors that `fitting` has left as drawn.
+        cut: names of the tensors that `fitting` has cut.
         recipe: whose training pairs it sees, deformed as in the first epoch.
         count: batches; the statistics are the mean over them.
     """
-    parts = {getattr(network, name.partition(".")[0]) for name in drawn}
+    parts = {getattr(network, name.partition(".")[0]) for name in cut}
     norms = [module for part in parts for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     network.eval()

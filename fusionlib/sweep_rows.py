@@ -12,11 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from fusionlib.files import InputError
-from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset, changed
 from fusionlib.recipe import Recipe
 from fusionlib.report import paper_table
-from fusionlib.starts import fitting
 
 ABLATIONS = {
     "w/o l_c": {"losses.common": 0.0},
@@ -29,7 +27,7 @@ SETTINGS = {  # what Table 5 calls them
     "lambda2": "losses.lambda_fusion",
     "lambda3": "losses.lambda_detection",
 }
-OURS, CONTROL = "Ours", "Ours, head begun anew"
+OURS = "Ours"
 
 
 @dataclass(frozen=True)
@@ -40,28 +38,16 @@ class Row:
         name: what it is called.
         changes: setting of the recipe, by its path, to value; none is the full method.
         printed: the row of the paper's table that it is; None for one that the paper does not have.
-        anew: names of tensors that do not take the weights of the start.
     """
 
     name: str
     changes: Mapping[str, object] = field(default_factory=dict)
     printed: str | None = None
-    anew: tuple[str, ...] = ()
 
 
-def table4(preset: Preset) -> list[Row]:
-    """The rows of Table 4 and, where there is a start, one more: the full method whose head begins like the third's.
-
-    The head of the third ablation has fewer inputs, so its first layer cannot take the start's weights. The control
-    begins that layer anew as well, so that the two differ in nothing but the common features.
-    """
-    rows = [Row(name, ABLATIONS.get(name, {}), name) for name in paper_table(4).index.get_level_values("row")]
-    if preset.recipe.start is None:
-        return rows
-    third = next(row for row in rows if "network.common_in_fusion" in row.changes)
-    ours = FusionNetwork(preset.recipe.network).state_dict()
-    _, anew = fitting(recipe_of(third, preset, preset.recipe.seed, 1), ours)
-    return [*rows, Row(CONTROL, anew=tuple(anew))]
+def table4() -> list[Row]:
+    """The rows of Table 4."""
+    return [Row(name, ABLATIONS.get(name, {}), name) for name in paper_table(4).index.get_level_values("row")]
 
 
 def table5(preset: Preset) -> list[Row]:
@@ -98,7 +84,7 @@ def optimum(preset: Preset) -> str:
 
 def recipe_of(row: Row, preset: Preset, seed: int, epochs: int) -> Recipe:
     """The training of a row: the preset's, so many epochs long, from the same start whatever the seed."""
-    training = replace(preset.recipe.training, epochs=epochs, validate_every=epochs)
+    training = replace(preset.recipe.training, epochs=epochs, validate_every=epochs, crop=preset.sweep_crop)
     recipe = replace(preset.recipe, seed=seed, training=training)
     for path, value in row.changes.items():
         place, _, rest = path.partition(".")

@@ -22,10 +22,10 @@ from tempfile import gettempdir
 import pandas as pd
 import safetensors.torch
 
-from fusionlib import deformation, evaluation, kept, metrics
+from fusionlib import deformation, evaluation, kept, metrics, once
 from fusionlib.comparison import METRICS
 from fusionlib.data import FACTS, open_set
-from fusionlib.files import InputError, code_fingerprint, fingerprint, remove_halves, sha256, write_bytes
+from fusionlib.files import InputError, alone, code_fingerprint, fingerprint, remove_halves, sha256, write_bytes
 from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
@@ -33,7 +33,7 @@ from fusionlib.recipe import Recipe
 from fusionlib.starts import calibrate, fitting
 from fusionlib.sweep_rows import Row, recipe_of
 from fusionlib.tasks import spread
-from fusionlib.training import START, detector_path, train, trained
+from fusionlib.training import START, detector_path, train
 from fusionlib.weights import load_network, read_header
 
 SCORED = [*METRICS, "EPE_share", "folds"]
@@ -45,7 +45,6 @@ class Job:
 
     Attributes:
         recipe: what is trained.
-        anew: as in `Row`.
         start: bytes of the weights file of the shared start; None without one.
         tests, size, level, count: sets, side, deformation and number of the test pairs.
         folder: where weights and checkpoints are kept, if this machine has such a folder; else a temporary one.
@@ -53,7 +52,6 @@ class Job:
     """
 
     recipe: Recipe
-    anew: tuple[str, ...]
     start: bytes | None = field(repr=False)
     tests: tuple[str, ...]
     size: int
@@ -65,7 +63,7 @@ class Job:
     @property
     def made_by(self) -> str:
         """Fingerprint of the weights: settings, training pairs, code. Equal jobs of several tables share weights."""
-        return fingerprint(self.recipe.fingerprint(), self.anew, code_fingerprint("starts"))
+        return fingerprint(self.recipe.fingerprint(), code_fingerprint("starts"))
 
     def mark(self) -> str:
         """Fingerprint of the rows: that of the weights, and the test pairs, their checksums, and the code that scores.
@@ -101,9 +99,11 @@ def train_and_score(job: Job) -> Outcome:
     """Do a job; one that was killed goes on after its last epoch, if it comes back to the same folder."""
     path = job.path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
-        network = _network(job, path)
-    detector_path(path).unlink(missing_ok=True)  # it has done its part, which was the loss
+    with alone(path):  # the full method stands in both tables, which may be made at the same time
+        with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
+            network = _network(job, path)
+        detector_path(path).unlink(missing_ok=True)  # it has done its part, which was the loss
+        remove_halves(path)
     method, rows = Ours(network), []
     for name in job.tests:
         pairs = open_set(name, "test", job.size, count=job.count)
@@ -126,9 +126,9 @@ def _network(job: Job, path: Path) -> FusionNetwork:
             return load_network(path)
     start = None
     if recipe.start is not None:
-        start, drawn = fitting(recipe, safetensors.torch.load(job.start), job.anew)
-        if drawn:
-            calibrate(start, drawn, recipe)
+        start, cut = fitting(recipe, safetensors.torch.load(job.start))
+        if cut:
+            calibrate(start, cut, recipe)
     return train(recipe, path, job.device, start)[0]
 
 
@@ -167,23 +167,22 @@ def run(
             name = f"{row.name}, seed {seed}, epochs {epochs}"
             where[name] = {"row": row.name, "epochs": epochs, "seed": seed}
             tests = (preset.test_sets, preset.test_size, preset.levels[0], preset.bench.count)
-            jobs[name] = Job(recipe_of(row, preset, seed, epochs), row.anew, None, *tests, str(folder))
+            jobs[name] = Job(recipe_of(row, preset, seed, epochs), None, *tests, str(folder))
     marks = {name: job.mark() for name, job in jobs.items()}
     if again:
         for job in jobs.values():
-            for end in (".safetensors", ".csv", ".checkpoint"):
-                job.path().with_suffix(end).unlink(missing_ok=True)
+            with alone(job.path()):
+                for end in (".safetensors", ".csv", ".checkpoint"):
+                    job.path().with_suffix(end).unlink(missing_ok=True)
     missing = [name for name in jobs if again or not kept.is_made_by(path, where[name], marks[name])]
     if missing and preset.recipe.start is not None:
-        start = trained(preset.recipe.start, weights, START)
-        if not start.reused:
-            remove_halves(start.path)
-        jobs = {name: replace(job, start=start.path.read_bytes()) for name, job in jobs.items()}
+        start = once.trained(preset.recipe.start, weights, START).path.read_bytes()
+        jobs = {name: replace(job, start=start) for name, job in jobs.items()}
     remove_halves(path)
     for name, outcome in spread(train_and_score, {name: jobs[name] for name in missing}, cluster):
-        for suffix, content in outcome.files.items():
-            write_bytes(jobs[name].path().with_suffix(suffix), content)
+        with alone(jobs[name].path()):
+            for suffix, content in outcome.files.items():
+                write_bytes(jobs[name].path().with_suffix(suffix), content)
         kept.put(path, where[name], marks[name], outcome.rows)
-        remove_halves(jobs[name].path())
     kept.in_order(path, list(where.values()))
     return pd.concat([kept.there(path, each) for each in where.values()], ignore_index=True)

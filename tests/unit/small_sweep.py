@@ -25,16 +25,16 @@ def preset(**changes: object) -> presets.Preset:
     return replace(smoke, recipe=recipe, sweep_epochs=2, **changes)
 
 
-def rows(chosen: presets.Preset) -> list[sweep_rows.Row]:
-    return [row for row in sweep_rows.table4(chosen) if row.name in ("w/o l_c", "w/o concat of F_i^r and F_v")]
+def rows() -> list[sweep_rows.Row]:
+    return [row for row in sweep_rows.table4() if row.name in ("w/o l_c", "w/o concat of F_i^r and F_v")]
 
 
-def run(folder: Path, cluster: str | None = None) -> pd.DataFrame:
-    """The sweep in a folder: table.csv, and weights beside it."""
+def run(folder: Path, cluster: str | None = None, table: str = "table.csv") -> pd.DataFrame:
+    """The sweep in a folder: the table, and weights beside it."""
     chosen = preset()
-    return sweeps.run(rows(chosen), chosen, folder / "table.csv", folder / "weights", cluster=cluster)
+    return sweeps.run(rows(), chosen, folder / table, folder / "weights", cluster=cluster)
 
 
 if __name__ == "__main__":
     print("ready", flush=True)
-    run(Path(sys.argv[1]))
+    run(Path(sys.argv[1]), table=(sys.argv[2:] or ["table.csv"])[0])
