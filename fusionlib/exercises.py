@@ -66,29 +66,33 @@ def check(name: str, answer: float | None = None) -> None:
     print(f"Not {given:g}. {exercise.hint}")
 
 
-def compare(name: str, yours: object, ours: object, tolerance: float = 1e-4) -> None:
+def compare(name: str, yours: object, ours: object, tolerance: float = 1e-4) -> float:
     """Hold a reader's result against the library's: the largest difference, and where it is.
 
     Args:
         name: what it is.
         yours, ours: numbers, arrays or tensors of one shape; dimensions of length 1 do not count.
         tolerance: how far apart still counts as the same.
+
+    Returns:
+        The largest difference; infinity if the two cannot be compared.
     """
     a, b = (np.squeeze(_numbers(each)) for each in (yours, ours))
     if a.shape != b.shape:
         print(f"{name}: yours has the shape {a.shape}, the library's {b.shape}.")
-        return
+        return float("inf")
     if (np.isnan(a) != np.isnan(b)).any():
         print(f"{name}: yours has {np.isnan(a).sum()} values that are no numbers, the library's {np.isnan(b).sum()}.")
-        return
+        return float("inf")
     apart = np.nan_to_num(np.abs(a - b))
     if (most := float(apart.max())) <= tolerance:
         print(f"{name}: the same; the largest difference is {most:.1e}.")
-        return
+        return most
     place = tuple(int(i) for i in np.unravel_index(apart.argmax(), apart.shape))
     where = f" at {place}: {a[place]:.4g} instead of {b[place]:.4g}" if place else f": {a:.4g} instead of {b:.4g}"
     off = f" {(apart > tolerance).mean():.0%} of the values are off." if place else ""
     print(f"{name}: not the same. The largest difference is {most:.3g}{where}.{off}")
+    return most
 
 
 def _numbers(value: object) -> np.ndarray:

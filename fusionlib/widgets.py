@@ -36,7 +36,7 @@ class Explorer(ipywidgets.VBox):
     are its warnings, beside the new picture.
     """
 
-    def __init__(self, draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> None:
+    def __init__(self, draw: Callable[..., Figure], /, **controls: ipywidgets.ValueWidget) -> None:
         self.draw, self.controls = draw, controls
         self.note, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png")
         wrap = ipywidgets.Layout(flex_flow="row wrap")

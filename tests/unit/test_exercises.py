@@ -93,6 +93,11 @@ def test_compare_says_when_shapes_or_nans_do_not_fit(capsys):
     assert "1 values that are no numbers" in compared(capsys, [float("nan"), 0], [0, 0])
 
 
+def test_compare_returns_the_largest_difference():
+    assert compare("x", [1.0, 2.0], [1.0, 2.5]) == 0.5 and compare("x", [1.0], [1.0]) == 0
+    assert compare("x", np.zeros(2), np.zeros(3)) == compare("x", [float("nan"), 0], [0, 0]) == float("inf")
+
+
 def test_answers_are_measured_not_kept(monkeypatch):
     """With a library that warps the other way, the content goes the other way."""
     right = exercises.warp
