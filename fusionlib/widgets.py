@@ -38,7 +38,8 @@ class Explorer(ipywidgets.VBox):
 
     def __init__(self, draw: Callable[..., Figure], /, **controls: ipywidgets.ValueWidget) -> None:
         self.draw, self.controls = draw, controls
-        self.note, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png")
+        natural = ipywidgets.Layout(align_self="flex-start", max_width="100%")  # a box would stretch it
+        self.note, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=natural)
         wrap = ipywidgets.Layout(flex_flow="row wrap")
         super().__init__([ipywidgets.Box(list(controls.values()), layout=wrap), self.note, self.picture])
         self.add_class(CLASS)
@@ -98,8 +99,10 @@ def choice(label: str, options: Sequence[str] | Mapping[str, object], value: obj
 
 def switch(label: str, options: Sequence[str], value: str | None = None) -> ipywidgets.ToggleButtons:
     """One of a few, as buttons side by side; by default the first."""
+    form = {"style": _LABEL | {"button_width": "8em"}, "layout": ipywidgets.Layout(width="auto")}
+    chosen = value or options[0]
     return ipywidgets.ToggleButtons(
-        options=list(options), value=value or options[0], description=label, tooltips=list(options), style=_LABEL
+        options=list(options), value=chosen, description=label, tooltips=list(options), **form
     )
 
 
