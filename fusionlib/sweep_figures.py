@@ -71,7 +71,7 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
     width = max(map(len, by_setting.values()))
     figure = Figure(figsize=(0.85 * plotting.WIDTH, 0.75 + 0.55 * len(by_setting)))
     low, high = 0.22 / figure.get_figheight(), 1 - 0.42 / figure.get_figheight()
-    axis = figure.add_axes((0.09, low, 0.78, high - low))
+    axis = figure.add_axes((0.1, low, 0.77, high - low))
     grid = np.full((len(by_setting), width), np.nan)
     for y, line in enumerate(by_setting.values()):
         for x, row in enumerate(line.values()):
@@ -82,16 +82,17 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
         for x, (value, row) in enumerate(line.items()):
             mark = "*" if verdicts.get(row.name, APART) != APART else ""
             text = f"{value:g}{chr(10)}{values.at[row.name, metric]:.4g}{mark}"
-            white = abs(grid[y, x]) > 0.7 * limit
+            white = abs(grid[y, x]) > 0.55 * limit
             axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if white else "black")
             if row.name == best:
                 axis.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, fill=False, lw=2))
-    axis.set_yticks(range(len(by_setting)), by_setting)
+    axis.set_yticks(range(len(by_setting)), by_setting, fontsize=9)
     axis.set_xticks([])
     axis.spines[:].set_visible(False)
     axis.set_title(f"{metric} {ARROW[direction(metric)]}: value of the setting, and what comes of it", fontsize=9)
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.89, low, 0.015, high - low)))
     bar.set_label("better than the optimum by, %", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
     return figure
 
 

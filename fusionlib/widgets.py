@@ -99,10 +99,15 @@ def choice(label: str, options: Sequence[str] | Mapping[str, object], value: obj
 
 def switch(label: str, options: Sequence[str], value: str | None = None) -> ipywidgets.ToggleButtons:
     """One of a few, as buttons side by side; by default the first."""
-    form = {"style": _LABEL | {"button_width": "8em"}, "layout": ipywidgets.Layout(width="auto")}
-    chosen = value or options[0]
+    beside = ipywidgets.Layout(width="auto", display="flex", align_items="baseline")  # else the label stands above
+    style = {"button_width": "9em", "description_width": "initial"}
     return ipywidgets.ToggleButtons(
-        options=list(options), value=chosen, description=label, tooltips=list(options), **form
+        options=list(options),
+        value=value or options[0],
+        description=label,
+        tooltips=list(options),
+        style=style,
+        layout=beside,
     )
 
 
