@@ -39,7 +39,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get("BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync", "--no-sandbox"]  # containers give Chromium no sandbox
-STARTED, RUN, ANSWERED = 60, 300, 30  # seconds: until Lab is up, a notebook has run, a picture has changed
+# Seconds, with room for a busy machine, until: Lab is up, a notebook has run, a picture has changed.
+STARTED, RUN, ANSWERED = 120, 900, 60
 
 pytestmark = [
     pytest.mark.browser,
