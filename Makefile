@@ -15,7 +15,7 @@ export JUPYTER_DATA_DIR    := $(STATE)/jupyter
 export JUPYTER_RUNTIME_DIR := $(STATE)/run
 export MPLCONFIGDIR        := $(STATE)/matplotlib
 
-.PHONY: help reproduce test lab clean
+.PHONY: help reproduce test browser lab clean
 
 help: ## show this list
 	@echo "Targets (the first one that needs it sets up .venv, about three minutes):"
@@ -29,6 +29,9 @@ test: export OMP_NUM_THREADS := 1
 test: $(READY) ## run the unit tests, then every notebook cell by cell
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile notebooks
+
+browser: $(READY) ## run every notebook in JupyterLab in a real browser and move its widgets; needs Chromium
+	$(BIN)/python -m pytest -q -rs tests/browser
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

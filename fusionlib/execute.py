@@ -69,10 +69,27 @@ def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict
     if error is None:
         content = nbformat.read(executed, as_version=4)
         content.metadata.pop("papermill", None)  # paths of this machine
+        _leave_pictures(content)
         nbformat.write(content, executed)
         html, _ = HTMLExporter().from_notebook_node(content, {"metadata": {"name": notebook.stem}})
         executed.with_suffix(".html").write_text(html, encoding="utf-8")
     return {"error": error}
+
+
+def _leave_pictures(content: nbformat.NotebookNode) -> None:
+    """Leave the picture alone of each output that is a widget with a picture (`fusionlib.widgets`).
+
+    What is written has no kernel, so its controls would not answer; a page would look for their scripts in the network.
+    """
+    views, models = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+    outputs = [output.data for cell in content.cells for output in cell.get("outputs", []) if "data" in output]
+    for data in outputs:
+        if "image/png" in data:
+            data.pop(views, None)
+    if not any(views in data for data in outputs):
+        content.metadata.get("widgets", {}).pop(models, None)
+    if not content.metadata.get("widgets"):
+        content.metadata.pop("widgets", None)
 
 
 def _end_with(parent: int) -> None:

@@ -200,7 +200,8 @@ def feature_maps(features: Tensor, count: int = 8) -> Figure:
 def png(figure: Figure) -> bytes:
     """A figure as the bytes of a PNG file, for `ipywidgets.Image`; the figure is closed."""
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=100)
+    # Level 1 is three times as fast as the usual 6, for files a fifth larger.
+    figure.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})
     plt.close(figure)
     return file.getvalue()
 

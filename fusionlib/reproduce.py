@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 
-from fusionlib import pages, presets, provenance, remote, tasks
+from fusionlib import overview, pages, presets, provenance, remote, tasks
 from fusionlib.data import ROOT
 from fusionlib.files import InputError, atomic, fingerprint, write_bytes, write_text
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
@@ -78,7 +78,7 @@ def reproduce(
     folder: Path | str = ROOT / "notebooks",
     cluster: str | None = None,
 ) -> int:
-    """Run notebooks and write what they made, provenance.json and the page of results under `results`.
+    """Run notebooks and write what they made, provenance.json, index.html and the page of results under `results`.
 
     Args:
         numbers: of the notebooks, such as "03"; None for all.
@@ -129,9 +129,9 @@ def reproduce(
         except KeyboardInterrupt:
             print("Stopped; finished notebooks are kept, and the same command goes on from here.", flush=True)
             return 130
-    page = _write_pages(results, preset)
+    page, index = _write_pages(results, preset), overview.write_overview(results / preset)
     total = duration(time.perf_counter() - start)
-    print(f"Total {total}; read {_short(run.output)}/*.html and {_short(page)}.", flush=True)
+    print(f"Total {total}; open {_short(index)} in a browser, and read {_short(page)}.", flush=True)
     return 0 if all(done) else 1
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from fusionlib import evaluation, plotting
 from fusionlib.comparison import APART, METRICS
@@ -48,6 +49,50 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
     axis.set_yticks(range(len(grid)), values.index, fontsize="small")
     axis.grid(False)
     figure.colorbar(drawn, ax=axis, label="better than the first row by, %", aspect=30, pad=0.01)
+    return figure
+
+
+def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], best: str, metric: str) -> Figure:
+    """One metric over the grid: a line a setting, a square a value, colour how much better than the optimum.
+
+    For `fusionlib.widgets`, so laid out by hand, which is faster; `heat_map` shows all metrics at once.
+
+    Args:
+        found: `differences` of one set.
+        values: means by row.
+        rows: of Table 5 and between.
+        best: name of the optimum's row, framed.
+        metric: a column of `values`.
+    """
+    by_setting = {setting: line_of(rows, best, setting) for setting in settings_of(best)}
+    verdicts = found[found["metric"] == metric].set_index("row")["verdict"]
+    sign = 1 if direction(metric) == "higher" else -1
+    middle = values.at[best, metric]
+    width = max(map(len, by_setting.values()))
+    figure = Figure(figsize=(0.85 * plotting.WIDTH, 0.75 + 0.55 * len(by_setting)))
+    low, high = 0.22 / figure.get_figheight(), 1 - 0.42 / figure.get_figheight()
+    axis = figure.add_axes((0.1, low, 0.77, high - low))
+    grid = np.full((len(by_setting), width), np.nan)
+    for y, line in enumerate(by_setting.values()):
+        for x, row in enumerate(line.values()):
+            grid[y, x] = 100 * sign * (values.at[row.name, metric] - middle) / abs(middle)
+    limit = max(0.1, float(np.nanmax(np.abs(grid))))
+    drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    for y, line in enumerate(by_setting.values()):
+        for x, (value, row) in enumerate(line.items()):
+            mark = "*" if verdicts.get(row.name, APART) != APART else ""
+            text = f"{value:g}{chr(10)}{values.at[row.name, metric]:.4g}{mark}"
+            white = abs(grid[y, x]) > 0.55 * limit
+            axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if white else "black")
+            if row.name == best:
+                axis.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, fill=False, lw=2))
+    axis.set_yticks(range(len(by_setting)), by_setting, fontsize=9)
+    axis.set_xticks([])
+    axis.spines[:].set_visible(False)
+    axis.set_title(f"{metric} {ARROW[direction(metric)]}: value of the setting, and what comes of it", fontsize=9)
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.89, low, 0.015, high - low)))
+    bar.set_label("better than the optimum by, %", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
     return figure
 
 

@@ -85,6 +85,8 @@ def test_runs_in_order_and_only_what_changed(folder, tmp_path, capsys, monkeypat
     assert provenance["notebooks"].keys() == {"00_reads", "03_writes"}
     assert provenance["notebooks"]["03_writes"]["parameters"]["retrain"] is False
     assert (results / "smoke" / "README.md").exists() and not (results / "README.md").exists()
+    index = (results / "smoke" / "index.html").read_text()
+    assert 'href="notebooks/03_writes.html"' in index and 'href="notebooks/05_fails.failed.ipynb"' in index
 
     # Nothing changed: nothing runs.
     assert run("0", "03") == (0, ["03_writes up", "00_reads up", "Total 0"])

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 import small_sweep
@@ -315,6 +316,24 @@ def test_the_heat_map_is_violet_where_a_row_is_better() -> None:
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert sum(text.endswith("*") for text in texts) == len(better)
     plt.close(figure)
+
+
+def test_the_map_of_one_metric_has_a_square_for_each_value_and_frames_the_optimum() -> None:
+    preset = presets.load("paper")
+    rows, best = sweep_rows.table5(preset), sweep_rows.optimum(preset)
+    values = pd.DataFrame({"Q_CC": 0.5, "Q_CV": 100.0}, index=[row.name for row in rows])
+    other = next(row.name for row in rows if sweep_rows.differing(row.name, best) == ["lambda1"])
+    values.loc[other] = [0.6, 120.0]  # a better correlation, a worse Q_CV
+    found = pd.DataFrame([(other, metric, "better") for metric in values], columns=["row", "metric", "verdict"])
+    for metric, better in (("Q_CC", 20), ("Q_CV", -20)):
+        axis = sweep_figures.setting_map(found, values, rows, best, metric).axes[0]
+        grid, lines = np.asarray(axis.images[0].get_array()), [text.get_text() for text in axis.texts]
+        lengths = [len(sweep_rows.line_of(rows, best, setting)) for setting in sweep_rows.settings_of(best)]
+        assert np.isfinite(grid).sum() == len(lines) == sum(lengths) and len(axis.patches) == len(lengths)
+        assert np.isclose(grid, better).sum() == 1 and np.isclose(grid, 0).sum() == len(lines) - 1
+        (row,) = np.argwhere(np.isclose(grid, better))
+        assert axis.get_yticklabels()[row[0]].get_text() == "lambda1"
+        assert [line.endswith("*") for line in lines].count(True) == 1
 
 
 def test_effects_are_held_against_the_paper_s() -> None:
