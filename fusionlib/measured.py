@@ -101,11 +101,11 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
             continue
         mine = here[here["method"] == row.method]
         at_level = mine[mine["level"] == level]
-        facts = (*_trained(row.method, at_level["weights"].iloc[0], weights / "mri" if table == 7 else weights),)
+        facts = (*_trained(row.method, at_level["weights"].iloc[0], weights, "mri" if table == 7 else ""),)
         facts += (f"other pairs, deformed at level {level}: the paper names neither",)
         for metric in paper_table(table).columns:
-            values = at_level[metric]
-            value, ends, over = values.mean(), interval(values), f"{len(values)} pairs"
+            values = at_level[metric].dropna()
+            value, ends, over = values.mean(), _ends(values), f"{len(values)} pairs"
             if heads is not None:
                 line = heads.loc[(row.part, row.method)]
                 value, ends = line[metric], (line[f"{metric}_low"], line[f"{metric}_high"])
@@ -113,16 +113,22 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
             readings = {f"at level {other}": mine.loc[mine["level"] == other, metric] for other in others}
             readings["against the deformed image"] = at_level.get(f"{metric}@given")
             readings["over the whole slice"] = at_level.get(f"{metric}@slice")
-            readings = {name: interval(each) for name, each in readings.items() if each is not None}
+            readings = {name: _ends(each.dropna()) for name, each in readings.items() if each is not None}
             cap = bounds.mean() if metric == "Q_CC" and len(bounds) else None
             yield (row.printed, metric), Number(value, *ends, over, facts, readings, cap)
 
 
-def _trained(method: str, kinds: str, weights: Path) -> Iterator[str]:
-    """How long the parts of a method were trained here, from the logs beside their weights."""
+def _ends(values: pd.Series) -> tuple[float, float]:
+    return interval(values) if len(values) else (float("nan"), float("nan"))
+
+
+def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:
+    """How long the parts of a method were trained here, from the logs beside their weights in a folder."""
     for name in method.split("+"):
-        kind, logs = ("retrained", (name,)) if name in systems.names() else ("trained", ("registration", name))
-        minutes = sum(_minutes(weights / f"{log}.csv") for log in logs)
+        minutes = _minutes(weights / folder / f"{name}.csv")
+        kind = "retrained" if name in systems.names() else "trained"
+        if kind == "trained":  # brains begin with the same start as roads
+            minutes += _minutes(weights / "registration.csv")
         if minutes and kind in kinds.split(" + "):
             yield f"{name} {kind} for {_whole(minutes)} min"
 
@@ -148,7 +154,7 @@ def _detected(table: pd.DataFrame) -> Iterator[tuple[Key, Number]]:
         if method in titles:
             value, low, high = (100 * rows[f"{metric}{end}"].mean() for end in ("", "_low", "_high"))
             facts = (
-                f"a small detector trained here for minutes from nothing, {len(rows)} of them",
+                f"small detectors trained here for minutes, one for each of {len(rows)} seeds",
                 f"scored on {count:.0f} boxes of {data}: the paper names neither detector nor pairs",
             )
             yield (titles[method], metric), Number(value, low, high, "images", facts)
@@ -165,7 +171,7 @@ def _swept(table: pd.DataFrame, number: int) -> Iterator[tuple[Key, Number]]:
             continue  # one between those of the paper
         pairs = rows.groupby("pair")[list(printed.columns)].mean()
         facts = (
-            f"{epochs} epochs and {rows['seed'].nunique()} seeds a row",
+            f"epochs a row: {epochs}, seeds: {rows['seed'].nunique()}",
             f"other pairs, deformed at level {rows['level'].iloc[0]}: the paper names neither",
         )
         for metric in printed.columns:
@@ -181,6 +187,7 @@ def _counted(path: Path) -> Iterator[tuple[Key, Number]]:
             value = float(getattr(row, column))
             size = metric == "Size(M)"
             facts = _part(row.method, printed.at[title, metric]) if size else (f"counted by thop at {row.side} px",)
+            facts += ("the paper gives no widths: these are ours",) if row.method == "ours" else ()
             yield (title, metric), Number(value, value, value, "", facts)
 
 

@@ -118,7 +118,11 @@ def _verdict(line: dict, number: Number | None) -> str:
 
 def _why(line: dict, number: Number | None, folder: Path) -> str:
     """The reasons, the weightiest first, as one line."""
-    if line["verdict"] == ABSENT:
+    if number is not None and line["verdict"] == ABSENT:
+        return "; ".join(
+            ["measured, but without a value: an image without any contrast correlates with nothing", *number.facts]
+        )
+    if number is None:
         return measured.absent(folder, line["table"], line["metric"])
     if line["verdict"] == AGREES:
         found = f"within the interval over {number.over}" if number.over else "equal as far as it is printed"
@@ -130,7 +134,10 @@ def _why(line: dict, number: Number | None, folder: Path) -> str:
         if low <= line["paper"] <= high:
             reasons.append(f"{name} it would agree")
     here, paper, rows = (int(line[name]) for name in ("rank_here", "rank_paper", "competing"))
-    reasons.append(f"rank {here} of {rows} in both" if here == paper else f"rank {here} of {rows}, in print {paper}")
+    if rows == 1:
+        reasons.append("no other row of the table was measured")
+    else:
+        reasons.append(f"rank {here} of {rows} " + ("in both" if here == paper else f"here, {paper} in print"))
     return "; ".join([*reasons, *number.facts])
 
 
@@ -159,7 +166,7 @@ def folded(compared: pd.DataFrame) -> str:
         shown = rows.drop(columns=["table", "dataset"]).reset_index(drop=True)
         shown["paper"] = _printed()["printed"].loc[rows.index].to_numpy()
         for column in ("ours", "low", "high", "difference"):
-            shown[column] = [_digits(value, signed=column == "difference") for value in shown[column]]
+            shown[column] = [digits(value, signed=column == "difference") for value in shown[column]]
         shown["interval"] = [
             low if low == high else f"{low} to {high}" for low, high in shown[["low", "high"]].to_numpy()
         ]
@@ -169,8 +176,8 @@ def folded(compared: pd.DataFrame) -> str:
     return "\n\n".join(parts)
 
 
-def _digits(value: float, signed: bool = False) -> str:
-    """Four digits, whatever the size."""
+def digits(value: float, signed: bool = False) -> str:
+    """A number for a table in which sizes differ: four digits, or all of those before the point."""
     if np.isnan(value):
         return "–"
     return format(value, ("+" if signed else "") + (".0f" if abs(value) >= 1000 else "#.4g"))
