@@ -101,6 +101,8 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
             continue
         mine = here[here["method"] == row.method]
         at_level = mine[mine["level"] == level]
+        if at_level.empty:
+            continue  # the table is being made
         facts = (*_trained(row.method, at_level["weights"].iloc[0], weights, "mri" if table == 7 else ""),)
         facts += (f"other pairs, deformed at level {level}: the paper names neither",)
         for metric in paper_table(table).columns:
