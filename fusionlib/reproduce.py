@@ -27,7 +27,7 @@ import nbformat
 
 from fusionlib import presets, provenance, remote, tasks
 from fusionlib.data import ROOT
-from fusionlib.files import InputError, atomic, fingerprint, write_bytes
+from fusionlib.files import InputError, atomic, check_writable, fingerprint, write_bytes
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
 from fusionlib.publish import publish
 from fusionlib.tasks import duration
@@ -109,6 +109,7 @@ def reproduce(
     everything = find_notebooks(folder)
     chosen = in_order(choose(everything, numbers), everything)
     given = checked_parameters(parameters or {}, chosen)
+    check_writable(results / preset / "notebooks")
     root = Path(os.path.relpath(results, folder)).as_posix()
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fusionlib-"))

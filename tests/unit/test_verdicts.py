@@ -232,7 +232,7 @@ def test_publish_writes_all_presets_and_says_what_is_in_the_way(tmp_path, capsys
 
     before = (tmp_path / "README.md").read_bytes()
     monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\): free some space"):
+    with pytest.raises(InputError, match=r"README.md cannot be written \(No space left on device\): free some space"):
         publish.publish(tmp_path, "mini")
     assert (tmp_path / "README.md").read_bytes() == before and list(tmp_path.glob(".*")) == []
 
