@@ -37,7 +37,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 clean: ## remove the environment, the caches and the smoke results
-	rm -rf .venv .pytest_cache .ruff_cache build dist results/smoke
+	rm -rf .venv .pytest_cache .hypothesis .ruff_cache build dist results/smoke
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # torch is named with its pin beside what depends on it, so that pip settles on that build first.

@@ -1,4 +1,4 @@
-"""The commands: `python -m fusionlib reproduce | fuse | data | methods | retrain`.
+"""The commands: `python -m fusionlib reproduce | fuse | data | methods | retrain | publish`.
 
 What is heavy is imported by the command that needs it, so that `--help` answers at once.
 """
@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.set_defaults(command=_retrain)
+
+    command = commands.add_parser("publish", help="write the pages of results and the model cards from what is there")
+    command.add_argument("--results", metavar="DIR", help="where results are; default results/ of the checkout")
+    command.set_defaults(command=_publish)
     return parser
 
 
@@ -164,6 +168,15 @@ def _retrain(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.results or ROOT / "results") / chosen.name / "weights"
     for recipe in recipes:
         print(f"wrote {once.retrained(recipe, folder, arguments.force, arguments.device)}")
+    return 0
+
+
+def _publish(arguments: argparse.Namespace) -> int:
+    from fusionlib.data import ROOT
+    from fusionlib.publish import publish_all
+
+    for page in publish_all(arguments.results or ROOT / "results"):
+        print(f"wrote {page}")
     return 0
 
 

@@ -17,7 +17,7 @@ import pooch
 
 from fusionlib import systems
 from fusionlib.data import FACTS, data_root
-from fusionlib.files import InputError, sha256
+from fusionlib.files import CLOSED, FULL, InputError, sha256
 
 WEIGHTS = "weights"  # the name for the published weights of all systems, and their folder below the data root
 REGISTRY = FACTS / "registry"
@@ -152,9 +152,17 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
     for done, file in enumerate(absent, total - len(absent)):
         try:
             store.fetch(file, downloader=downloader)
-        except PermissionError:
-            raise InputError(f"{folder} cannot be written to: set FUSIONLIB_DATA to a folder of your own.") from None
         except OSError as error:
+            if error.errno in FULL:
+                room = (
+                    sum(facts["bytes"] for name, facts in entry.files.items() if name in absent[done - total :]) / 1e6
+                )
+                fact = f"{folder} is full: {room:.0f} MB of {_key(name)} are still to be fetched"
+                raise InputError(f"{fact}, so free some space and run the command again.") from None
+            if error.errno in CLOSED or isinstance(error, PermissionError):
+                raise InputError(
+                    f"{folder} cannot be written to: set FUSIONLIB_DATA to a folder of your own."
+                ) from None
             reason = getattr(getattr(error, "response", None), "status_code", type(error).__name__)
             kept = f"{done} of {total} files are there and are kept"
             advice = "check the connection and run the command again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -19,20 +20,55 @@ class InputError(ValueError):
     """Something the user handed over cannot be used; the message is one sentence that says what to do about it."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+@contextmanager
+def told(path: Path | str) -> Iterator[None]:
+    """Say in one sentence what keeps a file from being written; errors that are about something else pass.
+
+    Raises:
+        InputError: the disk is full, or the folder is none or is closed to us.
+    """
+    try:
+        yield
+    except OSError as error:
+        own = error.filename is None or Path(error.filename) in (Path(path), *Path(path).parents)
+        if error.errno in FULL:
+            advice = "free some space and run it again"
+        elif error.errno in CLOSED and (own or Path(error.filename).parent == Path(path).parent):
+            advice = "choose a folder that can be written to"
+        else:
+            raise
+        raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}): {advice}.") from None
+
+
+def check_writable(folder: Path | str) -> None:
+    """InputError if nothing could be written below a folder, which need not be there yet: told before hours of work."""
+    folder = Path(folder)
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "is closed to us" if there.is_dir() else "is a file"
+        raise InputError(f"{folder} cannot be written to, since {there} {why}: choose another folder.")
+
+
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it into place when the block ends well, remove it when it does not.
 
-    A reader therefore sees the old file or the new one, never half of one, also after a kill.
+    A reader therefore sees the old file or the new one, never half of one, also after a kill. A full disk or a folder
+    that is closed to us is told as `told` does.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -43,13 +79,14 @@ def alone(path: Path | str) -> Iterator[None]:
     after a kill; what stays is an empty hidden file. In one process it cannot be taken twice.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.stem}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{path.stem}: another process works in {path.parent}; waiting until it is done", flush=True)
-        lock.acquire()
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.stem}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{path.stem}: another process works in {path.parent}; waiting until it is done", flush=True)
+            lock.acquire()
     try:
         yield
     finally:

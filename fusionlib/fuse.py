@@ -82,7 +82,6 @@ def fuse_files(
             continue
         image, phi = _fuse(chosen, read_pair(*sources), wants_field=field_path is not None)
         if field_path:
-            field_path.parent.mkdir(parents=True, exist_ok=True)
             with atomic(field_path) as part:
                 np.savez_compressed(part, phi=phi, convention=CONVENTION)
         save_image(image_path, image)  # last: it says that the pair is done

@@ -23,7 +23,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 SMALLEST_SIDE = 32
 
 Size = int | tuple[int, int]  # a side for a square, or (height, width)
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
 def read_infrared(path: Path | str) -> Tensor:
@@ -111,10 +111,17 @@ def save_image(path: Path | str, image: Tensor) -> Path:
 def _open(path: Path | str) -> Image.Image:
     """Image of mode L or RGB: upright, palette expanded, alpha dropped, deep values brought to 8 bits."""
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
+        # Pillow warns of damaged parts, such as EXIF, that it does without, also before it refuses the file.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check its name and folder.") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        most = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
+        raise InputError(f"{path} has more than {most}, by its header: give a smaller or an undamaged image.") from None
     except _UNREADABLE as error:
         raise InputError(f"{path} cannot be read as an image ({error}): replace it or convert it to PNG.") from None
     if min(image.size) < SMALLEST_SIDE:
@@ -134,7 +141,8 @@ def _stretch(values: np.ndarray, path: Path | str) -> Image.Image:
     low, high = np.percentile(values, [0.1, 99.9])
     fact = f"its values from {low:g} to {high:g} (percentiles 0.1 and 99.9) were stretched to 8 bits"
     warnings.warn(f"{path} is deeper than 8 bits: {fact}.", stacklevel=2)
-    unit = np.clip((values - low) / max(high - low, np.finfo(float).tiny), 0, 1)
+    with np.errstate(over="ignore"):  # a hot spot in a flat image is infinitely far above it, and white
+        unit = np.clip((values - low) / max(high - low, np.finfo(float).tiny), 0, 1)
     return Image.fromarray(np.round(unit * 255).astype(np.uint8))
 
 

@@ -183,7 +183,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"{fact}: give a volume of three, one image of one modality.")
         image = nibabel.as_closest_canonical(image)
         # Not float64, the default of nibabel, and not kept by the image beside what is returned.
-        volume = image.get_fdata(caching="unchanged", dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, refused below
+            volume = image.get_fdata(caching="unchanged", dtype=np.float32)
     except InputError:
         raise
     except FileNotFoundError:

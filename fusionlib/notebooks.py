@@ -20,7 +20,8 @@ OPTIONS = ("preset", "seed", "retrain", "results")  # parameters that the comman
 class Notebook:
     """A notebook that can be run: `known` maps each of its parameters to its type, `needs` are numbers of others.
 
-    One that `spreads` hands out its own tasks where there is a cluster (`fusionlib.tasks`), and waits for them.
+    One that `spreads` hands out its own tasks where there is a cluster (`fusionlib.tasks`), and waits for them. One
+    that `follows` others reads what they have made, whatever that is: it runs after them, also if they have failed.
     """
 
     path: Path
@@ -28,6 +29,7 @@ class Notebook:
     known: Mapping[str, str]
     cells: tuple[tuple[str, str], ...] = field(repr=False)
     spreads: bool = False
+    follows: tuple[str, ...] = ()
 
     @property
     def number(self) -> str:
@@ -48,8 +50,8 @@ def find_notebooks(folder: Path) -> dict[str, Notebook]:
             raise InputError(f"{path} is not a readable notebook ({error}); restore it.") from None
         known = {name: facts["inferred_type_name"] for name, facts in papermill.inspect_notebook(path).items()}
         facts, cells = content.metadata.get("fusionlib", {}), tuple((c.cell_type, c.source) for c in content.cells)
-        needs, spreads = tuple(facts.get("needs", ())), bool(facts.get("spreads", False))
-        found[path.name[:2]] = Notebook(path, needs, known, cells, spreads)
+        needs, follows = (tuple(facts.get(name, ())) for name in ("needs", "follows"))
+        found[path.name[:2]] = Notebook(path, needs, known, cells, bool(facts.get("spreads", False)), follows)
     if not found:
         raise InputError(f"There are no notebooks NN_name.ipynb in {folder}; run the command from a checkout.")
     return found
@@ -68,11 +70,11 @@ def choose(everything: Mapping[str, Notebook], numbers: Sequence[str] | None) ->
 def in_order(chosen: Sequence[Notebook], everything: Mapping[str, Notebook]) -> list[Notebook]:
     """Every notebook after the chosen ones it needs; those that others wait for come first, then by number."""
     for each in chosen:
-        if missing := [number for number in each.needs if number not in everything]:
+        if missing := [number for number in (*each.needs, *each.follows) if number not in everything]:
             raise InputError(f"{each.name} needs notebook {missing[0]!r}, which is not there; correct its metadata.")
     numbers = {each.number for each in chosen}
-    graph = {each.number: numbers.intersection(each.needs) for each in chosen}
-    needed = set().union(*graph.values())
+    graph = {each.number: numbers.intersection((*each.needs, *each.follows)) for each in chosen}
+    needed = set().union(*(each.needs for each in chosen))
     sorter, order = TopologicalSorter(graph), []
     try:
         sorter.prepare()

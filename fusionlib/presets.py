@@ -6,10 +6,10 @@ this module knows that presets exist.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
 
 from fusionlib.bench import BenchConfig
+from fusionlib.configs import changed
 from fusionlib.cost import CostConfig
 from fusionlib.detection import DetectorConfig
 from fusionlib.detection_bench import DetectionBenchConfig
@@ -18,8 +18,6 @@ from fusionlib.files import InputError
 from fusionlib.losses import LossWeights
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
 from fusionlib.recipe import Recipe, TrainingConfig
-
-Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
@@ -212,17 +210,6 @@ def load(name: str, seed: int = 0, **changes: object) -> Preset:
     for path, value in changes.items():
         preset = changed(preset, path.replace("__", "."), value)
     return preset
-
-
-def changed(config: Config, path: str, value: object) -> Config:
-    """A copy of a tree of frozen dataclasses with the setting at a dotted path replaced; InputError if not there."""
-    name, _, rest = path.partition(".")
-    if not is_dataclass(config) or name not in (known := [each.name for each in fields(config)]):
-        place = type(config).__name__
-        there = f"; it has {', '.join(known)}" if is_dataclass(config) else ""
-        raise InputError(f"{place} has no setting {name!r}{there}.")
-    inner = changed(getattr(config, name), rest, value) if rest else value
-    return replace(config, **{name: inner})
 
 
 def as_in_the_paper(preset: Preset) -> Preset:

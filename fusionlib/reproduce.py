@@ -1,8 +1,9 @@
 """Run notebooks headless: the order they need, several at once, only those that something has changed for.
 
-A notebook whose metadata say `"fusionlib": {"needs": ["03"]}` runs after that one. What a run made is kept in
-results/<preset>/notebooks, whole or not at all, with the fingerprint of what made it: the notebook, its parameters, the
-code, and the committed facts about the data. As long as that stays the same, the notebook is not run again.
+A notebook whose metadata say `"fusionlib": {"needs": ["03"]}` runs after that one, and not if it fails; one that
+`"follows"` others runs after them in any case. What a run made is kept in results/<preset>/notebooks, whole or not at
+all, with the fingerprint of what made it: the notebook, its parameters, the code, and the committed facts about the
+data. As long as that stays the same, the notebook is not run again.
 
 With a cluster each notebook is a task of it, and what it makes is written here. A notebook whose metadata say
 `"spreads": true` stays here and hands out its trainings instead (`fusionlib.tasks`).
@@ -24,10 +25,11 @@ from typing import TYPE_CHECKING
 
 import nbformat
 
-from fusionlib import overview, pages, presets, provenance, remote, tasks
+from fusionlib import overview, presets, provenance, remote, tasks
 from fusionlib.data import ROOT
-from fusionlib.files import InputError, atomic, fingerprint, write_bytes, write_text
+from fusionlib.files import InputError, atomic, check_writable, fingerprint, write_bytes
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
+from fusionlib.publish import publish
 from fusionlib.tasks import duration
 
 if TYPE_CHECKING:
@@ -107,6 +109,7 @@ def reproduce(
     everything = find_notebooks(folder)
     chosen = in_order(choose(everything, numbers), everything)
     given = checked_parameters(parameters or {}, chosen)
+    check_writable(results / preset / "notebooks")
     root = Path(os.path.relpath(results, folder)).as_posix()
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fusionlib-"))
@@ -129,7 +132,7 @@ def reproduce(
         except KeyboardInterrupt:
             print("Stopped; finished notebooks are kept, and the same command goes on from here.", flush=True)
             return 130
-    page, index = _write_pages(results, preset), overview.write_overview(results / preset)
+    page, index = publish(results, preset), overview.write_overview(results / preset)
     total = duration(time.perf_counter() - start)
     print(f"Total {total}; open {_short(index)} in a browser, and read {_short(page)}.", flush=True)
     return 0 if all(done) else 1
@@ -148,6 +151,8 @@ async def _run_all(chosen: list[Notebook], run: Run, jobs: int, scratch: Path, s
         print(f"{notebook.name:<{width}}  {state}", flush=True)
 
     async def one(notebook: Notebook) -> bool:
+        for number in waited_for.keys() & set(notebook.follows):
+            await waited_for[number]
         broken = [number for number in notebook.needs if number in waited_for and not await waited_for[number]]
         if broken:
             tell(notebook, f"not run, because it needs {broken[0]}")
@@ -239,7 +244,7 @@ def _up_to_date(notebook: Notebook, run: Run) -> bool:
         made_by = json.loads(kept.read_text(encoding="utf-8"))["metadata"]["fusionlib"]["made_by"]
     except (ValueError, KeyError):
         return False
-    needed = [path for number in notebook.needs for path in run.output.glob(f"{number}_*.ipynb")]
+    needed = [path for number in (*notebook.needs, *notebook.follows) for path in run.output.glob(f"{number}_*.ipynb")]
     made_after = all(path.stat().st_mtime <= kept.stat().st_mtime for path in needed)
     return made_by == run.fingerprint(notebook) and made_after
 
@@ -248,20 +253,6 @@ def _environment(jobs: int, scratch: str, cluster: str | None = None) -> dict[st
     """Environment of the notebooks: a fair share of the cores, and the cluster to which they may hand out tasks."""
     share = {"OMP_NUM_THREADS": str(max(1, provenance.cores() // jobs))}
     return share | remote.environment(scratch) | ({tasks.CLUSTER: cluster} if cluster else {})
-
-
-# --- what is written beside the notebooks
-
-
-def _write_pages(results: Path, preset: str) -> Path:
-    """Write the page of results, and the README's block if these are the checkout's own results; return the page."""
-    if preset not in pages.PRESETS:
-        return write_text(results / preset / "README.md", pages.results_page(results, [preset]))
-    page = write_text(results / "README.md", pages.results_page(results))
-    readme = ROOT / "README.md"
-    if results == ROOT / "results" and readme.exists():
-        pages.update_block(readme, "results", pages.results_tables(results, levels=1))
-    return page
 
 
 def _short(path: Path) -> str:

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
 Job, Result = TypeVar("Job"), TypeVar("Result")
 CLUSTER = "FUSIONLIB_CLUSTER"  # environment variable: address of the scheduler that `spread` hands its jobs to
 PROGRESS = "FUSIONLIB_PROGRESS"  # environment variable: file to which the lines of progress are written, too
-ABOVE_NOTEBOOKS = ("__main__", "reproduce", "remote", "execute", "notebooks", "pages", "provenance")
+ABOVE_NOTEBOOKS = (
+    "__main__",
+    "reproduce",
+    "remote",
+    "execute",
+    "notebooks",
+    "pages",
+    "publish",
+    "model_cards",
+    "provenance",
+)
 ONE_AT_A_TIME = threading.Lock()  # a training sets torch's only random generator: no two in one process
 
 

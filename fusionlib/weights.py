@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -27,7 +27,10 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, mark: 
     """Write a state_dict as safetensors, with the recipe, its fingerprint and the git revision in the header."""
     header = {"recipe": json.dumps(recipe), "fingerprint": mark, "revision": git_revision()}
     with atomic(path) as part:
-        save_file({name: value.contiguous() for name, value in weights.items()}, part, header)
+        try:
+            save_file({name: value.contiguous() for name, value in weights.items()}, part, header)
+        except SafetensorError as error:  # its errors of input and output are no OSErrors
+            raise InputError(f"{path} cannot be written ({error}): free some space and run it again.") from None
 
 
 def load_network(path: Path | str) -> FusionNetwork:

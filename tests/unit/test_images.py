@@ -174,3 +174,28 @@ def test_to_uint8_rounds_and_clamps() -> None:
     assert to_uint8(levels).tolist() == [0, 0, 1, 254, 255]
     every = torch.arange(256)
     assert torch.equal(to_uint8(every.float() / 255).long(), every)
+
+
+@pytest.mark.parametrize("share", [1.5, 3])  # Pillow warns of the one and refuses the other
+def test_an_image_that_claims_to_be_huge_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    path = write(tmp_path / "huge.png", noise(60, 60))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(3600 / share))
+    with pytest.raises(InputError, match=r"huge.png has more than 0 million pixels, by its header: give a smaller"):
+        read_infrared(path)
+
+
+def test_a_damaged_part_that_the_image_does_without_is_no_warning(tmp_path: Path) -> None:
+    path = tmp_path / "cut.tif"
+    path.write_bytes(b"II*\x00\x08\x00\x00\x00")  # Pillow finds no image, and warns of its EXIF on the way
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_infrared(path)
+
+
+def test_one_huge_value_in_a_flat_image_overflows_nothing(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 64), dtype=np.float32)
+    pixels[1, 0] = 3e38
+    with pytest.warns(UserWarning, match="deeper than 8 bits") as told:
+        image = read_infrared(write(tmp_path / "deep.tif", pixels))
+    assert len(told) == 1 and image.isfinite().all() and image[0, 1, 0] == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
@@ -96,3 +96,26 @@ def test_as_in_the_paper_is_the_plain_network_and_only_the_final_field_supervise
     assert plain.recipe.start is None and plain.recipe.detector is not None  # every loss, from the first epoch on
     assert plain.recipe.seed == 5
     assert preset.recipe.network != AS_IN_THE_PAPER  # the original is left
+
+
+def test_a_value_of_another_type_is_refused_and_every_preset_is_of_its_types() -> None:
+    for path, value, wanted in [
+        ("recipe.training.epochs", "3", "must be int, not '3'"),
+        ("recipe.training.epochs", True, "must be int, not True"),
+        ("recipe.training.crop", 1.5, r"must be int \| None, not 1.5"),
+        ("recipe.training.levels", ["light"], r"must be tuple\[str, \.\.\.\], not \['light'\]"),
+        ("cost.own_sides", (("ivfwsr", "252"),), "own_sides of CostConfig must be"),
+        ("recipe", None, "recipe of Preset must be Recipe, not None"),
+    ]:
+        with pytest.raises(InputError, match=wanted):
+            changed(PRESETS["mini"], path, value)
+    assert changed(PRESETS["mini"], "recipe.training.clip", 3).recipe.training.clip == 3  # a whole number is a float
+
+    def same(config: object) -> object:
+        for each in fields(config):
+            value = getattr(config, each.name)
+            config = changed(config, each.name, same(value) if is_dataclass(value) else value)
+        return config
+
+    for preset in PRESETS.values():
+        assert same(preset) == preset

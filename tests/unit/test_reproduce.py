@@ -107,6 +107,30 @@ def test_runs_in_order_and_only_what_changed(folder, tmp_path, capsys, monkeypat
     assert (kept / "00_reads.ipynb").read_bytes() == before
 
 
+def test_what_follows_others_runs_after_them_even_if_they_fail(tmp_path, capsys):
+    folder = tmp_path / "notebooks"
+    write(folder, "04_fails", "1 / 0")
+    write(folder, "05_writes", "made = 1")
+    write(folder, "12_reads", "read = 1")
+    path = folder / "12_reads.ipynb"
+    content = nbformat.read(path, as_version=4)
+    content.metadata["fusionlib"] = {"follows": ["04", "05"]}
+    nbformat.write(content, path)
+    run = {"results": tmp_path / "results", "folder": folder}
+    assert reproduce(**run, jobs=3) == 1
+    told = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert told.index(["12_reads", "started"]) > max(
+        told.index(["04_fails", "failed"]), told.index(["05_writes", "ok"])
+    )
+    assert ["12_reads", "ok"] in told
+
+    assert reproduce(["12"], **run) == 0 and "12_reads  up to date" in capsys.readouterr().out
+    os.utime(tmp_path / "results" / "smoke" / "notebooks" / "05_writes.ipynb")
+    assert reproduce(["12"], **run) == 0 and "12_reads  ok" in capsys.readouterr().out  # it has something new to read
+    everything = find_notebooks(folder)
+    assert [each.number for each in in_order(choose(everything, ["12", "05"]), everything)] == ["05", "12"]
+
+
 def test_tasks_of_a_notebook_are_told_while_it_runs(tmp_path, capsys):
     cells = "from fusionlib import tasks", "list(tasks.spread(len, {'one': 'a', 'two': 'b'}))"
     write(tmp_path / "notebooks", "07_spreads", *cells)

@@ -1,0 +1,183 @@
+"""A full disk, a closed folder, a cut connection: one clear sentence each, and nothing half-written is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pooch
+import pytest
+import requests
+import torch
+from matplotlib.figure import Figure
+from pictures import noise, write
+from test_download import FILES, fetched, upstream  # noqa: F401 - a fixture
+
+from fusionlib import download, kept, report
+from fusionlib.__main__ import main
+from fusionlib.files import InputError, alone, atomic, check_writable, write_json, write_text
+from fusionlib.images import save_image
+from fusionlib.reproduce import reproduce
+from fusionlib.weights import save_weights
+
+TABLE = pd.DataFrame({"method": ["ours"], "value": [1.0]})
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda folder: write_text(folder / "a.txt", "text"),
+    "json": lambda folder: write_json(folder / "a.json", [1]),
+    "table": lambda folder: report.write_table(TABLE, folder, "mini", "a"),
+    "part of a table": lambda folder: kept.put(folder / "a.csv", {"level": "light"}, "mark", TABLE),
+    "figure": lambda folder: report.write_figure(Figure(), folder, "mini", "a"),
+    "image": lambda folder: save_image(folder / "a.png", torch.zeros(1, 40, 40)),
+    "weights": lambda folder: save_weights(folder / "a.safetensors", {"a": torch.zeros(9)}, {}, "mark"),
+}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def failing(number: int, filename: str | None = None) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), filename)
+
+    return fail
+
+
+# --- a full disk
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_is_told_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: str
+) -> None:
+    WRITERS[writer](tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    assert len(before) == 1
+    monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
+    with pytest.raises(InputError, match=r"a\.\w+ cannot be written \(No space left on device\): free some space"):
+        WRITERS[writer](tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+
+
+def test_room_that_ends_while_a_file_is_written_is_told_by_every_writer(tmp_path: Path) -> None:
+    """For once not feigned: the system allows this process files of 15 bytes."""
+    code = """
+        import resource, sys
+        from pathlib import Path
+        from test_failures import InputError, WRITERS
+        WRITERS["figure"](Path(sys.argv[2]))  # matplotlib writes its cache of fonts now, if ever
+        resource.setrlimit(resource.RLIMIT_FSIZE, (15, 15))
+        for name, writer in WRITERS.items():
+            try:
+                writer(Path(sys.argv[1]) / name)
+            except InputError as error:
+                print(f"{name}: {error}")
+            else:
+                print(f"{name}: written")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "small"), str(tmp_path / "large")]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    )
+    told = dict(line.split(": ", 1) for line in run.stdout.splitlines())
+    assert run.returncode == 0 and told.keys() == WRITERS.keys(), run.stderr
+    small = {name for name, sentence in told.items() if sentence == "written"}
+    assert small == {"text", "json"}  # of 4 bytes; all else is larger
+    for name in told.keys() - small:
+        assert "cannot be written (" in told[name] and told[name].endswith("free some space and run it again.")
+    assert files(tmp_path / "small") == ["json/a.json", "text/a.txt"]
+
+
+def test_the_command_says_so_and_ends_with_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ir, vi = write(tmp_path / "ir.png", noise(40, 40)), write(tmp_path / "vi.png", noise(40, 40))
+    monkeypatch.setattr(os, "replace", failing(errno.ENOSPC))
+    out = tmp_path / "made" / "fused.png"
+    assert main(["fuse", str(ir), str(vi), "-o", str(out), "--method", "average"]) == 2
+    told = capsys.readouterr()
+    assert told.err == (
+        f"fusionlib: error: {out} cannot be written (No space left on device): free some space and run it again.\n"
+    )
+    assert told.out == "" and files(tmp_path) == ["ir.png", "vi.png"]
+
+
+def test_a_full_disk_during_a_download_is_told_with_what_is_missing(
+    upstream: type,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    download.fetch("tiny", progress=False)
+    (tmp_path / "root" / "Tiny" / "vi" / "a b.png").unlink()
+    registry = download.REGISTRY / "tiny.json"
+    registry.write_text(registry.read_text().replace(f'"bytes": {len(FILES["vi/a b.png"])}', '"bytes": 3000000'))
+
+    def full(self: object, url: str, output_file: str, *_: object, **__: object) -> None:
+        Path(output_file).write_bytes(b"half")
+        failing(errno.ENOSPC)()
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", full)
+    with pytest.raises(InputError, match="Tiny is full: 3 MB of tiny are still to be fetched, so free some space"):
+        download.fetch("tiny", progress=False)
+    assert fetched(tmp_path) == {name: content for name, content in FILES.items() if name != "vi/a b.png"}
+
+
+# --- a folder that is closed
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    folder = tmp_path / "closed" / "deep"
+    monkeypatch.setattr(Path, "mkdir", failing(number, str(folder)))
+    for use in (atomic, alone):
+        told = pytest.raises(
+            InputError, match=r"a.txt cannot be written \(.*\): choose a folder that can be written to"
+        )
+        with told, use(folder / "a.txt"):
+            pytest.fail("nothing can be written there")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_about_another_file_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="elsewhere"), atomic(tmp_path / "a.txt"):
+        failing(errno.EACCES, "/elsewhere/b.txt")()
+    with pytest.raises(FileNotFoundError), atomic(tmp_path / "a.txt"):
+        (tmp_path / "b.txt").read_text()
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_runs(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_writable(tmp_path / "not" / "there" / "yet")
+    assert list(tmp_path.iterdir()) == []
+    file = write_text(tmp_path / "file", "text")
+    with pytest.raises(InputError, match=r"cannot be written to, since .*file is a file: choose another folder"):
+        reproduce(["01"], results=file, folder=root / "notebooks")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write everywhere
+    with pytest.raises(InputError, match=r"cannot be written to, since .* is closed to us"):
+        reproduce(["01"], results=tmp_path / "results", folder=root / "notebooks")
+    assert capsys.readouterr().out == "" and files(tmp_path) == ["file"]
+
+
+def test_no_network_is_one_sentence_and_exit_status_2(
+    upstream: type,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_route(*_: object, **__: object) -> None:
+        raise requests.exceptions.ConnectionError("Temporary failure in name resolution")
+
+    monkeypatch.setattr("requests.get", no_route)
+    monkeypatch.setattr("requests.Session.get", no_route)
+    assert main(["data", "fetch", "tiny"]) == 2
+    told = capsys.readouterr().err
+    assert "could not be fetched (ConnectionError): check the connection and run the command again; 0 of 3" in told
+    assert told.count("\n") == 1 and fetched(tmp_path) == {}
