@@ -1,0 +1,296 @@
+"""The network of the paper for use, not for training: the same result in a fraction of the time, at any size.
+
+What is gained, and why the result stays the same but for rounding:
+
+    folding       In use, a BatchNorm is a scale and a shift for each channel; they go into the convolution before it.
+    channels last Convolutions read the channels of a pixel from one place, and no layer reorders them for the next.
+    strips        A layer looks one pixel far. So a strip of rows, with as many more as the layers look far, gives the
+                  same numbers as the whole image, and what lies between two layers stays in the cache.
+    tiles         For the same reason a large image is fused tile by tile: the field is found once, on the reduced pair
+                  (`NetworkConfig.registration_side`), and each tile takes the infrared from where its field points.
+
+Convention: as in `fusionlib.network`. A `Box` is a part of the padded image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fusionlib.files import InputError
+from fusionlib.methods import Chain, Method, Ours
+from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, check_pair, pad_to_multiple
+from fusionlib.protocol import Fused
+from fusionlib.registration import Stage, resize_field
+
+TILE = 1024  # pixels: images of more pixels than a square of this side are fused in tiles of at most this side
+STRIP = 64  # rows that pass through the layers at once on a CPU; 16 channels of 512 columns then take 2 MiB
+STRUCTURE_REACH = 10  # pixels: how far `local_structure` looks, 1 of the blur, 1 of Sobel, 8 of the mean of 17
+HEAD_REACH = 3  # pixels: how far the three convolutions of the head look
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rows `top` to `bottom` and columns `left` to `right` of an image, the ends not included."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def grown(self, reach: int, size: tuple[int, int]) -> Box:
+        """The box with `reach` pixels more on every side, as far as an image of (height, width) goes."""
+        top, left = max(0, self.top - reach), max(0, self.left - reach)
+        return Box(top, min(size[0], self.bottom + reach), left, min(size[1], self.right + reach))
+
+    def within(self, outer: Box) -> tuple:
+        """The index of this box in a (B, C, h, w) that holds `outer`."""
+        rows = slice(self.top - outer.top, self.bottom - outer.top)
+        return ..., rows, slice(self.left - outer.left, self.right - outer.left)
+
+    def cut(self, rows: int, columns: int | None = None) -> Iterator[Box]:
+        """Pieces of at most so many rows and columns, row by row."""
+        columns = columns or self.right - self.left
+        for top in range(self.top, self.bottom, rows):
+            for left in range(self.left, self.right, columns):
+                yield Box(top, min(top + rows, self.bottom), left, min(left + columns, self.right))
+
+
+class FastNetwork(nn.Module):
+    """A `FusionNetwork` for inference: a copy with the same output, to 1e-5 of the image; see the module's head.
+
+    Args:
+        network: the trained network; it stays as it is.
+        half: on a GPU, extract and reconstruct in bfloat16, which costs two decimals of the image. Without effect on a
+            CPU, and off unless asked for.
+    """
+
+    smallest = FusionNetwork.smallest
+
+    def __init__(self, network: FusionNetwork, half: bool = False) -> None:
+        super().__init__()
+        self.config, self.half = network.config, half
+        self.network = folded(network)
+
+    @torch.no_grad()
+    def forward(self, ir: Tensor, vi: Tensor) -> NetworkOutput:
+        """Register and fuse as a whole; arguments, output and errors are those of `FusionNetwork`."""
+        height, width = check_pair(ir, vi, self.smallest)
+        ir, vi = (pad_to_multiple(image, self.network.multiple) for image in (ir, vi))
+        whole, channels = Box(0, ir.shape[-2], 0, ir.shape[-1]), self.config.channels
+        moving, fixed = self._features("ir", ir, whole), self._features("vi", vi, whole)
+        common = moving[:, :channels], fixed[:, :channels]
+        stages = self._stages(ir, vi, common)
+        phi = resize_field(stages[-1].field, ir.shape[-2:])
+        fused = _empty(ir, self.network.fused_channels, whole)
+        image = self._reconstruct(whole, whole, moving, fixed, *_targets(phi, whole), fused)
+        crop = (..., slice(height), slice(width))
+        aligned = Alignment(phi[crop], stages, common[0][crop], common[1][crop])
+        return NetworkOutput(image[crop], aligned.field, aligned, fixed[:, channels:][crop], fused[crop])
+
+    @torch.no_grad()
+    def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor]:
+        """Image and field of `forward`, without the features: a large image is fused tile by tile.
+
+        Args:
+            ir, vi: (B, 1, H, W) in [0, 1], as in `forward`.
+            tile: side of the tiles in pixels; images of up to tile x tile pixels are one.
+
+        Returns:
+            I_f, (B, 1, H, W) in [0, 1], and phi, (B, 2, H, W) pixels.
+
+        Raises:
+            InputError: as `forward`; or tiles under 32 pixels.
+        """
+        if tile < self.smallest:
+            raise InputError(f"Tiles of {tile} pixels are too small; take {self.smallest} or more.")
+        height, width = check_pair(ir, vi, self.smallest)
+        ir, vi = (pad_to_multiple(image, self.network.multiple) for image in (ir, vi))
+        size, whole = ir.shape[-2:], Box(0, ir.shape[-2], 0, ir.shape[-1])
+        phi = resize_field(self._stages(ir, vi)[-1].field, size)
+        image = torch.empty_like(ir)
+        for box in [whole] if size[0] * size[1] <= tile**2 else whole.cut(tile, tile):
+            around = box.grown(HEAD_REACH, size)
+            x, y = _targets(phi, around)
+            source = Box(int(y.amin()), int(y.amax()) + 2, int(x.amin()), int(x.amax()) + 2).grown(0, size)
+            moving, fixed = self._features("ir", ir, source), self._features("vi", vi, around)
+            image[box.within(whole)] = self._reconstruct(box, around, moving, fixed, x - source.left, y - source.top)
+        crop = (..., slice(height), slice(width))
+        return image[crop], phi[crop]
+
+    def _stages(self, ir: Tensor, vi: Tensor, common: tuple[Tensor, Tensor] | None = None) -> list[Stage]:
+        """The registration of padded images, reduced if they are large; `common` are features at full size."""
+        size = self.network._registration_size(*ir.shape[-2:])
+        if size != tuple(ir.shape[-2:]):
+            ir, vi = (F.interpolate(image, size, mode="bilinear", antialias=True) for image in (ir, vi))
+            common = None
+        whole, channels = Box(0, size[0], 0, size[1]), self.config.channels
+        if common is None:
+            common = tuple(self._features(name, image, whole)[:, :channels] for name, image in (("ir", ir), ("vi", vi)))
+        return self.network.register(*common)
+
+    def _features(self, modality: str, image: Tensor, box: Box) -> Tensor:
+        """Common and specific features of a box of an image, (B, 2C, h, w)."""
+        size, channels, reach = image.shape[-2:], self.config.channels, self.config.extractor_layers
+        extractors = [self.network.get_submodule(f"{modality}_{kind}") for kind in ("cfe", "sfe")]
+        around = box.grown(reach, size)
+        wide = around.grown(STRUCTURE_REACH, size)
+        whole = Box(0, size[0], 0, size[1])
+        common = self.network._common_input(image[wide.within(whole)])[around.within(wide)]
+        inputs = common, image[around.within(whole)]
+        features = _empty(image, 2 * channels, box)
+        for strip in box.cut(_rows(image, box)):
+            seen = strip.grown(reach, size)
+            for place, (extractor, given) in enumerate(zip(extractors, inputs, strict=True)):
+                with self._autocast(image):
+                    found = extractor(_last(given[seen.within(around)]))
+                half = slice(place * channels, (place + 1) * channels)
+                features[:, half][strip.within(box)] = found[strip.within(seen)]
+        return features
+
+    def _reconstruct(
+        self, box: Box, around: Box, moving: Tensor, fixed: Tensor, x: Tensor, y: Tensor, keep: Tensor | None = None
+    ) -> Tensor:
+        """The fused image of a box, (B, 1, h, w); `fixed`, `x` and `y` are of the box `around` it.
+
+        `x` and `y` are pixels of `moving`. Where F_f is to be kept, `keep` takes it.
+        """
+        size = around.bottom, around.right
+        used = slice(self.network.fused_channels // -2, None)  # both features, or the specific ones alone
+        image = _empty(fixed, 1, box)
+        for strip in box.cut(_rows(fixed, box)):
+            seen = strip.grown(HEAD_REACH, size)
+            part = seen.within(around)
+            fused = torch.cat([sample(moving[:, used], x[part], y[part]), fixed[:, used][part]], 1)  # Eq. (7)
+            with self._autocast(fixed):
+                found = self.network.head(_last(fused))
+            image[strip.within(box)] = (found[strip.within(seen)].float() + 1) / 2
+            if keep is not None:
+                keep[strip.within(box)] = fused[strip.within(seen)]
+        return image
+
+    def _autocast(self, image: Tensor) -> torch.autocast:
+        return torch.autocast(image.device.type, torch.bfloat16, enabled=self.half and image.is_cuda)
+
+
+class FastOurs:
+    """Ours with a `FastNetwork`: a method like `methods.Ours`, for images of any size."""
+
+    def __init__(
+        self, network: FusionNetwork, name: str = "ours", device: torch.device | str = "cpu", half: bool = False
+    ) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.network = FastNetwork(network, half).to(self.device).eval()
+
+    @torch.inference_mode()
+    def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> Fused:
+        """As `FastNetwork.fuse`, and the infrared warped by the field."""
+        image, field = self.network.fuse(ir.to(self.device), vi.to(self.device), tile)
+        return Fused(image.to(ir.device), field.to(ir.device), warp_in_strips(ir, field.to(ir.device), tile))
+
+
+def fast(method: Method) -> Method:
+    """The same method with the fast network wherever it is the paper's; others are given back as they are."""
+    if isinstance(method, Chain):
+        return Chain(fast(method.registers), fast(method.fuses))
+    if isinstance(method, Ours):
+        return FastOurs(method.network, method.name, method.device)
+    return method
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy for inference: each BatchNorm is part of the convolution before it, each LeakyReLU works in place.
+
+    Weights lie in memory with channels last. The copy has no gradients, and its state_dict has other names.
+
+    Args:
+        network: any module whose BatchNorms follow a convolution in a Sequential, as in all of the paper's network.
+
+    Raises:
+        InputError: a BatchNorm stands elsewhere.
+    """
+    copy = deepcopy(network).eval().requires_grad_(False)
+    for block in [module for module in copy.modules() if isinstance(module, nn.Sequential)]:
+        for before, (name, layer) in zip(list(block), list(block.named_children())[1:], strict=False):
+            if isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
+                place = next(key for key, module in block.named_children() if module is before)
+                # In double: the product of two roundings would be one more source of difference.
+                setattr(block, place, fuse_conv_bn_eval(before.double(), layer.double()).float())
+                delattr(block, name)
+    for module in copy.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            raise InputError("A BatchNorm that does not follow a convolution in a Sequential cannot be folded.")
+        if isinstance(module, nn.LeakyReLU):
+            module.inplace = True
+    return copy.to(memory_format=torch.channels_last)
+
+
+def sample(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Bilinear samples of features, equal to `grid_sample` and faster on a CPU where channels lie last.
+
+    Args:
+        features: (B, C, h, w), channels last.
+        x, y: (B, H, W), pixels of `features` inside it, 0 to w - 1 and 0 to h - 1.
+
+    Returns:
+        (B, C, H, W), channels last.
+    """
+    batch, channels, height, width = features.shape
+    left, top = x.floor(), y.floor()
+    right, below = x - left, y - top  # how much of the neighbours on those sides
+    weights = torch.stack([(1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below], -1)
+    left, top = left.int(), top.int()
+    first = torch.arange(batch, dtype=torch.int32, device=x.device).view(-1, 1, 1) * (height * width)
+    upper, lower = first + top * width, first + (top + 1).clamp_(max=height - 1) * width
+    right = (left + 1).clamp_(max=width - 1)
+    places = torch.stack([upper + left, upper + right, lower + left, lower + right], -1)
+    # A weighted sum of four rows of a table, one row a pixel: what an embedding bag is made for.
+    table = features.permute(0, 2, 3, 1).reshape(-1, channels)
+    found = F.embedding_bag(places.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4))
+    return found.view(*x.shape, channels).permute(0, 3, 1, 2)
+
+
+def warp_in_strips(image: Tensor, phi: Tensor, rows: int = TILE) -> Tensor:
+    """`deformation.warp` of (B, C, H, W) by (B, 2, H, W), exact, in strips of so many rows: it takes far less memory."""
+    whole = Box(0, image.shape[-2], 0, image.shape[-1])
+    found, wide = torch.empty_like(image), image.double()
+    for strip in whole.cut(rows):
+        x, y = _targets(phi, strip, torch.float64)
+        found[strip.within(whole)] = sample(wide, x, y).to(image.dtype)
+    return found
+
+
+def _targets(phi: Tensor, box: Box, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Where a box of a field (B, 2, H, W) points, x and y (B, h, w) inside the image, rounded as `warp` rounds it."""
+    height, width = phi.shape[-2:]
+    part = phi[(..., slice(box.top, box.bottom), slice(box.left, box.right))].to(dtype)
+    found = []
+    for axis, start, stop, side in ((0, box.left, box.right, width), (1, box.top, box.bottom, height)):
+        steps = torch.arange(start, stop, device=phi.device, dtype=dtype)
+        last = max(side - 1, 1)
+        scale = 2 / torch.tensor(last, dtype=dtype, device=phi.device)
+        place = (part[:, axis] + (steps if axis == 0 else steps[:, None])) * scale - 1
+        found.append(((place + 1) * (last / 2)).clamp_(0, side - 1))
+    return found[0], found[1]
+
+
+def _empty(like: Tensor, channels: int, box: Box) -> Tensor:
+    """Room for features of a box, channels last."""
+    size = like.shape[0], channels, box.bottom - box.top, box.right - box.left
+    return torch.empty(size, dtype=torch.float32, device=like.device, memory_format=torch.channels_last)
+
+
+def _last(features: Tensor) -> Tensor:
+    return features.contiguous(memory_format=torch.channels_last)
+
+
+def _rows(image: Tensor, box: Box) -> int:
+    """Rows of a strip; a GPU gets all at once."""
+    return STRIP if image.device.type == "cpu" else box.bottom - box.top
