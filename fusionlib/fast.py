@@ -15,20 +15,19 @@ Convention: as in `fusionlib.network`. A `Box` is a part of the padded image.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fusionlib.deformation import warp
+from fusionlib.fast_layers import channels_last, folded, sample, structure
 from fusionlib.files import InputError
 from fusionlib.methods import Chain, Method, Ours
 from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, check_pair, pad_to_multiple
 from fusionlib.protocol import Fused
-from fusionlib.registration import Comparison, PyramidMSRB, Stage, local_correlation, resize_field, window_mean
+from fusionlib.registration import Stage, resize_field
 
 TILE = 1024  # pixels: images of more pixels than a square of this side are fused in tiles of at most this side
 STRIP = 128  # rows that pass through the layers at once on a CPU: few enough for its cache, and few that are done twice
@@ -64,12 +63,12 @@ class Box:
 
 
 class FastNetwork(nn.Module):
-    """A `FusionNetwork` for inference: a copy with the same output, to 1e-5 of the image; see the module's head.
+    """A `FusionNetwork` for inference: a copy whose image is the same to 1e-5, as the head of this module explains.
 
     Args:
         network: the trained network; it stays as it is.
-        half: on a GPU, extract and reconstruct in bfloat16, which costs two decimals of the image. Without effect on a
-            CPU, and off unless asked for.
+        half: on a GPU, extract and reconstruct in bfloat16, which has three digits: the image is then another one.
+            Without effect on a CPU.
     """
 
     smallest = FusionNetwork.smallest
@@ -165,7 +164,7 @@ class FastNetwork(nn.Module):
             for kind, room in zip(kinds, features.split(channels, 1), strict=True):
                 extractor = self.network.get_submodule(f"{modality}_{kind}")
                 with self._autocast(image):
-                    found = extractor(_last(inputs[kind][seen.within(around)]))
+                    found = extractor(channels_last(inputs[kind][seen.within(around)]))
                 room[strip.within(box)] = found[strip.within(seen)]
         return features
 
@@ -234,109 +233,8 @@ def fast(method: Method) -> Method:
     return method
 
 
-def folded(network: nn.Module) -> nn.Module:
-    """A copy for inference: each BatchNorm is part of the convolution before it, each LeakyReLU works in place.
-
-    Weights lie in memory with channels last. The copy has no gradients, and its state_dict has other names.
-
-    Args:
-        network: any module whose BatchNorms follow a convolution in a Sequential, as in all of the paper's network.
-
-    Raises:
-        InputError: a BatchNorm stands elsewhere.
-    """
-    copy = deepcopy(network).eval().requires_grad_(False)
-    for block in [module for module in copy.modules() if isinstance(module, nn.Sequential)]:
-        for before, (name, layer) in zip(list(block), list(block.named_children())[1:], strict=False):
-            if isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
-                place = next(key for key, module in block.named_children() if module is before)
-                # In double: the product of two roundings would be one more source of difference.
-                setattr(block, place, fuse_conv_bn_eval(before.double(), layer.double()).float())
-                delattr(block, name)
-    for module in copy.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            raise InputError("A BatchNorm that does not follow a convolution in a Sequential cannot be folded.")
-        if isinstance(module, nn.LeakyReLU):
-            module.inplace = True
-        if isinstance(module, PyramidMSRB):
-            module.comparison = nn.ModuleList(map(QuickComparison, module.comparison))
-    return copy.to(memory_format=torch.channels_last)
-
-
-class QuickComparison(nn.Module):
-    """A `Comparison` whose windows run over shifts that lie last, which is eight times as fast on a CPU."""
-
-    def __init__(self, comparison: Comparison) -> None:
-        super().__init__()
-        self.comparison = comparison
-
-    def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """As `Comparison.forward`."""
-        own = self.comparison
-        confidence = own.confidence(torch.cat([moving, fixed], 1)).sigmoid()
-        similarity = _last(local_correlation(moving, fixed, own.radius)).mul_(confidence)
-        seen = [window_mean(similarity, side) * sharp for side, sharp in zip(own.windows, own.sharpness, strict=True)]
-        return torch.stack(seen, 1)
-
-
-def structure(image: Tensor) -> Tensor:
-    """`network.local_structure` by sums of shifted images, three times as fast on a CPU; (B, 1, H, W) to (B, 3, H, W)."""
-    smooth = F.pad(image, [1] * 4, mode="replicate")
-    for dim in (-2, -1):
-        smooth = _neighbours(smooth, dim, 0) + _neighbours(smooth, dim, 1) + _neighbours(smooth, dim, 2)
-    smooth = F.pad(smooth / 9, [1] * 4, mode="replicate")
-    gradient = []
-    for along, across in ((-1, -2), (-2, -1)):  # Sobel: a blur across and a difference along
-        blurred = _neighbours(smooth, across, 0) + 2 * _neighbours(smooth, across, 1) + _neighbours(smooth, across, 2)
-        gradient.append(_neighbours(blurred, along, 2) - _neighbours(blurred, along, 0))
-    gx, gy = gradient
-    gx_squared, gy_squared = gx * gx, gy * gy
-    squared = gx_squared + gy_squared + 1e-8
-    strength = squared.sqrt()
-    near = F.pad(strength, [8] * 4, mode="replicate")
-    for dim in (-2, -1):
-        total = near
-        for step in (1, 2, 4, 8):  # sums of 2, 4, 8 and 16 neighbours, each of two of the sums before
-            size = total.shape[dim] - step
-            total = total.narrow(dim, 0, size) + total.narrow(dim, step, size)
-        near = total.narrow(dim, 0, near.shape[dim] - 16) + near.narrow(dim, 16, near.shape[dim] - 16)
-    strength = strength / (near / 17**2 + 0.02)
-    turned = strength / squared
-    return torch.cat([strength, (gx_squared - gy_squared) * turned, 2 * gx * gy * turned], 1)
-
-
-def _neighbours(x: Tensor, dim: int, start: int) -> Tensor:
-    """The first, second or third pixel of each three in a row."""
-    return x.narrow(dim, start, x.shape[dim] - 2)
-
-
-def sample(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Bilinear samples of features, equal to `grid_sample` and faster on a CPU where channels lie last.
-
-    Args:
-        features: (B, C, h, w), channels last.
-        x, y: (B, H, W), pixels of `features` inside it, 0 to w - 1 and 0 to h - 1.
-
-    Returns:
-        (B, C, H, W), channels last.
-    """
-    batch, channels, height, width = features.shape
-    left, top = x.floor(), y.floor()
-    right, below = x - left, y - top  # how much of the neighbours on those sides
-    weights = torch.stack([(1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below], -1)
-    left, top = left.int(), top.int()
-    first = torch.arange(batch, dtype=torch.int32, device=x.device).view(-1, 1, 1) * (height * width)
-    upper, lower = first + top * width, first + (top + 1).clamp_(max=height - 1) * width
-    right = (left + 1).clamp_(max=width - 1)
-    places = torch.stack([upper + left, upper + right, lower + left, lower + right], -1)
-    # A weighted sum of four rows of a table, one row a pixel: what an embedding bag is made for.
-    table = features.permute(0, 2, 3, 1).reshape(-1, channels)
-    found = F.embedding_bag(places.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4))
-    return found.view(*x.shape, channels).permute(0, 3, 1, 2)
-
-
 def warp_in_strips(image: Tensor, phi: Tensor, rows: int = TILE) -> Tensor:
-    """`deformation.warp` of (B, C, H, W) by (B, 2, H, W), exact, in strips of so many rows: it takes far less memory."""
+    """`deformation.warp` of (B, C, H, W) by (B, 2, H, W), in strips of so many rows: it takes far less memory."""
     whole = Box(0, image.shape[-2], 0, image.shape[-1])
     found, wide = torch.empty_like(image), image.double()
     for strip in whole.cut(rows):
@@ -363,10 +261,6 @@ def _empty(like: Tensor, channels: int, box: Box) -> Tensor:
     """Room for features of a box, channels last."""
     size = like.shape[0], channels, box.bottom - box.top, box.right - box.left
     return torch.empty(size, dtype=torch.float32, device=like.device, memory_format=torch.channels_last)
-
-
-def _last(features: Tensor) -> Tensor:
-    return features.contiguous(memory_format=torch.channels_last)
 
 
 def _rows(image: Tensor, box: Box) -> int:

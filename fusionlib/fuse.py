@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fusionlib import methods
 from fusionlib.data import IMAGE_SUFFIXES, Pair, open_folders, read_pair, recolour, save_image
+from fusionlib.fast import fast
 from fusionlib.files import InputError, atomic
 
 CONVENTION = (
@@ -31,7 +32,8 @@ def fuse_files(
     """Fuse an infrared and a visible file, or two folders whose files belong together by stem.
 
     Images may have any size from 32 pixels up and any bit depth; the fused image has the size and the colour of the
-    visible one. Every file written is there whole or not at all, and a line says that it was.
+    visible one. Every file written is there whole or not at all, and a line says that it was. Ours runs as
+    `fusionlib.fast` has it: images of more than `fast.TILE` squared pixels are fused in tiles, in bounded memory.
 
     Args:
         ir, vi: two files or two folders.
@@ -73,7 +75,7 @@ def fuse_files(
                 raise InputError(f"{path} cannot be written: give a name that ends in {suffix}.")
         jobs = [((ir, vi), out, field)]
 
-    chosen = methods.load(method, weights, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = fast(methods.load(method, weights, device or ("cuda" if torch.cuda.is_available() else "cpu")))
     written: list[Path] = []
     for count, (sources, image_path, field_path) in enumerate(jobs, 1):
         targets = [path for path in (image_path, field_path) if path]

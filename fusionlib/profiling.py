@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fusionlib import methods, systems
+from fusionlib.fast import fast as hastened
 from fusionlib.files import InputError
 from fusionlib.methods import Method
 
@@ -161,6 +162,11 @@ def fresh(name: str) -> Method:
     return methods.load(name)
 
 
+def quick(name: str) -> Method:
+    """`fresh`, with the fast network where the method is Ours: what is timed, since it gives the same result."""
+    return hastened(fresh(name))
+
+
 def parameters(method: Method) -> dict[str, int]:
     """Parameters of each part of a method's networks, in their order."""
     found: dict[str, int] = {}
@@ -171,10 +177,14 @@ def parameters(method: Method) -> dict[str, int]:
     return found
 
 
-def pair(side: int) -> tuple[Tensor, Tensor]:
-    """A square infrared and visible image of smooth noise, (1, 1, side, side) in [0, 1], the same for everybody."""
-    drawn = torch.rand(2, 1, side // 8 + 2, side // 8 + 2, generator=torch.Generator().manual_seed(0))
-    ir, vi = nn.functional.interpolate(drawn, (side, side), mode="bilinear", align_corners=True).split(1)
+def pair(height: int, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """An infrared and a visible image of smooth noise, (1, 1, height, width) in [0, 1], the same for everybody.
+
+    Without a width they are square.
+    """
+    size = height, width or height
+    drawn = torch.rand(2, 1, *(side // 8 + 2 for side in size), generator=torch.Generator().manual_seed(0))
+    ir, vi = nn.functional.interpolate(drawn, size, mode="bilinear", align_corners=True).split(1)
     return ir, vi
 
 
@@ -188,25 +198,33 @@ class Timed:
     runs: int
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], runs: int = 7, patience: float = 20.0) -> dict[str, Timed]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    runs: int = 7,
+    patience: float = 20.0,
+    clock: Callable[[], float] | None = None,
+) -> dict[str, Timed]:
     """Time calls in turns, A B C A B C ..., so that a busy moment of the machine meets all of them.
 
     Args:
         calls: name to what is timed; each is called once before, to warm up.
         runs: how often each is timed.
         patience: seconds; what takes longer is timed `PATIENT` times.
+        clock: gives seconds, by default those on the wall. `time.thread_time` counts those in which the thread that
+            calls was computing: what one thread does then takes as long on a busy machine, or nearly.
     """
+    clock = clock or time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-1, runs):
         for name, call in calls.items():
             if turn >= PATIENT and statistics.median(seconds[name]) > patience:
                 continue
-            start = time.perf_counter()
+            start = clock()
             call()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: _timed(found) for name, found in seconds.items()}
 
 
@@ -226,32 +244,42 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def peak_memory(cases: Sequence[tuple[str, int]]) -> list[float]:
-    """GiB by which a process of its own grows at most while a method fuses a pair, for each (method, side), on the CPU.
+def peak_memory(cases: Sequence[tuple[str, int | tuple[int, int]]], fast: bool = True) -> list[float]:
+    """GiB by which a process of its own grows at most while a method fuses a pair, on the CPU.
+
+    Args:
+        cases: method, and the side of a square pair or its (height, width).
+        fast: let Ours run as `fusionlib.fast` has it.
 
     Raises:
         InputError: a process ended with an error, as for want of memory.
     """
-    command = [sys.executable, "-c", f"from fusionlib.profiling import _growths; _growths({list(cases)!r})"]
+    call = f"_growths({[(name, _sides(size)) for name, size in cases]!r}, {fast!r})"
+    command = [sys.executable, "-c", f"from fusionlib.profiling import _growths; {call}"]
     ran = subprocess.run(command, capture_output=True, text=True)
     found = [float(line) for line in ran.stdout.split()]
     if ran.returncode or len(found) < len(cases):
-        name, side = cases[min(len(found), len(cases) - 1)]
+        name, size = cases[min(len(found), len(cases) - 1)]
+        shown = " x ".join(map(str, dict.fromkeys(_sides(size))))
         raise InputError(
-            f"{name} did not get through {side} pixels; choose a smaller side. {ran.stderr.strip()[-200:]}"
+            f"{name} did not get through {shown} pixels; choose a smaller side. {ran.stderr.strip()[-200:]}"
         )
     return found
 
 
-def _growths(cases: Sequence[tuple[str, int]]) -> None:
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _growths(cases: Sequence[tuple[str, tuple[int, int]]], fast: bool) -> None:
     """Print the growth of each case, measured in a child of this process, which has imported all, computed nothing."""
-    for name, side in cases:
+    for name, size in cases:
         child = os.fork()
         if not child:
-            method = fresh(name)
+            method = quick(name) if fast else fresh(name)
             method.fuse(*pair(64))  # what is set up once is not the image's
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            method.fuse(*pair(side))
+            method.fuse(*pair(*size))
             print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20, flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
