@@ -7,13 +7,17 @@ gives the same images.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+import torch
+from torch import Tensor
 
-from fusionlib import kept, profiling, systems
+from fusionlib import kept, metrics, metrics_many, metrics_plain, profiling, systems
 from fusionlib.files import code_fingerprint, fingerprint
 from fusionlib.profiling import interleaved
 from fusionlib.provenance import machine
@@ -31,6 +35,8 @@ class CostConfig:
             script makes of 256; at 512 a pair would take minutes.
         timed: (side, threads), each timed in one run in turns; methods in `own_sides` only up to about theirs.
         growth: sides at which time and memory of Ours are measured.
+        large: height and width of a pair that is fused in tiles.
+        scored: side of the images whose scoring is timed.
         runs: timed calls of each method.
     """
 
@@ -40,6 +46,8 @@ class CostConfig:
     own_sides: tuple[tuple[str, int], ...] = (("ivfwsr", 252),)
     timed: tuple[tuple[int, int], ...] = ((256, 1), (256, 2), (512, 2))
     growth: tuple[int, ...] = (128, 256, 384, 512, 768, 1024)
+    large: tuple[int, int] = (3072, 4096)
+    scored: int = 512
     runs: int = 7
 
     def sides(self) -> dict[str, int]:
@@ -116,6 +124,86 @@ def growth(config: CostConfig, path: Path) -> pd.DataFrame:
 
     mark = fingerprint(_mark("ours"), config.growth, config.runs)
     return kept.part(path, {"method": "ours"}, mark, measure)
+
+
+def gain(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
+    """Ours as it is trained, `plain`, and as `fusionlib.fast` has it, `fast`: a row each with its seconds.
+
+    Sides and numbers of threads are those of `timed`; the two are timed in turns.
+    """
+    parts = []
+    for side, threads in config.timed:
+
+        def measure(side: int = side, threads: int = threads) -> pd.DataFrame:
+            ways = {"plain": profiling.fresh("ours"), "fast": profiling.quick("ours")}
+            with profiling.threads(threads):
+                return _rows({way: partial(method.fuse, *profiling.pair(side)) for way, method in ways.items()}, config)
+
+        parts.append(_again({"side": side, "threads": threads}, path, _mark("ours"), config, measure, again))
+    return pd.concat(parts, ignore_index=True)
+
+
+def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
+    """A row a size: the GiB by which a process grows at most while Ours fuses it, `plain` and `fast`.
+
+    Sizes are those of `growth` and the large one, which the plain network is spared.
+    """
+    sizes = [(side, side) for side in config.growth] + [config.large]
+
+    def measure() -> pd.DataFrame:
+        plain = profiling.peak_memory([("ours", size) for size in sizes[:-1]], fast=False)
+        fast = profiling.peak_memory([("ours", size) for size in sizes])
+        rows = pd.DataFrame(sizes, columns=["height", "width"])
+        return rows.assign(plain=pd.Series(plain), fast=fast)
+
+    return kept.part(path, {"method": "ours"}, fingerprint(_mark("ours"), sizes), measure)
+
+
+def scoring(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
+    """All four metrics of one fused image, by three writings: a row each with seconds of one computing thread."""
+    mark = fingerprint(code_fingerprint("metrics", "metrics_many", "metrics_plain", "profiling"))
+
+    def measure() -> pd.DataFrame:
+        images = scored_images(config.scored)
+        levels = [image[0, 0].double().mul(255).round().numpy() for image in images]
+        calls = {
+            "numpy and scikit-image": partial(metrics_plain.fusion_metrics, *levels),
+            "fusionlib.metrics": partial(metrics.fusion_metrics, *images),
+            "fusionlib.metrics_many": partial(metrics_many.fusion_metrics, *images),
+        }
+        with profiling.threads(1):
+            return _rows(calls, config, time.thread_time)
+
+    return _again({"scored": config.scored}, path, mark, config, measure, again)
+
+
+def scored_images(side: int) -> list[Tensor]:
+    """An infrared, a visible and a fused image of 8 bits, (1, 1, side, side) in [0, 1], with noise in the infrared."""
+    ir, vi = profiling.pair(side)
+    ir = 0.8 * ir + 0.2 * torch.rand(ir.shape, generator=torch.Generator().manual_seed(0))
+    return [(image * 255).round() / 255 for image in (ir, vi, (ir + vi) / 2)]
+
+
+def _rows(
+    calls: Mapping[str, Callable[[], object]], config: CostConfig, clock: Callable[[], float] | None = None
+) -> pd.DataFrame:
+    found = interleaved(calls, config.runs, clock=clock)
+    return pd.DataFrame([{"way": way, **asdict(timed), "cpu": machine()["cpu"]} for way, timed in found.items()])
+
+
+def _again(
+    where: dict[str, object],
+    path: Path,
+    mark: str,
+    config: CostConfig,
+    measure: Callable[[], pd.DataFrame],
+    again: bool,
+) -> pd.DataFrame:
+    """A kept part, or measured `again`."""
+    mark = fingerprint(mark, config.runs)
+    if again:
+        kept.put(path, where, mark, measure())
+    return kept.part(path, where, mark, measure)
 
 
 def _mark(name: str) -> str:

@@ -159,6 +159,8 @@ PRESETS = {
                 own_sides=(("ivfwsr", 56),),
                 timed=((64, 1),),
                 growth=(64, 96, 128),
+                large=(160, 224),
+                scored=128,
                 runs=2,
             ),
             mri=MriConfig(

@@ -109,8 +109,9 @@ def test_threads_are_given_back() -> None:
 
 
 def test_memory_grows_with_the_image_and_failures_are_told() -> None:
-    small, large = profiling.peak_memory([("average", 128), ("average", 1024)])
+    small, large, ours = profiling.peak_memory([("average", 128), ("average", 1024), ("ours", (256, 320))])
     assert 0 <= small < large and large > 4 * 3 * 1024**2 / 2**30 / 2
+    assert 4 * 32 * 256 * 320 / 2**30 < ours < 1  # the features of the infrared at least
     with pytest.raises(InputError, match="nobody did not get through 64 pixels"):
         profiling.peak_memory([("nobody", 64)])
 
