@@ -93,7 +93,7 @@ def test_what_cannot_be_scored_is_told() -> None:
 
 
 def test_they_are_several_times_as_fast_as_numpy_and_scikit_image() -> None:
-    """By the time of one computing thread, median of 7 in turns. At least 5 on an idle core; asserted is less."""
+    """By the time of one computing thread, median of 7 in turns; measured were 3.4 to 5.4 times on a busy machine."""
     images = triple(512, 512)
     plain = arrays(images)
     calls = {
@@ -102,4 +102,4 @@ def test_they_are_several_times_as_fast_as_numpy_and_scikit_image() -> None:
     }
     with profiling.threads(1):
         found = profiling.interleaved(calls, runs=7, clock=time.thread_time)
-    assert found["here"].median < found["numpy"].median / 2.5
+    assert found["here"].median < found["numpy"].median / 2
