@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from fusionlib import metrics
@@ -206,8 +207,10 @@ def threshold_picture(image: Tensor, matched: Matches, least: float) -> Figure:
     axis.set_position([0, 0, share, axis.get_position().height])
     for box in matched.boxes[~claimed]:
         _outline(axis, box, YELLOW, ":")
-    for box, good in zip(matched.detections[: len(right)], right, strict=True):
-        _outline(axis, box, SKY if good else ORANGE, "-" if good else "--")
+    shown = matched.detections[: len(right)]
+    for kind, colour, dash in ((~right, ORANGE, "--"), (right, SKY, "-")):  # what is right lies on top
+        for box in shown[kind]:
+            _outline(axis, box, colour, dash)
     chart = figure.add_axes((share + 0.07, 0.14, 0.41, 0.66))
     _bare(chart)
     steps = np.geomspace(0.001, 1, 61)
@@ -217,7 +220,9 @@ def threshold_picture(image: Tensor, matched: Matches, least: float) -> Figure:
     chart.plot([least] * 2, [precision, recall], "o", color="black", ms=5)
     chart.axvline(least, color="0.5", lw=0.8)
     chart.set(xscale="log", xlim=(0.001, 1), ylim=(-0.03, 1.03))
-    chart.minorticks_off()
+    # Said in words: powers of ten typeset as formulas take as long as the rest of the chart.
+    chart.set_xticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
+    chart.xaxis.set_minor_locator(NullLocator())
     chart.set_xlabel("score that counts as found", fontsize=9)
     words = [f"{value:.2f}" if value == value else "undefined" for value in (precision, recall)]
     chart.set_title(f"at {least:.3f}: precision {words[0]}, recall {words[1]}", fontsize=9, pad=22)
