@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from fusionlib import metrics
@@ -123,8 +124,7 @@ def metric_bars(
     shown = better.clip(-100, 100)
     figure, (axis,) = panels({"the image that is scored": image}, width=0.34 * WIDTH)
     share = figure.get_figwidth() / WIDTH
-    height = figure.get_figheight()
-    figure.set_size_inches(WIDTH, height)
+    figure.set_size_inches(WIDTH, figure.get_figheight())
     axis.set_position([0, 0, share, axis.get_position().height])
     chart = figure.add_axes((share + 0.24, 0.17, 0.98 - share - 0.24, 0.7))
     _bare(chart)
@@ -201,13 +201,15 @@ def threshold_picture(image: Tensor, matched: Matches, least: float) -> Figure:
     precision, recall = precision_recall(right, claimed)
     counts = f"{int(right.sum())} right, {int((~right).sum())} false alarms, {int((~claimed).sum())} missed"
     figure, (axis,) = panels({counts: image}, width=WIDTH / 2)
-    share, height = 0.5, figure.get_figheight()
-    figure.set_size_inches(WIDTH, height)
+    share = 0.5
+    figure.set_size_inches(WIDTH, figure.get_figheight())
     axis.set_position([0, 0, share, axis.get_position().height])
     for box in matched.boxes[~claimed]:
         _outline(axis, box, YELLOW, ":")
-    for box, good in zip(matched.detections[: len(right)], right, strict=True):
-        _outline(axis, box, SKY if good else ORANGE, "-" if good else "--")
+    shown = matched.detections[: len(right)]
+    for kind, colour, dash in ((~right, ORANGE, "--"), (right, SKY, "-")):  # what is right lies on top
+        for box in shown[kind]:
+            _outline(axis, box, colour, dash)
     chart = figure.add_axes((share + 0.07, 0.14, 0.41, 0.66))
     _bare(chart)
     steps = np.geomspace(0.001, 1, 61)
@@ -217,10 +219,12 @@ def threshold_picture(image: Tensor, matched: Matches, least: float) -> Figure:
     chart.plot([least] * 2, [precision, recall], "o", color="black", ms=5)
     chart.axvline(least, color="0.5", lw=0.8)
     chart.set(xscale="log", xlim=(0.001, 1), ylim=(-0.03, 1.03))
-    chart.minorticks_off()
+    # Plain text: powers of ten would be typeset as formulas, which is slow.
+    chart.set_xticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
+    chart.xaxis.set_minor_locator(NullLocator())
     chart.set_xlabel("score that counts as found", fontsize=9)
-    words = [f"{value:.2f}" if value == value else "undefined" for value in (precision, recall)]
-    chart.set_title(f"at {least:.3f}: precision {words[0]}, recall {words[1]}", fontsize=9, pad=22)
+    said = ["undefined" if np.isnan(value) else f"{value:.2f}" for value in (precision, recall)]
+    chart.set_title("at {:.3f}: precision {}, recall {}".format(least, *said), fontsize=9, pad=22)
     chart.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     key = "light blue: right   ·   orange, dashed: false alarm   ·   yellow, dotted: missed"
     axis.text(0.5, 0.02, key, ha="center", fontsize=7, transform=axis.transAxes, bbox={"fc": "white", "ec": "none"})
