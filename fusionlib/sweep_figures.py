@@ -48,7 +48,7 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
     axis.set_xticks(range(len(METRICS)), [f"{name} {ARROW[direction(name)]}" for name in METRICS])
     axis.set_yticks(range(len(grid)), values.index, fontsize="small")
     axis.grid(False)
-    figure.colorbar(drawn, ax=axis, label="better than the first row by, %", aspect=30, pad=0.01)
+    figure.colorbar(drawn, ax=axis, label="better than row 1, %", aspect=30, pad=0.01)
     return figure
 
 
