@@ -9,7 +9,9 @@ from math import ceil
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from fusionlib.plotting import COLOURS, WIDTH, style
 
@@ -49,8 +51,7 @@ def lines(
     scale = "log" if logarithmic else "linear"
     axis.set(xlabel=x, ylabel=y, xscale=scale, yscale=scale)
     for ticks in (axis.xaxis, axis.yaxis) if logarithmic else ():
-        ticks.set_major_formatter("{x:g}")
-        ticks.set_minor_formatter("{x:g}")
+        plain_ticks(ticks)
     figure.legend(loc="outside right upper")
     return figure
 
@@ -63,5 +64,13 @@ def dots(values: pd.Series, low: pd.Series, high: pd.Series, title: str) -> Figu
     axis.errorbar(values, range(len(values)), xerr=off, fmt="o", ecolor=COLOURS[1], capsize=3)
     axis.set_yticks(range(len(values)), values.index)
     axis.set(xscale="log", xlabel=title)
+    plain_ticks(axis.xaxis)
     axis.invert_yaxis()
     return figure
+
+
+def plain_ticks(ticks: Axis) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 of each decade, as plain numbers, so that none lies on another."""
+    ticks.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ticks.set_major_formatter("{x:g}")
+    ticks.set_minor_formatter(NullFormatter())
