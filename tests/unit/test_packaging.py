@@ -231,3 +231,9 @@ def test_hook_strips_all_but_the_checked_outputs(root, tmp_path):
     assert stripped.cells[0].execution_count == 1
     assert [set(cell.metadata) for cell in stripped.cells] == [{"tags"}, {"tags"}]
     assert not stripped.metadata
+
+
+def test_the_readme_names_every_module(root: Path) -> None:
+    text = (root / "README.md").read_text(encoding="utf-8")
+    modules = {path.stem for path in (root / "fusionlib").glob("*.py")} - {"__init__", "__main__"}
+    assert [name for name in sorted(modules) if f"`{name}`" not in text] == []
