@@ -34,7 +34,7 @@ class CostConfig:
         own_sides: (method, another side). The paper's number of IVFWSR belongs to 252 pixels, which is what its test
             script makes of 256; at 512 a pair would take minutes.
         timed: (side, threads), each timed in one run in turns; methods in `own_sides` only up to about theirs.
-        growth: sides at which time and memory of Ours are measured.
+        growth: sides at which time (`growth`) and memory (`tiles`) of Ours are measured.
         large: height and width of a pair that is fused in tiles.
         scored: side of the images whose scoring is timed.
         runs: timed calls of each method.
@@ -71,8 +71,8 @@ def _count(name: str, side: int) -> pd.DataFrame:
 
 
 def memory(config: CostConfig, path: Path) -> pd.DataFrame:
-    """The GiB by which a process grows at most, `memory`: methods at their sides, then Ours at those of `growth`."""
-    cases = list(dict.fromkeys([*config.sides().items(), *(("ours", side) for side in config.growth)]))
+    """A row a method at its side: the GiB by which a process grows at most while it fuses, `memory`."""
+    cases = list(config.sides().items())
     mark = fingerprint([_mark(name) for name, _ in cases], cases)
 
     def measure() -> pd.DataFrame:
@@ -91,15 +91,12 @@ def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
     for side, threads in config.timed:
         too_large = [name for name, own in config.own_sides if side > 1.2 * own]
         names = [name for name in config.sides() if name not in too_large]
-        mark = fingerprint([_mark(name) for name in names], config.runs)
-        where = {"side": side, "threads": threads}
 
         def measure(names: list[str] = names, side: int = side, threads: int = threads) -> pd.DataFrame:
             return _time(names, side, threads, config.runs)
 
-        if again:
-            kept.put(path, where, mark, measure())
-        parts.append(kept.part(path, where, mark, measure))
+        mark = [_mark(name) for name in names]
+        parts.append(_again({"side": side, "threads": threads}, path, mark, config, measure, again))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -194,7 +191,7 @@ def _rows(
 def _again(
     where: dict[str, object],
     path: Path,
-    mark: str,
+    mark: object,
     config: CostConfig,
     measure: Callable[[], pd.DataFrame],
     again: bool,

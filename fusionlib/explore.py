@@ -126,7 +126,7 @@ def studio(
     return figure
 
 
-def stretch(
+def how_far(
     ir: Tensor,
     vi: Tensor,
     register: Callable[[Tensor, Tensor], Tensor],

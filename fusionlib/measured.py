@@ -127,15 +127,16 @@ def _ends(values: pd.Series) -> tuple[float, float]:
 def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:
     """How long the parts of a method were trained here, from the logs beside their weights in a folder."""
     for name in method.split("+"):
-        minutes = _minutes(weights / folder / f"{name}.csv")
+        minutes = minutes_of(weights / folder / f"{name}.csv")
         kind = "retrained" if name in systems.names() else "trained"
         if kind == "trained":  # brains begin with the same start as roads
-            minutes += _minutes(weights / "registration.csv")
+            minutes += minutes_of(weights / "registration.csv")
         if minutes and kind in kinds.split(" + "):
             yield f"{name} {kind} for {_whole(minutes)} min"
 
 
-def _minutes(log: Path) -> float:
+def minutes_of(log: Path) -> float:
+    """How long the training took whose log this is; 0 if there is no log."""
     return pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else 0.0
 
 

@@ -19,7 +19,7 @@ from fusionlib import bench, comparison, kept, presets, systems
 from fusionlib.download import registry
 from fusionlib.evaluation import summary
 from fusionlib.files import InputError
-from fusionlib.measured import COMPARED, DETECTION
+from fusionlib.measured import COMPARED, DETECTION, minutes_of
 from fusionlib.presets import Preset
 from fusionlib.report import markdown
 from fusionlib.verdicts import digits
@@ -116,7 +116,7 @@ def _line(folder: Path, name: str, recipe: dict) -> dict[str, object]:
         "learned on": f"{recipe['dataset']}, {recipe['size']} px",
         "seed": str(recipe["seed"]),
         "training": _training(recipe),
-        "minutes": f"{_minutes(log):.1f}",
+        "minutes": f"{minutes_of(log):.1f}",
         "numbers, M": numbers / 1e6,
         "MB": path.stat().st_size / 1e6,
         "fingerprint": f"`{header['fingerprint']}`",
@@ -142,10 +142,6 @@ def _training(recipe: dict) -> str:
     return f"{recipe['training']['epochs']} epochs{after}, batch {recipe['training']['batch']}"
 
 
-def _minutes(log: Path) -> float:
-    return pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else math.nan
-
-
 def _logs(folder: Path, files: list[str]) -> Iterator[dict[str, str]]:
     """Trainings whose logs are here and whose weights are not shipped."""
     for log in sorted((folder / "weights").rglob("*.csv")):
@@ -158,7 +154,7 @@ def _logs(folder: Path, files: list[str]) -> Iterator[dict[str, str]]:
         yield {
             "weights": f"`{name}`",
             "training": f"{lines[unit].iloc[-1]} {unit}s",
-            "minutes": f"{_minutes(log):.1f}",
+            "minutes": f"{minutes_of(log):.1f}",
             "made anew by": f"`python -m fusionlib {again} --preset {folder.name}`",
         }
 
@@ -227,7 +223,7 @@ def _placed(means: pd.DataFrame, where: str) -> pd.DataFrame:
 def _use(folder: Path, recipes: dict[str, dict]) -> str:
     own = recipes.get("ours", next(iter(recipes.values())))
     logs = (log for log in (folder / "weights").rglob("*.csv") if not _name(log, folder).startswith(LEFT_OUT))
-    hours = sum(map(_minutes, logs)) / 60
+    hours = sum(map(minutes_of, logs)) / 60
     levels = own["levels"] if "levels" in own else own["training"]["levels"]
     terms = []
     for dataset in dict.fromkeys(recipe["dataset"] for recipe in recipes.values()):

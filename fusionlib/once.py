@@ -6,6 +6,7 @@ Two kernels may be at work in one results folder, side by side in a test or in t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fusionlib import retraining, training
@@ -38,6 +39,6 @@ def prepare(names: Iterable[str], preset: Preset, folder: Path, retrain: bool = 
         retraining.prepare(names, preset, folder, retrain)
 
 
-def _only_one(folder: Path):
+def _only_one(folder: Path) -> AbstractContextManager[None]:
     """One lock for a whole folder, since many trainings begin with one start."""
     return alone(Path(folder) / "training")

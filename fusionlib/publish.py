@@ -1,24 +1,27 @@
-"""Everything that is written from the tables of all presets: pages, model cards, the block of the README."""
+"""Everything that is written from what the results of a preset hold: pages, model card, index, the README's block."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fusionlib import model_cards, pages
+from fusionlib import model_cards, overview, pages
 from fusionlib.data import ROOT
 from fusionlib.files import write_text
 
 
-def publish(results: Path | str, preset: str) -> Path:
-    """Write what the results of a preset change: its model card and the page of results; return the page.
+def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
+    """Write what the results of a preset change: its model card, the page of results and the index of its notebooks.
 
     Of the checkout's own results the README's block is written, too.
+
+    Returns:
+        The page and the index.
     """
     results = Path(results)
     page = _pages(results, preset)
     if text := model_cards.card(results / preset):
         write_text(results / preset / "weights" / "README.md", text)
-    return page
+    return page, overview.write_overview(results / preset)
 
 
 def _pages(results: Path, preset: str) -> Path:
@@ -32,6 +35,6 @@ def _pages(results: Path, preset: str) -> Path:
 
 
 def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
-    """`publish` for every preset that has results; return the pages."""
+    """`publish` for every preset that has results; return what was written, each path once."""
     found = [preset for preset in (*pages.PRESETS, "smoke") if (Path(results) / preset / "tables").is_dir()]
-    return list(dict.fromkeys(publish(results, preset) for preset in found))
+    return list(dict.fromkeys(path for preset in found for path in publish(results, preset)))

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import nbformat
 
-from fusionlib import overview, presets, provenance, remote, tasks
+from fusionlib import presets, provenance, remote, tasks
 from fusionlib.data import ROOT
 from fusionlib.files import InputError, atomic, check_writable, fingerprint, write_bytes
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
@@ -132,7 +132,7 @@ def reproduce(
         except KeyboardInterrupt:
             print("Stopped; finished notebooks are kept, and the same command goes on from here.", flush=True)
             return 130
-    page, index = publish(results, preset), overview.write_overview(results / preset)
+    page, index = publish(results, preset)
     total = duration(time.perf_counter() - start)
     print(f"Total {total}; open {_short(index)} in a browser, and read {_short(page)}.", flush=True)
     return 0 if all(done) else 1

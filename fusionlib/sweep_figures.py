@@ -81,7 +81,7 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
     for y, line in enumerate(by_setting.values()):
         for x, (value, row) in enumerate(line.items()):
             mark = "*" if verdicts.get(row.name, APART) != APART else ""
-            text = f"{value:g}{chr(10)}{values.at[row.name, metric]:.4g}{mark}"
+            text = "\n".join([f"{value:g}", f"{values.at[row.name, metric]:.4g}{mark}"])
             white = abs(grid[y, x]) > 0.55 * limit
             axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if white else "black")
             if row.name == best:

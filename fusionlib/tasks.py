@@ -37,6 +37,7 @@ ABOVE_NOTEBOOKS = (
     "pages",
     "publish",
     "model_cards",
+    "overview",
     "provenance",
 )
 ONE_AT_A_TIME = threading.Lock()  # a training sets torch's only random generator: no two in one process

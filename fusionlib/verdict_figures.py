@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fusionlib import plotting
+from fusionlib import charts, plotting
 from fusionlib.report import ARROW, direction
 from fusionlib.verdicts import VERDICTS, summary
 
@@ -78,7 +78,6 @@ def _panel(axis: Axes, rows: pd.DataFrame, tables: list[int]) -> None:
     for way, values in (("x", rows["paper"]), ("y", both.stack())):
         if values.min() > 0 and values.max() > 5 * values.min():
             axis.set(**{f"{way}scale": "log"})
-            getattr(axis, f"{way}axis").set_major_formatter("{x:g}")
-            getattr(axis, f"{way}axis").set_minor_formatter("")
+            charts.plain_ticks(getattr(axis, f"{way}axis"))
     ends = np.linspace(rows["paper"].min(), rows["paper"].max(), 50)
     axis.plot(ends, ends, "--", color="0.4", lw=1.2, zorder=0)

@@ -108,11 +108,11 @@ def test_stretch_says_what_was_apart_and_what_a_registration_leaves():
     def nothing(ir: Tensor, vi: Tensor) -> Tensor:
         return torch.zeros(1, 2, SIZE, SIZE)
 
-    figure = explore.stretch(image()[None], image(seed=1)[None], nothing, 3, 3, 0.8, 0)
+    figure = explore.how_far(image()[None], image(seed=1)[None], nothing, 3, 3, 0.8, 0)
     apart, left = (title.split(": ")[1].split(" px")[0] for title in titles(figure))
     assert apart == left and float(apart) > 0.5
     assert (shown(figure, 0) == shown(figure, 1)).all()
-    still = explore.stretch(image()[None], image(seed=1)[None], nothing, 0, 0, 0, 0)
+    still = explore.how_far(image()[None], image(seed=1)[None], nothing, 0, 0, 0, 0)
     assert titles(still)[0] == "as given: 0.0 px apart"
 
 

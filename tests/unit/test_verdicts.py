@@ -226,8 +226,9 @@ def test_publish_writes_all_presets_and_says_what_is_in_the_way(tmp_path, capsys
     for preset in ("mini", "smoke"):
         report.write_table(joint({"imf": [0.5], "ours": [0.6]}), tmp_path, preset, "table2")
     assert main(["publish", "--results", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("wrote") == 2
-    assert (tmp_path / "README.md").exists() and (tmp_path / "smoke" / "README.md").exists()
+    wrote = {Path(line.removeprefix("wrote ")) for line in capsys.readouterr().out.splitlines()}
+    names = ("README.md", "mini/index.html", "smoke/README.md", "smoke/index.html")
+    assert wrote == {tmp_path / name for name in names} and all(path.exists() for path in wrote)
     assert not (tmp_path / "mini" / "weights").exists()  # no weights, no card
 
     before = (tmp_path / "README.md").read_bytes()
