@@ -17,9 +17,13 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from fusionlib.files import write_text
+from fusionlib.pages import PRESETS
 
 THUMBNAIL = (420, 260)  # pixels, twice of what is shown, for fine screens
 FAILED = ".failed"
+ONLY_A_PATH = """<p><strong>The numbers of this preset say nothing about any method.</strong> It trains everything
+for a step or two, on drawn scenes, to prove that every notebook runs from end to end. Real numbers stand in
+<code>results/README.md</code> of the repository.</p>"""
 
 STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
@@ -62,6 +66,7 @@ def write_overview(folder: Path | str) -> Path:
         "open the notebooks in JupyterLab for them.</p>"
         if cards
         else "<p>No notebook has been run yet.</p>",
+        "" if folder.name in PRESETS else ONLY_A_PATH,
         f'<ul class="shelf">{"".join(cards)}</ul>',
         f"<p>Tables: {', '.join(tables)}</p>" if tables else "",
         "</body></html>\n",

@@ -81,6 +81,13 @@ def test_titles_minutes_and_what_is_shown(folder):
     assert "how x < y, and ℓ_ob" in text
 
 
+def test_a_preset_that_only_proves_the_path_says_so(folder, tmp_path):
+    said = "The numbers of this preset say nothing about any method."
+    assert said in Page(write_overview(folder)).text
+    write(tmp_path / "mini", "00_start")
+    assert said not in Page(write_overview(tmp_path / "mini")).text
+
+
 def test_the_thumbnail_is_the_first_figure_made_small(folder):
     (image,) = Page(write_overview(folder)).images  # the other notebook has none
     with Image.open(io.BytesIO(base64.b64decode(image.split(",")[1]))) as small:
