@@ -10,9 +10,12 @@ Convention: as in `fusionlib.metrics`; images (B, 1, H, W) float32 or float64 in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, threshold
@@ -22,6 +25,7 @@ from fusionlib.metrics import IMAGE, WINDOW
 
 STRIP = 128  # rows at once, a multiple of 16: a strip of 512 columns in float32 is 256 KiB, and a few are at work
 REGION = 16  # pixels, of Q_CV
+LOG2_E = 1 / math.log(2)
 
 
 def fusion_metrics(ir: Tensor, vi: Tensor, fused: Tensor) -> dict[str, Tensor]:
@@ -99,9 +103,10 @@ def _q_abf(a: Tensor, b: Tensor, fused: list[Tensor]) -> list[Tensor]:
                     weaker.masked_fill_((g_f == 0) & (g > 0), 0)
                 strength = weaker.div_(torch.maximum(filled, filled_f))
                 angle = (alpha - alpha_f).abs_()
-                # Both sigmoids are 1 / (1 + exp), of -15 (strength - 0.5) and -22 (1 - 2 angle / pi - 0.8).
-                strength = strength.mul_(-15).add_(7.5).exp_().add_(1)
-                angle = angle.mul_(44 / torch.pi).sub_(22 * 0.2).exp_().add_(1)
+                # Both sigmoids are 1 / (1 + exp), of -15 (strength - 0.5) and -22 (1 - 2 angle / pi - 0.8); powers of
+                # two take half the time of powers of e.
+                strength = strength.mul_(-15 * LOG2_E).add_(7.5 * LOG2_E).exp2_().add_(1)
+                angle = angle.mul_(44 / math.pi * LOG2_E).sub_(22 * 0.2 * LOG2_E).exp2_().add_(1)
                 kept[place] = kept[place] + _sum(filled / strength.mul_(angle))
     return [0.9994 * 0.9879 * part / total for part in kept]
 
@@ -179,18 +184,45 @@ def _q_ssim(a: Tensor, b: Tensor, fused: list[Tensor]) -> list[Tensor]:
     totals: list[Tensor | int] = [0] * len(fused)
     for rows in _strips(height):
         seen = (..., slice(rows.start, rows.stop + WINDOW - 1), slice(None))
-        sources = [(x, x * x, mean, mean * mean) for x in (a[seen], b[seen]) for mean in [metrics._window_mean(x)]]
+        sources = [(x, x * x, mean, mean * mean) for x in (a[seen], b[seen]) for mean in [_window_mean(x)]]
         for place, whole in enumerate(fused):
             f = whole[seen]
-            f_squared, mean_f = f * f, metrics._window_mean(f)
+            f_squared, mean_f = f * f, _window_mean(f)
             for x, x_squared, mean_x, mean_x_squared in sources:
                 # Only the sum of the two variances is needed.
                 products, squares = mean_x * mean_f, torch.addcmul(mean_x_squared, mean_f, mean_f)
-                variances = metrics._window_mean(x_squared + f_squared).sub_(squares).add_(c_2)
-                covariance = metrics._window_mean(x * f).sub_(products)
+                variances = _window_mean(x_squared + f_squared).sub_(squares).add_(c_2)
+                covariance = _window_mean(x * f).sub_(products)
                 above = products.mul_(2).add_(c_1).mul_(covariance.mul_(2).add_(c_2))
                 totals[place] = totals[place] + _sum(above.div_(squares.add_(c_1).mul_(variances)))
     return [total / (height * width) for total in totals]
+
+
+def _window_mean(x: Tensor) -> Tensor:
+    """As `metrics._window_mean`; on a CPU by OpenCV's separable filter, in a third of the time."""
+    cv2 = _opencv() if x.device.type == "cpu" else None
+    if cv2 is None:
+        return metrics._window_mean(x)
+    weights = _gaussian().astype(np.float32 if x.dtype == torch.float32 else np.float64)
+    inner = (slice(WINDOW // 2, -(WINDOW // 2)),) * 2  # only whole windows count, so the border's rule does not matter
+    means = [cv2.sepFilter2D(image[0].numpy(), -1, weights, weights)[inner] for image in x.detach()]
+    return torch.stack([torch.from_numpy(mean) for mean in means])[:, None]
+
+
+@cache
+def _gaussian() -> np.ndarray:
+    weights = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * 1.5**2))
+    return weights / weights.sum()
+
+
+@cache
+def _opencv() -> ModuleType | None:
+    """OpenCV, where it can be loaded; only who scores waits for it."""
+    try:
+        import cv2
+    except ImportError:
+        return None
+    return cv2
 
 
 def _strips(height: int) -> Iterator[slice]:
