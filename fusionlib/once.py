@@ -5,14 +5,17 @@ Two kernels may be at work in one results folder, side by side in a test or in t
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
-from fusionlib import retraining, training
-from fusionlib.files import alone, remove_halves
+from fusionlib import retraining, systems, training
+from fusionlib.files import alone, atomic, remove_halves
 from fusionlib.presets import Preset
 from fusionlib.recipe import Recipe
+from fusionlib.weights import read_header
 
 
 def trained(
@@ -27,6 +30,37 @@ def trained(
         return run
 
 
+def lay_start(recipe: Recipe, folder: Path, source: Path) -> None:
+    """Lay the weights that a chain of trainings begins with into the folder where the chain is to run.
+
+    A training looks for its start beside its own weights, under one name: when the start has a start itself, the one
+    that was trained last takes the place of the one before. So what lies there already and belongs to the chain stays.
+
+    Args:
+        recipe: the last training of the chain.
+        folder: where its weights go.
+        source: another folder, in which the first training of the chain has left its weights.
+    """
+    chain = []
+    while recipe.start is not None:
+        recipe = recipe.start
+        chain.append(recipe.fingerprint())
+    with _only_one(folder):
+        there = Path(folder) / f"{training.START}.safetensors"
+        if not chain or (there.exists() and read_header(there)["fingerprint"] in chain):
+            return
+        for suffix in (".csv", ".safetensors"):
+            begun = there.with_suffix(suffix)
+            with atomic(begun) as part:
+                shutil.copyfile(Path(source) / begun.name, part)
+
+
+def recipe(name: str, preset: Preset) -> retraining.Retraining:
+    """`retraining.recipe`, at the system's own learning rate where that of all others is too high for it."""
+    settings, rate = retraining.recipe(name, preset), systems.system(name).learning_rate
+    return settings if rate is None else replace(settings, learning_rate=rate)
+
+
 def retrained(settings: retraining.Retraining, folder: Path, retrain: bool = False, device: str | None = None) -> Path:
     """`retraining.retrained`, by one process at a time in a folder."""
     with _only_one(folder):
@@ -34,9 +68,13 @@ def retrained(settings: retraining.Retraining, folder: Path, retrain: bool = Fal
 
 
 def prepare(names: Iterable[str], preset: Preset, folder: Path, retrain: bool = False) -> None:
-    """`retraining.prepare`, by one process at a time in a folder."""
+    """`retraining.prepare` by the `recipe` of each system, by one process at a time in a folder."""
     with _only_one(folder):
-        retraining.prepare(names, preset, folder, retrain)
+        for name in names:
+            if systems.system(name).learning_rate is None:
+                retraining.prepare([name], preset, folder, retrain)
+            elif retrain or preset.always_train:
+                retraining.retrained(recipe(name, preset), folder, retrain=True)
 
 
 def _only_one(folder: Path) -> AbstractContextManager[None]:

@@ -6,7 +6,8 @@
   field. `System.retraining` says which, and what was left out; the function stands in the system's own file.
 - Weights start at random; parts with published weights stay as published.
 - Adam, its rate falling along half a cosine, the gradient's norm clipped; as many steps as two CPU cores do in about
-  eight minutes (`System.budget`). That is little: some of the published trainings have a thousand epochs.
+  eight minutes (`System.budget`). That is little: some of the published trainings have a thousand epochs. The rate is
+  one for all, unless a system breaks down at it (`System.learning_rate`, `once.recipe`).
 
 PAPER-GAP: the paper does not say whether its compared systems were retrained, or on what.
 """

@@ -56,6 +56,7 @@ class System:
         untuned: options of the method by which it does not train itself on each pair that it is given.
         partial: options of the method by which it does with the published parts, where others are missing.
         budget: of the retraining; None if all weights are published.
+        learning_rate: of the retraining, where the rate of all others is too high for this system; else None.
         retraining: how the loss relates to the published one, and what was cut for want of time.
     """
 
@@ -76,6 +77,7 @@ class System:
     untuned: dict[str, object] = field(default_factory=dict)
     partial: dict[str, object] | None = None
     budget: Budget | None = None
+    learning_rate: float | None = None
 
 
 def names() -> list[str]:

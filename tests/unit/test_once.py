@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from test_training import TINY
 
-from fusionlib import once
+from fusionlib import once, presets, retraining, systems, training
+from fusionlib.retraining import Retraining
 from fusionlib.weights import read_header
 
 WANT = """
@@ -32,3 +35,45 @@ def test_two_processes_train_once(tmp_path: Path) -> None:
     assert names == {".training.lock", "ours.csv", "ours.safetensors"}
     run = once.trained(TINY, tmp_path, device="cpu")
     assert run.reused and read_header(run.path)["fingerprint"] == TINY.fingerprint()
+
+
+def test_a_chain_of_trainings_needs_its_first_start_once(tmp_path: Path) -> None:
+    begun = replace(TINY, training=replace(TINY.training, epochs=1, registration_epochs=1, fusion_epochs=0))
+    second = replace(begun, seed=1, start=begun)
+    third = replace(begun, seed=2, start=second)
+    source, folder = tmp_path / "streets", tmp_path / "brains"
+    folder.mkdir()
+    once.trained(begun, source, training.START, device="cpu")
+
+    def start() -> str:
+        return read_header(folder / f"{training.START}.safetensors")["fingerprint"]
+
+    once.lay_start(third, folder, source)
+    assert start() == begun.fingerprint()
+    assert not once.trained(third, folder, device="cpu").reused
+    assert start() == second.fingerprint()  # the first has given way to what began with it
+
+    (folder / "ours.safetensors").unlink()
+    once.lay_start(third, folder, source)
+    assert start() == second.fingerprint()  # it stays, or it would have to be trained again
+    once.lay_start(second, folder, source)
+    assert start() == begun.fingerprint()  # of another chain
+
+
+def test_a_training_that_begins_with_nothing_needs_no_start(tmp_path: Path) -> None:
+    once.lay_start(TINY, tmp_path, tmp_path / "nowhere")
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_who_breaks_down_at_the_rate_of_all_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mini, rates = presets.load("mini"), {}
+    monkeypatch.setattr(
+        retraining, "retrained", lambda settings, *_, **__: rates.update({settings.system: settings.learning_rate})
+    )
+    once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path)
+    assert rates == {}
+    once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path, retrain=True)
+    assert rates == {"bsafusion": systems.system("bsafusion").learning_rate, "emma": Retraining.learning_rate}
+    assert rates["bsafusion"] < rates["emma"]
+    assert once.recipe("emma", mini).fingerprint() == retraining.recipe("emma", mini).fingerprint()
+    assert once.recipe("bsafusion", mini).fingerprint() != retraining.recipe("bsafusion", mini).fingerprint()
