@@ -17,6 +17,7 @@ from fusionlib.evaluation import BOUND, summary
 from fusionlib.files import InputError, write_text
 from fusionlib.measured import COMPARED, DETECTION, SWEPT
 from fusionlib.report import beside, markdown, paper_table
+from fusionlib.shipped import FOLDER as EXECUTED
 
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the test pairs of a preset
 BENCH = "registration_bench.csv"  # the rows of `bench.run`
@@ -70,6 +71,9 @@ def _preset_part(folder: Path, levels: int | None) -> str:
     parts = [f"## Preset `{folder.name}`"]
     if folder.name not in PRESETS:
         parts.append(ONLY_A_PATH)
+    if levels is None and (executed := sorted(folder.glob(f"{EXECUTED}/*.ipynb"))):
+        links = ", ".join(f"[{path.stem}]({folder.name}/{EXECUTED}/{path.name})" for path in executed)
+        parts.append(f"The notebooks as they were executed, without other people's images: {links}.")
     parts += _values(verdicts.compare(folder), listed=levels is None)
     for name, describe in ((BENCH, _registration), (SWITCHES, _switches)):
         if name in by_name:

@@ -1,10 +1,11 @@
-"""Everything that is written from what the results of a preset hold: pages, model card, index, the README's block."""
+"""Everything that is written from what the results of a preset hold: pages, model card, index, the README's block, and
+the executed notebooks as they may be passed on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fusionlib import model_cards, overview, pages
+from fusionlib import model_cards, overview, pages, shipped
 from fusionlib.data import ROOT
 from fusionlib.files import write_text
 
@@ -12,12 +13,15 @@ from fusionlib.files import write_text
 def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
     """Write what the results of a preset change: its model card, the page of results and the index of its notebooks.
 
-    Of the checkout's own results the README's block is written, too.
+    Of a preset with real numbers, the executed notebooks as they may be passed on (`fusionlib.shipped`) are written,
+    too; of the checkout's own results, the README's block.
 
     Returns:
         The page and the index.
     """
     results = Path(results)
+    if preset in pages.PRESETS:
+        shipped.ship(results / preset)
     page = _pages(results, preset)
     if text := model_cards.card(results / preset):
         write_text(results / preset / "weights" / "README.md", text)
