@@ -48,11 +48,11 @@ class MriConfig:
     )
     finish: TrainingConfig | None = field(
         default_factory=lambda: TrainingConfig(
-            epochs=40,
-            fusion_epochs=40,
-            learning_rate=4e-3,
+            epochs=60,
+            fusion_epochs=60,
+            learning_rate=1e-2,
             crop=128,
-            validate_every=40,
+            validate_every=60,
             mixed_precision=("cuda", "cpu"),
         )
     )
