@@ -2,8 +2,9 @@
 rounding.
 
 What `metrics` computes step by step over whole images, this computes strip by strip, so that the many small steps stay
-in the cache; and what belongs to the sources alone, their edges, window means and spectra, is computed once for all
-fused images. Which version of each metric it is, and why, stands there.
+in the cache; what belongs to the sources alone, their edges, window means and spectra, is computed once for all fused
+images; and on a CPU, OpenCV filters, being faster at small filters of one channel. Which version of each metric it is,
+and why, stands in `metrics`.
 
 Convention: as in `fusionlib.metrics`; images (B, 1, H, W) float32 or float64 in [0, 1], each metric (B,).
 """
@@ -11,7 +12,7 @@ Convention: as in `fusionlib.metrics`; images (B, 1, H, W) float32 or float64 in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from types import ModuleType
 
@@ -23,7 +24,7 @@ from torch.nn.functional import pad, threshold
 from fusionlib import metrics
 from fusionlib.metrics import IMAGE, WINDOW
 
-STRIP = 128  # rows at once, a multiple of 16: a strip of 512 columns in float32 is 256 KiB, and a few are at work
+STRIP = 256  # rows at once, a multiple of 16: a strip of 512 columns in float32 is 512 KiB
 REGION = 16  # pixels, of Q_CV
 LOG2_E = 1 / math.log(2)
 
@@ -33,8 +34,9 @@ def fusion_metrics(ir: Tensor, vi: Tensor, fused: Tensor) -> dict[str, Tensor]:
     return fusion_metrics_many(ir, vi, {"fused": fused})["fused"]
 
 
+@torch.no_grad()
 def fusion_metrics_many(ir: Tensor, vi: Tensor, fused: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Score several fused images of the same sources: name to Q_CC, Q_AB/F, Q_CV and Q_SSIM, each (B,).
+    """Score several fused images of the same sources: name to Q_CC, Q_AB/F, Q_CV and Q_SSIM, each (B,), no gradients.
 
     Args:
         ir, vi: the sources, (B, 1, H, W) in [0, 1].
@@ -117,15 +119,26 @@ def _edges(x: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
     strength = (s_x * s_x).addcmul_(s_y, s_y).sqrt_()
     # 1e-5 for 0: `threshold` and `copysign` are several times as fast as anything with a mask.
     divisor = threshold(s_x.abs(), 0, 1e-5).copysign_(s_x)
-    return strength, threshold(strength, 0, 1e-5), s_y.div_(divisor).atan_()
+    return strength, threshold(strength, 0, 1e-5), _arctan(s_y.div_(divisor))
+
+
+def _arctan(x: Tensor) -> Tensor:
+    """In place; on a CPU by numpy, which has the faster one."""
+    if x.device.type != "cpu":
+        return x.atan_()
+    np.arctan(x.numpy(), out=x.numpy())
+    return x
 
 
 def _sobel(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """As `metrics._sobel`, of some rows."""
     top, bottom = max(0, rows.start - 1), min(x.shape[-2], rows.stop + 1)
-    x = pad(x[..., top:bottom, :], (1, 1, top - rows.start + 1, rows.stop + 1 - bottom))
-    columns = (x[..., :-2, :] + x[..., 2:, :]).add_(x[..., 1:-1, :], alpha=2)
-    lines = (x[..., :-2] + x[..., 2:]).add_(x[..., 1:-1], alpha=2)
-    return columns[..., 2:] - columns[..., :-2], lines[..., 2:, :] - lines[..., :-2, :]
+    seen, own = x[..., top:bottom, :], slice(rows.start - top, rows.stop - top)
+    cv2 = _opencv() if x.device.type == "cpu" else None
+    if cv2 is None:
+        return tuple(part[..., own, :] for part in metrics._sobel(seen))
+    by_zeros = {"ddepth": -1, "borderType": cv2.BORDER_CONSTANT}
+    return tuple(_each(seen, lambda image: cv2.Sobel(image, dx=dx, dy=1 - dx, **by_zeros)[own]) for dx in (1, 0))  # noqa: B023
 
 
 def _q_cv(a: Tensor, b: Tensor, fused: list[Tensor]) -> list[Tensor]:
@@ -205,8 +218,13 @@ def _window_mean(x: Tensor) -> Tensor:
         return metrics._window_mean(x)
     weights = _gaussian().astype(np.float32 if x.dtype == torch.float32 else np.float64)
     inner = (slice(WINDOW // 2, -(WINDOW // 2)),) * 2  # only whole windows count, so the border's rule does not matter
-    means = [cv2.sepFilter2D(image[0].numpy(), -1, weights, weights)[inner] for image in x.detach()]
-    return torch.stack([torch.from_numpy(mean) for mean in means])[:, None]
+    return _each(x, lambda image: cv2.sepFilter2D(image, -1, weights, weights)[inner])
+
+
+def _each(x: Tensor, filtered: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """A filter of arrays (H, W) on each image of (B, 1, H, W); a batch of one is not copied."""
+    found = [torch.from_numpy(filtered(image[0].numpy())) for image in x.detach()]
+    return found[0][None, None] if len(found) == 1 else torch.stack(found)[:, None]
 
 
 @cache
