@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fusionlib import deformation, evaluation, kept, methods, metrics
+from fusionlib.checkpoints import IN_PART
 from fusionlib.data import PairSet, open_set
 from fusionlib.deformation import Misaligned
 from fusionlib.evaluation import BOUND
@@ -102,7 +103,8 @@ def run(
     """Measure every row on the test pairs of a preset, or read what was measured by the same method before.
 
     Args:
-        rows: what to measure. One whose weights are not there is read from the file, and says so, or is `missing`.
+        rows: what to measure. One whose weights are not there, or only in part, is read from the file, and says so; or
+            else it is `missing`, or measured with that part.
         preset: sets, size and levels of the test pairs; as many of each set as its bench takes.
         path: CSV file in which the rows are kept.
         weights: folder whose NAME.safetensors are taken before any others.
@@ -118,12 +120,16 @@ def run(
             where = {"dataset": name, "level": level, "method": row.method}
             progress.set_postfix_str(" ".join(where.values()), refresh=False)
             progress.update()
+            old = kept.there(path, where)
             try:
                 origin = _origin(row, weights)
             except InputError as error:
-                old = kept.there(path, where)
                 parts.append(old.assign(weights=old["weights"] + ", not here") if len(old) else old)
                 missing |= {} if len(old) else {row.method: str(error)}
+                continue
+            # What was measured with all weights is not given up for what can be measured with some of them.
+            if IN_PART in origin.weights and len(old) and not old["weights"].str.contains(IN_PART).any():
+                parts.append(old.assign(weights=old["weights"] + ", not here"))
                 continue
             mark = fingerprint(code, origin.mark, pairs.names, preset.test_size, asdict(deformation.get_level(level)))
             parts.append(kept.part(path, where, mark, lambda: _measure(row, origin, pairs, level, weights, score)))  # noqa: B023

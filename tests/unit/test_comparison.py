@@ -37,14 +37,14 @@ class Brighter:
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What takes the place of Ours; `mark` stands for its weights, None for none, `loads` counts."""
-    state = {"mark": "first weights", "loads": []}
+    """What takes the place of Ours; `mark` stands for its weights, None for none, of a `kind`; `loads` counts."""
+    state = {"mark": "first weights", "kind": "trained", "loads": []}
     origin, load = methods.origin, methods.load
 
     def origin_of(name: str, *arguments: object, **options: object) -> methods.Origin:
         if name == "ours" and state["mark"] is None:
             raise InputError("There are no weights for 'ours': make them.")
-        return methods.Origin("trained", state["mark"]) if name == "ours" else origin(name, *arguments, **options)
+        return methods.Origin(state["kind"], state["mark"]) if name == "ours" else origin(name, *arguments, **options)
 
     def load_it(name: str, *arguments: object, **options: object) -> methods.Method:
         state["loads"].append(name)
@@ -130,6 +130,21 @@ def test_a_row_measured_elsewhere_is_shown_as_such(ours: dict, tmp_path: Path) -
     row = means(after, "medium").xs("ours", level="method").iloc[0]
     assert row["weights"] == "trained, not here"
     assert row["Q_CC"] == means(before, "medium").xs("ours", level="method").iloc[0]["Q_CC"]
+
+
+def test_a_row_with_all_weights_is_not_given_up_for_one_with_some(ours: dict, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+
+    def weights_of_ours() -> str:
+        return means(comparison.run(ROWS, PRESET, path), "medium").xs("ours", level="method")["weights"].iloc[0]
+
+    ours |= {"kind": "published in part", "mark": "a part"}
+    assert weights_of_ours() == "published in part"  # better than nothing
+    ours |= {"kind": "published + retrained", "mark": "all"}
+    assert weights_of_ours() == "published + retrained"
+    ours |= {"kind": "published in part", "mark": "a part"}
+    assert weights_of_ours() == "published + retrained, not here"
+    assert ours["loads"].count("ours") == 2
 
 
 def test_options_reach_the_method_and_its_mark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
