@@ -30,7 +30,7 @@ class MriConfig:
             streets, so the statistics that BatchNorm has seen there do not stay.
         finish: a second training that begins with the weights of the first: the fusion alone, on crops and at a high
             rate, since black has to become black at the end of the head, far from where it begins. None in a preset
-            whose one training is long enough.
+            whose one training is long enough. PAPER-GAP: not mentioned.
         test_sets: sets whose test slices the table is made on.
     """
 

@@ -21,15 +21,18 @@ from PIL import Image
 from fusionlib.data import ROOT, data_root
 from fusionlib.files import fingerprint, sha256, write_text
 
-FOLDER = "executed"
+FOLDER, STYLE = "executed", "style.css"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 WRITES = re.compile(r"""report\.write_figure\([^"']+["']([^"']+)["']""")
 LARGE, COLOURS = 100_000, 96  # bytes of a picture, and how many colours are left to one that has more
-INSTEAD = "[A picture with images that belong to others: it appears here when you run this notebook.]"
+STYLE_BLOCK = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
+INSTEAD = "[A picture, left out since it may show images that belong to others: it appears when you run this notebook.]"
 
 
 def ship(folder: Path | str) -> list[Path]:
     """Write `folder`/executed/NAME.ipynb and .html of every notebook that was executed in `folder`/notebooks.
+
+    The pages share one style, which lies beside them.
 
     What was written of the same execution before stays as it is.
 
@@ -46,7 +49,8 @@ def ship(folder: Path | str) -> list[Path]:
         mark = fingerprint(sha256(source))
         if source.stem.endswith(".failed"):
             continue
-        if not (path.with_suffix(".html").exists() and path.exists() and _mark(path) == mark):
+        there = all(each.exists() for each in (path, path.with_suffix(".html"), path.with_name(STYLE)))
+        if not (there and _mark(path) == mark):
             text = nbformat.writes(without_pictures(nbformat.read(source, as_version=4)))
             for place, name in {data_root(): "$FUSIONLIB_DATA", ROOT: "."}.items():  # paths of this machine
                 text = text.replace(str(place), name)
@@ -54,6 +58,8 @@ def ship(folder: Path | str) -> list[Path]:
             content.metadata.fusionlib = content.metadata.get("fusionlib", {}) | {"executed": mark}
             page, _ = HTMLExporter().from_notebook_node(content, {"metadata": {"name": source.stem}})
             write_text(path, nbformat.writes(content) + "\n")
+            page, style = _apart(page)
+            write_text(path.with_name(STYLE), style)
             write_text(path.with_suffix(".html"), page)
         found += [path, path.with_suffix(".html")]
     return found
@@ -105,6 +111,14 @@ def _fewer_colours(picture: str) -> str:
         smaller = io.BytesIO()
         file.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(smaller, format="PNG", optimize=True)
     return base64.b64encode(smaller.getvalue()).decode()
+
+
+def _apart(page: str) -> tuple[str, str]:
+    """A page that asks for its style, and the style: it is most of a page, and the same for all of them."""
+    head, body = page.split("</head>", 1)
+    style = "\n".join(STYLE_BLOCK.findall(head))
+    link = f'<link rel="stylesheet" href="{STYLE}">'
+    return f"{STYLE_BLOCK.sub('', head)}{link}\n</head>{body}", style
 
 
 def _mark(path: Path) -> str | None:

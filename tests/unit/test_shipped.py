@@ -106,4 +106,6 @@ def test_what_is_in_the_repository_is_small_and_holds_charts_alone(path: Path) -
     )
     page = path.with_suffix(".html").read_text(encoding="utf-8")
     assert len(re.findall(r'<img[^>]+src="data:image', page)) == pictures
+    assert "<style" not in page.split("</head>")[0] and f'href="{shipped.STYLE}"' in page
+    assert ".jp-Notebook" in path.with_name(shipped.STYLE).read_text(encoding="utf-8")
     assert pictures == 0 or names
