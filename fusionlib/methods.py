@@ -22,6 +22,7 @@ from fusionlib.files import InputError, code_fingerprint, fingerprint
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.protocol import Fused, Method
 from fusionlib.rules import RULES, Rule
+from fusionlib.settling import SettledNetwork
 from fusionlib.weights import load_network, read_header
 
 __all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "Rule", "load", "names", "network"]
@@ -83,7 +84,8 @@ class Ours:
         return Fused(output.image.to(ir.device), field, warp(ir, field))
 
 
-NETWORKS = {"ours": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
+NETWORKS = {"ours": NetworkConfig(), "ours_settled": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
+_SETTLED = {"ours_settled": "ours"}  # whose weights each takes; see `fusionlib.settling`
 
 
 def names() -> list[str]:
@@ -113,7 +115,8 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        return Ours(load_network(_own_weights(name, weights)), name, device)
+        trained = load_network(_own_weights(name, weights))
+        return Ours(SettledNetwork(trained) if name in _SETTLED else trained, name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
     filled = checkpoints.fill(network(name), system, source)
@@ -131,7 +134,8 @@ def network(name: str) -> nn.Module:
         InputError: unknown name, or a method that has no network.
     """
     if name in NETWORKS:
-        return FusionNetwork(NETWORKS[name])
+        bare = FusionNetwork(NETWORKS[name])
+        return SettledNetwork(bare) if name in _SETTLED else bare
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -161,7 +165,8 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
         return Origin("", code_fingerprint("classical" if name in CLASSICAL else "rules"))
     if name in NETWORKS:
         header = read_header(_own_weights(name, weights))
-        return Origin("trained", fingerprint(header["fingerprint"], code_fingerprint("network", "registration")))
+        code = code_fingerprint("network", "registration", *(["settling"] if name in _SETTLED else []))
+        return Origin("trained", fingerprint(header["fingerprint"], code))
     system = _system(name)
     source = checkpoints.find(system, weights)
     return Origin(source.kind, fingerprint(source.mark, systems.code(system), options))
@@ -201,6 +206,7 @@ def shipped_weights(name: str) -> Path:
 
 def _own_weights(name: str, given: Path | str | None) -> Path | str:
     """The file given, or that of the folder given, or the shipped one."""
+    name = _SETTLED.get(name, name)
     if given is None or not Path(given).is_dir():
         return given or shipped_weights(name)
     mine = Path(given) / f"{name}.safetensors"

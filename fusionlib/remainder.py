@@ -18,24 +18,7 @@ from torch import Tensor
 from fusionlib import evaluation
 from fusionlib.data import PairSet
 from fusionlib.methods import Method
-
-
-def affine_part(phi: Tensor, valid: Tensor) -> Tensor:
-    """The affine field that comes closest to a field, by least squares over its valid pixels.
-
-    Args:
-        phi: (1, 2, H, W) pixels.
-        valid: (1, 1, H, W) bool.
-
-    Returns:
-        (1, 2, H, W) pixels, everywhere.
-    """
-    height, width = phi.shape[-2:]
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    basis = torch.stack([torch.ones_like(x), x, y], -1).double()
-    known = valid[0, 0]
-    solution = torch.linalg.lstsq(basis[known], phi[0].movedim(0, -1)[known].double()).solution
-    return (basis @ solution).movedim(-1, 0)[None].to(phi.dtype)
+from fusionlib.settling import affine_fit
 
 
 def parts(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:
@@ -60,7 +43,7 @@ def parts(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFram
         wanted = torch.cat([each.phi_gt for each in moved])
         left = torch.cat([method.fuse(each.ir, vi).field for each in moved]) - wanted
         for what, fields in (("to undo", wanted), ("left", left)):
-            affine = torch.cat([affine_part(phi[None], known[None]) for phi, known in zip(fields, valid, strict=True)])
+            affine = affine_fit(fields, valid.float())
             own = _mean_of_the_others(fields, valid)
             apart = {"EPE": fields, "affine": affine, "bent": fields - affine, "own": own, "chance": fields - own}
             rows.append({"what": what} | {column: _length(part, valid) for column, part in apart.items()})

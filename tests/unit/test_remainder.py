@@ -16,26 +16,6 @@ def grid() -> tuple[torch.Tensor, torch.Tensor]:
     return x, y
 
 
-def everywhere() -> torch.Tensor:
-    return torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)
-
-
-def test_an_affine_field_is_its_own_affine_part_and_a_bend_has_none() -> None:
-    x, y = grid()
-    affine = torch.stack([3 + 2 * x - y, -1 + 0.5 * x + 4 * y])[None]
-    torch.testing.assert_close(remainder.affine_part(affine, everywhere()), affine, atol=1e-4, rtol=0)
-    bend = torch.stack([x * y, x * y])[None]  # orthogonal to 1, x and y on a symmetric grid
-    assert remainder.affine_part(bend, everywhere()).abs().max() < 1e-5
-
-
-def test_only_valid_pixels_count() -> None:
-    x, y = grid()
-    affine, valid = torch.stack([2 * x, y])[None], everywhere()
-    spoilt = affine.clone()
-    spoilt[..., :10], valid[..., :10] = 99.0, False
-    torch.testing.assert_close(remainder.affine_part(spoilt, valid), affine, atol=1e-4, rtol=0)
-
-
 class Off:
     """Finds every field but for a fixed error, which is its own, and one that changes with the deformation."""
 
