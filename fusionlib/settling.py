@@ -7,12 +7,13 @@ each with a closed form:
 
     affine    a shift, a rotation, a stretch move the whole picture. That part is fitted to all positions, and each
               weighs as much as it is sure.
-    bend      what is left differs from place to place. It becomes the mean over its surroundings, again by weight, and
-              nothing where all around is guess.
-    noise     a bend shorter than the network's own errors consists of them. All of it is multiplied by Wiener's factor
-              1 - noise^2 / length^2, which is nearly 1 for a long bend and 0 for one as short as the noise.
+    bend      what is left differs from place to place. Its mean over the surroundings, again by weight, is what an
+              unsure place can borrow; nothing where all around is guess.
+    noise     a bend shorter than the network's own errors consists of them. What is borrowed is multiplied by Wiener's
+              factor 1 - noise^2 / length^2, nearly 1 for a long bend and 0 for one as short as the noise.
 
-The third is what really different cameras need: their picture is turned and stretched, but hardly bent.
+At last every place takes as much of what it found itself as it is sure, and borrows the rest. The third step is what
+really different cameras need: their picture is turned and stretched, but hardly bent.
 
 Convention: fields (B, 2, h, w) in pixels of their own size, see `fusionlib.deformation`. Lengths in `Settling` are
 parts of the image side, the root of its area, so that they mean the same at every size.
@@ -45,7 +46,7 @@ class Settling:
     power: float = 2.0
     reach: float = 0.025
     doubt: float = 0.1
-    noise: float = 0.0035
+    noise: float = 0.004
 
 
 class SettledNetwork(FusionNetwork):
@@ -86,11 +87,11 @@ def sureness(scores: Tensor) -> Tensor:
 
 
 def settle(phi: Tensor, sure: Tensor, settling: Settling) -> Tensor:
-    """The field after the three steps at the top of this module.
+    """The field after the steps at the top of this module.
 
     Args:
         phi: (B, 2, h, w) pixels.
-        sure: (B, 1, h, w), over 0.
+        sure: (B, 1, h, w), over 0 and at most 1: what part of its own bend each position keeps.
         settling: how.
 
     Returns:
@@ -103,7 +104,8 @@ def settle(phi: Tensor, sure: Tensor, settling: Settling) -> Tensor:
     around = smooth(torch.cat([weight * (phi - affine), weight], 1), settling.reach * side)
     bend = around[:, :2] / (around[:, 2:] + settling.doubt)
     squares = (weight * bend.square().sum(1, keepdim=True)).mean(dim=(2, 3), keepdim=True)
-    return affine + (1 - (settling.noise * side) ** 2 / squares.clamp(min=1e-12)).clamp(min=0) * bend
+    bend = (1 - (settling.noise * side) ** 2 / squares.clamp(min=1e-12)).clamp(min=0) * bend
+    return affine + sure * (phi - affine) + (1 - sure) * bend
 
 
 def affine_fit(phi: Tensor, weight: Tensor) -> Tensor:

@@ -69,13 +69,20 @@ def test_an_affine_field_is_settled_already() -> None:
     torch.testing.assert_close(settle(affine(), SURE, Settling()), affine(), atol=1e-4, rtol=0)
 
 
-def test_a_long_sure_bend_stays_and_one_as_short_as_the_noise_goes() -> None:
-    for length, stays in ((6.0, True), (0.2, False)):
-        phi = affine() + bump(length)
-        left = (settle(phi, SURE, Settling()) - affine()).norm(dim=1).mean() / bump(length).norm(dim=1).mean()
-        assert (left > 0.7) if stays else (left < 1e-3), (length, left)
-    free = settle(affine() + bump(0.2), SURE, Settling(noise=0.0)) - affine()
-    assert free.norm(dim=1).mean() > 0.7 * bump(0.2).norm(dim=1).mean()
+def test_a_field_that_is_sure_everywhere_stays() -> None:
+    phi = affine() + bump(0.2)
+    torch.testing.assert_close(settle(phi, torch.ones_like(SURE), Settling()), phi, atol=1e-4, rtol=0)
+
+
+def test_of_unsure_bends_a_long_one_stays_and_one_as_short_as_the_noise_goes() -> None:
+    unsure = torch.full_like(SURE, 0.02)
+
+    def left(length: float, settling: Settling) -> float:
+        bend = settle(affine() + bump(length), unsure, settling) - affine()
+        return (bend.norm(dim=1).mean() / bump(length).norm(dim=1).mean()).item()
+
+    assert left(6.0, Settling()) > 0.7 and left(0.2, Settling()) < 0.03
+    assert left(0.2, Settling(noise=0.0)) > 0.7
 
 
 def test_guesses_follow_what_is_sure() -> None:
