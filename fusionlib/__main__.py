@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import signal
 import sys
 import warnings
@@ -17,18 +18,25 @@ from fusionlib.files import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status: 2 for a mistake in what was asked for, 130 if interrupted."""
+    """Run a command; return the exit status: 2 for a mistake in what was asked for, 130 if interrupted, 141 if nobody
+    reads what it says any more, as behind `| head`.
+    """
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            return arguments.command(arguments)
+            status = arguments.command(arguments)
+            sys.stdout.flush()
+            return status
         except InputError as error:
             print(f"fusionlib: error: {error}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("fusionlib: stopped", file=sys.stderr)
             return 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries once more at its end
+            return 141
 
 
 def _parser() -> argparse.ArgumentParser:

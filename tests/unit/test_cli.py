@@ -167,6 +167,13 @@ def test_methods_lists_every_method(capsys):
     assert "Zhaozixiang1228/MMIF-EMMA@9983ca2" in emma and emma.endswith("none stated")
 
 
+def test_a_reader_that_leaves_early_is_no_error():
+    order = [sys.executable, "-m", "fusionlib", "methods"]
+    with subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # as `| head` does when it has seen enough
+        assert (process.stderr.read(), process.wait()) == ("", 141)
+
+
 def test_weights_are_fetched_by_the_names_of_their_systems(monkeypatch):
     fetched = []
     monkeypatch.setattr(download, "fetch_command", lambda name: fetched.append(name) or 0)
