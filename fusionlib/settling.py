@@ -15,6 +15,8 @@ each with a closed form:
 At last every place takes as much of what it found itself as it is sure, and borrows the rest. The third step is what
 really different cameras need: their picture is turned and stretched, but hardly bent.
 
+A mean by weight, over the mean of the weights, is normalised convolution (Knutsson and Westin, CVPR 1993).
+
 Convention: fields (B, 2, h, w) in pixels of their own size, see `fusionlib.deformation`. Lengths in `Settling` are
 parts of the image side, the root of its area, so that they mean the same at every size.
 """
@@ -69,6 +71,7 @@ class SettledNetwork(FusionNetwork):
         self.settling = settling or Settling()
 
     def register(self, common_ir: Tensor, common_vi: Tensor) -> list[Stage]:
+        """As in `FusionNetwork`, and one more stage: the last field (B, 2, h, w), settled, in the same pixels."""
         stages = super().register(common_ir, common_vi)
         found = stages[-1]
         return [*stages, Stage(settle(found.field, sureness(found.scores), self.settling))]
@@ -113,7 +116,7 @@ def affine_fit(phi: Tensor, weight: Tensor) -> Tensor:
 
     Args:
         phi: (B, 2, h, w) pixels.
-        weight: (B, 1, h, w), 0 or more: how much each position counts.
+        weight: (B, 1, h, w), 0 or more, and more than 0 somewhere off one line: how much each position counts.
 
     Returns:
         (B, 2, h, w) pixels, everywhere.
