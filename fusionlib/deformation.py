@@ -71,7 +71,8 @@ def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
         image: (B, C, H, W), any range; differentiable.
         phi: (B, 2, H, W) pixels; differentiable.
         exact: compute coordinates in float64, so that a zero field is the identity to 1e-6 and an integer shift moves
-            by exactly that many pixels. False keeps float32: up to 3e-5 px off and faster, for feature maps.
+            by exactly that many pixels. False takes the precision of the image, float32 at least: of float32, up to
+            3e-5 px off and faster, for feature maps.
 
     Returns:
         (B, C, H, W) in the dtype of `image`.
@@ -79,7 +80,7 @@ def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
     height, width = image.shape[-2:]
     if phi.shape[-2:] != (height, width) or phi.shape[1] != 2:
         raise InputError(f"A field of shape {tuple(phi.shape)} cannot warp an image of {height} x {width} pixels.")
-    dtype = torch.float64 if exact else torch.float32
+    dtype = torch.float64 if exact else torch.promote_types(image.dtype, torch.float32)
     with torch.autocast(image.device.type, enabled=False):
         target = _pixel_grid(height, width, phi.device, dtype) + phi.to(dtype)
         scale = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=dtype, device=phi.device)

@@ -107,7 +107,7 @@ def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor, gamma: float = 2.0) -> Te
 
 def sobel(image: Tensor) -> Tensor:
     """|gx| + |gy| of (B, 1, H, W), the same shape."""
-    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], device=image.device).view(1, 1, 3, 3)
+    kernel = image.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).view(1, 1, 3, 3)
     return F.conv2d(image, torch.cat([kernel, kernel.mT]), padding=1).abs().sum(1, keepdim=True)
 
 

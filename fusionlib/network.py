@@ -176,7 +176,8 @@ class FusionNetwork(nn.Module):
         else:
             fused = torch.cat([specific_ir, specific_vi], 1)
         # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
-        image = (self.head(fused).float() + 1) / 2
+        image = self.head(fused)
+        image = (image.to(torch.promote_types(image.dtype, torch.float32)) + 1) / 2
         crop = (..., slice(height), slice(width))
         aligned = _cropped(aligned, crop)
         return NetworkOutput(image[crop], aligned.field, aligned, specific_vi[crop], fused[crop])
@@ -262,7 +263,7 @@ def local_structure(image: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W): strength, strength x cos(2 angle), strength x sin(2 angle); strength is about 1 on average.
     """
-    sobel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]], device=image.device).view(1, 1, 3, 3)
+    sobel = image.new_tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]).view(1, 1, 3, 3)
     smooth = F.avg_pool2d(F.pad(image, [1] * 4, mode="replicate"), 3, 1)
     gradient = F.conv2d(F.pad(smooth, [1] * 4, mode="replicate"), torch.cat([sobel.mT, sobel]))
     gx, gy = gradient.split(1, 1)

@@ -124,7 +124,7 @@ class GradientAttention(nn.Module):
 
 def laplacian(x: Tensor) -> Tensor:
     """Four neighbours minus four times the pixel, per channel of (B, C, H, W), zeros outside."""
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=x.device).expand(x.shape[1], 1, 3, 3)
+    kernel = x.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]).expand(x.shape[1], 1, 3, 3)
     return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
 
 
