@@ -1,4 +1,4 @@
-"""The commands: `python -m fusionlib reproduce | fuse | data | methods | retrain | publish`.
+"""The commands: `python -m fusionlib reproduce | results | fuse | data | methods | retrain | publish`.
 
 What is heavy is imported by the command that needs it, so that `--help` answers at once.
 """
@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusionlib.files import InputError
+from fusionlib.threads import waiting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 2 for a mistake in what was asked for, 130 if interrupted, 141 if nobody
     reads what it says any more, as behind `| head`.
     """
+    os.environ.update(waiting(os.environ))  # before torch is imported
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -52,7 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--preset", default="smoke", help="smoke (minutes, no download), mini or paper; default smoke")
     command.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks run side by side; default 1")
     command.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
-    command.add_argument("--retrain", action="store_true", help="train also where weights are kept")
+    command.add_argument(
+        "--train", action="store_true",
+        help="train, for hours if need be, what is not there or no longer fits; see `results check`",
+    )  # fmt: skip
+    command.add_argument(
+        "--retrain", action="store_true", help="train everything, also where weights that fit are kept"
+    )
     command.add_argument("--force", action="store_true", help="run also what is up to date")
     command.add_argument(
         "--cluster", metavar="WHERE",
@@ -65,6 +73,18 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter of the notebooks that know it; may be given again",
     )  # fmt: skip
     command.set_defaults(command=_reproduce)
+
+    actions = commands.add_parser("results", help="see whether kept results fit today's code and data").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    command = actions.add_parser("check", help="a line for each set of weights and each table: fits, or what changed")
+    command.add_argument("--preset", default="mini", help="smoke, mini or paper; default mini")
+    command.add_argument("--results", metavar="DIR", help="where results are; default results/ of the checkout")
+    command.set_defaults(command=_results_check)
+    command = actions.add_parser("accept", help="for maintainers: record how the code behaves now")
+    command.add_argument("names", nargs="*", metavar="COMPONENT", help="all if none is given")
+    command.add_argument("--why", metavar="TEXT", help="why a behaviour was changed; its results no longer fit then")
+    command.set_defaults(command=_results_accept)
 
     command = commands.add_parser("fuse", help="fuse two images, or two folders of images")
     command.add_argument("ir", metavar="IR", help="infrared image or folder")
@@ -116,6 +136,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         arguments.numbers or None,
         preset=arguments.preset,
         jobs=arguments.jobs,
+        train=arguments.train,
         retrain=arguments.retrain,
         seed=arguments.seed,
         parameters={name: _value(text) for name, text in arguments.parameters},
@@ -149,6 +170,19 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
     for name in names:
         download.registry(name)  # a mistyped name is told before anything is fetched
     return max([download.fetch_command(name) for name in names])
+
+
+def _results_check(arguments: argparse.Namespace) -> int:
+    from fusionlib import results_check
+    from fusionlib.data import ROOT
+
+    return results_check.command(arguments.results or ROOT / "results", arguments.preset)
+
+
+def _results_accept(arguments: argparse.Namespace) -> int:
+    from fusionlib import results_check
+
+    return results_check.accept(arguments.names, arguments.why)
 
 
 def _data_check(arguments: argparse.Namespace) -> int:

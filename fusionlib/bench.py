@@ -13,19 +13,18 @@ Deformations are keyed as in `fusionlib.evaluation`, so draw 0 is the deformatio
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fusionlib import deformation, evaluation, kept, metrics
+from fusionlib import data, evaluation, kept
 from fusionlib.data import PairSet, open_set
-from fusionlib.files import code_fingerprint, fingerprint
+from fusionlib.keys import Key
 from fusionlib.methods import Method
 
 Area = Callable[[Tensor, Tensor], Tensor]
@@ -50,26 +49,26 @@ class BenchConfig:
     count: int | None = None
 
 
-def run(config: BenchConfig, methods: Mapping[Method, str], path: Path, area: Area | None = None) -> pd.DataFrame:
+def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Area | None = None) -> pd.DataFrame:
     """Measure every method, or read what was measured by the same method on the same deformations before.
 
     Args:
         config: what is measured.
-        methods: each with a fingerprint of what it is (its weights, its code).
+        methods: each with the key of what it is, see `methods.origin`.
         path: CSV file in which the rows are kept, part by part; a run that is stopped goes on from there.
         area: (ir, vi) to where errors count, (1, 1, H, W) bool; None for everywhere.
     """
-    parts, also = [], [] if area is None else [sys.modules[area.__module__]]
-    code = code_fingerprint(deformation, metrics, evaluation, *also)
+    parts, scored = [], ["deformation", "scores", *([] if area is None else ["head-scores"])]
     places = [(*which, size, level) for which in config.sets for size in config.sizes for level in config.levels]
     progress = tqdm(total=len(places) * len(methods), desc="registration bench", mininterval=5)
     for name, split, size, level in places:
         pairs = open_set(name, split, size, count=config.count)
         for method, mark in methods.items():
             where = {"set": name, "split": split, "size": size, "level": level, "method": method.name}
-            made_by = fingerprint(code, mark, pairs.names, asdict(deformation.get_level(level)), config.draws)
+            facts = {"size": size, "draws": config.draws, name: data.checksum(name, pairs.names)}
+            key = Key.of([*data.behaviour(name), *scored], **facts) | mark
             progress.set_postfix_str(" ".join(map(str, where.values())))
-            parts.append(kept.part(path, where, made_by, lambda: _measure(method, pairs, level, config.draws, area)))  # noqa: B023
+            parts.append(kept.part(path, where, key, lambda: _measure(method, pairs, level, config.draws, area)))  # noqa: B023
             progress.update()
     progress.close()
     return pd.concat(parts, ignore_index=True)

@@ -22,7 +22,7 @@ from fusionlib.baselines.murf_checkpoint import load_checkpoint
 from fusionlib.data import ROOT, data_root
 from fusionlib.files import InputError, fingerprint, sha256
 from fusionlib.systems import System
-from fusionlib.weights import read_header, read_state
+from fusionlib.weights import key_of, read_header, read_state
 
 PRESETS = ("paper", "mini")  # whose results hold weights that may be used anywhere: those of smoke mean nothing
 PUBLISHED, RETRAINED, IN_PART, GIVEN = "published", "retrained", "published in part", "given"
@@ -36,7 +36,7 @@ class Source:
     Attributes:
         kind: PUBLISHED, RETRAINED, BOTH (some parts of the network each), IN_PART (published, and nothing for the
             rest), or GIVEN (a file of one's own).
-        mark: fingerprint of the weights.
+        mark: digest of the weights: of their files, or of the key of what made them.
         files: part of the network to its file, as in `System.published`; "" is all of it.
         retrained: the file of what was retrained here, if anything was.
     """
@@ -91,7 +91,7 @@ def published(system: System, parts: Iterable[str] | None = None) -> Source:
             if digests[-1] != facts["sha256"]:
                 raise InputError(f"{path} is not the published file: remove it and run `{_command(system)}`.")
     kind = PUBLISHED if "" in chosen else IN_PART
-    return Source(kind, fingerprint(digests), {part: _path(system, file) for part, file in chosen.items()})
+    return Source(kind, fingerprint(digests)[:8], {part: _path(system, file) for part, file in chosen.items()})
 
 
 def fill(network: nn.Module, system: System, source: Source) -> nn.Module:
@@ -120,12 +120,12 @@ def _given(path: Path, system: System) -> Source:
     if not path.exists():
         raise InputError(f"There are no weights at {path}: give a file that is there, or none at all.")
     if path.suffix != ".safetensors":
-        return Source(GIVEN, sha256(path)[:16], {"": path})
+        return Source(GIVEN, sha256(path)[:8], {"": path})
     header = read_header(path)
     if not (left := json.loads(header["recipe"]).get("published")):
-        return Source(RETRAINED, header["fingerprint"], retrained=path)
+        return Source(RETRAINED, key_of(path).digest, retrained=path)
     rest = published(system, left)
-    return Source(BOTH, fingerprint(rest.mark, header["fingerprint"]), rest.files, path)
+    return Source(BOTH, fingerprint(rest.mark, key_of(path).digest)[:8], rest.files, path)
 
 
 def _path(system: System, file: str) -> Path:

@@ -1,7 +1,7 @@
 """Tables of methods: Tables 1, 2 and 7 of the paper measured here, row by row, and held against Ours.
 
 A row of the long table is one method on one deformed pair. Columns: dataset, level, method, pair, `weights` (where they
-come from, see `methods.Origin`), `fingerprint` (of weights and code), then every number of `evaluation.score`. The file
+come from, see `methods.Origin`), then every number of `evaluation.score`. The file
 that keeps it grows part by part (`fusionlib.kept`): a run that is stopped goes on from there, and what changes later is
 measured again alone.
 
@@ -11,9 +11,8 @@ which weights it was measured with.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,13 @@ import pandas as pd
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fusionlib import deformation, evaluation, kept, methods, metrics
+from fusionlib import data, evaluation, kept, methods, metrics
 from fusionlib.checkpoints import IN_PART
 from fusionlib.data import PairSet, open_set
 from fusionlib.deformation import Misaligned
 from fusionlib.evaluation import BOUND
-from fusionlib.files import InputError, code_fingerprint, fingerprint
+from fusionlib.files import InputError
+from fusionlib.keys import Key
 from fusionlib.presets import Preset
 from fusionlib.report import direction, systems_in
 
@@ -110,7 +110,7 @@ def run(
         weights: folder whose NAME.safetensors are taken before any others.
         score: gives the numbers of one pair, as `evaluation.score` does.
     """
-    code = code_fingerprint(*dict.fromkeys([deformation, metrics, evaluation, sys.modules[score.__module__]]))
+    scored = ["deformation", "scores", *([] if score is evaluation.score else ["head-scores"])]
     parts, missing = [], {}
     places = [(name, level) for name in preset.test_sets for level in preset.levels]
     progress = tqdm(total=len(places) * len(rows), desc=path.stem, mininterval=5)
@@ -131,8 +131,9 @@ def run(
             if IN_PART in origin.weights and len(old) and not old["weights"].str.contains(IN_PART).any():
                 parts.append(old.assign(weights=old["weights"] + ", not here"))
                 continue
-            mark = fingerprint(code, origin.mark, pairs.names, preset.test_size, asdict(deformation.get_level(level)))
-            parts.append(kept.part(path, where, mark, lambda: _measure(row, origin, pairs, level, weights, score)))  # noqa: B023
+            facts = {"size": preset.test_size, name: data.checksum(name, pairs.names)}
+            key = Key.of([*data.behaviour(name), *scored], **facts) | origin.key
+            parts.append(kept.part(path, where, key, lambda: _measure(row, origin, pairs, level, weights, score)))  # noqa: B023
     progress.close()
     return Measured(rows, pd.concat(parts, ignore_index=True), missing)
 
@@ -145,7 +146,7 @@ def read(table: int, path: Path) -> Measured:
 
 
 def _origin(row: Row, weights: Path | None) -> methods.Origin:
-    return methods.Origin("", "") if row.method == BOUND else methods.origin(row.method, weights, **row.options)
+    return methods.Origin("", Key()) if row.method == BOUND else methods.origin(row.method, weights, **row.options)
 
 
 def _measure(
@@ -159,7 +160,7 @@ def _measure(
             values = {"Q_CC": metrics.q_cc_bound(ir, vi).item()}
         else:
             values = score(method, ir, vi, evaluation.deform(ir, name, level))
-        found.append({"pair": name, "weights": origin.weights or "-", "fingerprint": origin.mark, **values})
+        found.append({"pair": name, "weights": origin.weights or "-", **values})
     return pd.DataFrame(found)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fusionlib import kept, metrics, metrics_many, metrics_plain, profiling, systems
-from fusionlib.files import code_fingerprint, fingerprint
+from fusionlib.keys import Key
 from fusionlib.profiling import interleaved
 from fusionlib.provenance import machine
 from fusionlib.report import systems_in
@@ -59,7 +59,7 @@ def counts(config: CostConfig, path: Path) -> pd.DataFrame:
     """A row a method: side, `thop`, `fvcore` and `executed` multiply-accumulates in G, `parameters` in M."""
     rows = []
     for name, side in config.sides().items():
-        rows.append(kept.part(path, {"method": name, "side": side}, _mark(name), lambda: _count(name, side)))  # noqa: B023
+        rows.append(kept.part(path, {"method": name, "side": side}, _key(name), lambda: _count(name, side)))  # noqa: B023
     return pd.concat(rows, ignore_index=True)
 
 
@@ -73,12 +73,12 @@ def _count(name: str, side: int) -> pd.DataFrame:
 def memory(config: CostConfig, path: Path) -> pd.DataFrame:
     """A row a method at its side: the GiB by which a process grows at most while it fuses, `memory`."""
     cases = list(config.sides().items())
-    mark = fingerprint([_mark(name) for name, _ in cases], cases)
+    key = Key.of(cases=cases) | _key(*(name for name, _ in cases))
 
     def measure() -> pd.DataFrame:
         return pd.DataFrame(cases, columns=["method", "side"]).assign(memory=profiling.peak_memory(cases))
 
-    return kept.part(path, {"what": "memory"}, mark, measure)
+    return kept.part(path, {"what": "memory"}, key, measure)
 
 
 def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
@@ -95,8 +95,8 @@ def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
         def measure(names: list[str] = names, side: int = side, threads: int = threads) -> pd.DataFrame:
             return _time(names, side, threads, config.runs)
 
-        mark = [_mark(name) for name in names]
-        parts.append(_again({"side": side, "threads": threads}, path, mark, config, measure, again))
+        key = Key.of(methods=names) | _key(*names)
+        parts.append(_again({"side": side, "threads": threads}, path, key, config, measure, again))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -119,8 +119,8 @@ def growth(config: CostConfig, path: Path) -> pd.DataFrame:
             [{"side": side, **asdict(timed)} for side, timed in interleaved(calls, config.runs).items()]
         )
 
-    mark = fingerprint(_mark("ours"), config.growth, config.runs)
-    return kept.part(path, {"method": "ours"}, mark, measure)
+    key = Key.of(sides=config.growth, runs=config.runs) | _key("ours")
+    return kept.part(path, {"method": "ours"}, key, measure)
 
 
 def gain(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
@@ -136,7 +136,7 @@ def gain(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
             with profiling.threads(threads):
                 return _rows({way: partial(method.fuse, *profiling.pair(side)) for way, method in ways.items()}, config)
 
-        parts.append(_again({"side": side, "threads": threads}, path, _mark("ours"), config, measure, again))
+        parts.append(_again({"side": side, "threads": threads}, path, _key("ours"), config, measure, again))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -153,12 +153,12 @@ def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
         rows = pd.DataFrame(sizes, columns=["height", "width"])
         return rows.assign(plain=pd.Series(plain), fast=fast)
 
-    return kept.part(path, {"method": "ours"}, fingerprint(_mark("ours"), sizes), measure)
+    return kept.part(path, {"method": "ours"}, Key.of(sizes=sizes) | _key("ours"), measure)
 
 
 def scoring(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
     """All four metrics of one fused image, by three writings: a row each with seconds of one computing thread."""
-    mark = fingerprint(code_fingerprint("metrics", "metrics_many", "metrics_plain", "profiling"))
+    key = Key.of(["scores", "quick-metrics", "cost"])
 
     def measure() -> pd.DataFrame:
         images = scored_images(config.scored)
@@ -171,7 +171,7 @@ def scoring(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame
         with profiling.threads(1):
             return _rows(calls, config, time.thread_time)
 
-    return _again({"scored": config.scored}, path, mark, config, measure, again)
+    return _again({"scored": config.scored}, path, key, config, measure, again)
 
 
 def scored_images(side: int) -> list[Tensor]:
@@ -191,18 +191,20 @@ def _rows(
 def _again(
     where: dict[str, object],
     path: Path,
-    mark: object,
+    key: Key,
     config: CostConfig,
     measure: Callable[[], pd.DataFrame],
     again: bool,
 ) -> pd.DataFrame:
     """A kept part, or measured `again`."""
-    mark = fingerprint(mark, config.runs)
+    key |= Key.of(runs=config.runs)
     if again:
-        kept.put(path, where, mark, measure())
-    return kept.part(path, where, mark, measure)
+        kept.put(path, where, key, measure())
+    return kept.part(path, where, key, measure)
 
 
-def _mark(name: str) -> str:
-    own = [systems.code(systems.system(part)) for part in name.split("+") if part in systems.names()]
-    return fingerprint(own, code_fingerprint("profiling", "fast", "fast_layers", "network", "registration", "methods"))
+def _key(*names: str) -> Key:
+    """What is counted and timed: the way it is done, and the behaviour of the methods, whose weights do not matter."""
+    parts = dict.fromkeys(part for name in names for part in name.split("+"))
+    own = [part if part in systems.names() else "network" for part in parts]
+    return Key.of(dict.fromkeys(["cost", *own]))

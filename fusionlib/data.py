@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fusionlib import mri
 from fusionlib.brain import brain
-from fusionlib.files import InputError
+from fusionlib.files import InputError, fingerprint
 from fusionlib.images import (
     IMAGE_SUFFIXES,
     Size,
@@ -83,8 +83,9 @@ class Pair:
 class PairSet(Sequence[Pair]):
     """Pairs in the order of `names`; each is read when first asked for and kept in memory, as bytes, from then on."""
 
-    def __init__(self, names: Iterable[str], load: Callable[[str], Pair]) -> None:
+    def __init__(self, names: Iterable[str], load: Callable[[str], Pair], title: str = "") -> None:
         self.names = list(names)
+        self.title = title  # of the set, where it is one that `open_set` knows
         self._load = load
         self._cache: dict[str, Pair] = {}
         self._cached_bytes = 0
@@ -143,6 +144,35 @@ def splits(name: str) -> dict[str, list[str]]:
     return {file.stem: file.read_text(encoding="utf-8").split() for file in files}
 
 
+def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
+    """Eight hexadecimal digits for the files of some pairs of a set, by their recorded SHA-256.
+
+    Args:
+        name: the set.
+        members: names of pairs, whose order counts. Of drawn pairs there are no files, and the names alone count.
+        labels: the boxes count, too, and the homographies that bring RoadScene's to its crops.
+    """
+    members, key = list(members), name.lower()
+    stems = {*members, *(member.rpartition("_z")[0] for member in members)}
+    registries = [key, "flir_adas_v1"] if labels and key == "roadscene" else [key]
+    found = {}
+    for registry in (FACTS / "registry" / f"{each}.json" for each in registries):
+        files = json.loads(registry.read_text(encoding="utf-8"))["files"] if registry.exists() else {}
+        for path, facts in files.items():
+            if {Path(path).stem, Path(path).parent.name} & stems:
+                found[f"{registry.stem}/{path}"] = facts["sha256"]
+    committed = ("homographies.json", "label_status.json") if len(registries) > 1 else ()
+    return fingerprint(members, found, [(FACTS / each).read_text(encoding="utf-8") for each in committed])[:8]
+
+
+def behaviour(name: str, labels: bool = False) -> list[str]:
+    """The components of `fusionlib.behaviour` that make the pairs of a set, and their boxes if those count."""
+    if name.lower() in DRAWN:
+        return ["drawn-brains" if name.lower() == "brains" else "drawn-scenes"]
+    volumes = name.lower() in {each.lower() for each in mri.SETS}
+    return ["volumes" if volumes else "images", *(["labels"] if labels else [])]
+
+
 def open_set(
     name: str,
     split: str | None = None,
@@ -178,7 +208,7 @@ def open_set(
     root = data_root() if root is None else Path(root)
     if title in mri.SETS:
         names, read = mri.open_slices(title, split, members.get(split), root, _how_to_get(key, root), size, count)
-        return PairSet(names, lambda member: _of_brain(member, *read(member)))
+        return PairSet(names, lambda member: _of_brain(member, *read(member)), title)
 
     command = f"run `python -m fusionlib data fetch {key}`"
     layouts = [(root / ir, root / vi) for ir, vi in SETS[title]]
@@ -191,7 +221,7 @@ def open_set(
     if absent:
         some = f"{len(absent)} of the {len(names)} pairs of {title} {split}, such as {absent[0]}"
         raise InputError(f"{some}, are not in {vi_dir}: {command}.")
-    return PairSet(names[:count], lambda member: read_pair(*paths[member], size=size, name=member))
+    return PairSet(names[:count], lambda member: read_pair(*paths[member], size=size, name=member), title)
 
 
 def open_folders(ir_dir: Path | str, vi_dir: Path | str, size: Size | None = None) -> PairSet:
@@ -245,7 +275,7 @@ def _open_drawn(key: str, split: str, size: Size | None, count: int | None) -> P
         drawn = scene(keys[name], *sides)
         return Pair(name, drawn.ir, drawn.vi, drawn.rgb, drawn.boxes)
 
-    return PairSet(keys, draw)
+    return PairSet(keys, draw, key)
 
 
 def _of_brain(name: str, t1: Tensor, t2: Tensor) -> Pair:

@@ -17,7 +17,7 @@ mAP50:95; of "all" also the ends of the bootstrap interval over images, as mAP50
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,11 +25,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fusionlib import boxes, deformation, detection, detectors, evaluation, kept, labels, scoring
+from fusionlib import boxes, data, detectors, evaluation, kept, labels, scoring
 from fusionlib.data import PairSet, data_root, open_set
 from fusionlib.detection import Detector
 from fusionlib.detectors import DetectorTraining
-from fusionlib.files import code_fingerprint, fingerprint
+from fusionlib.keys import Key
+from fusionlib.long_training import minutes_for
 from fusionlib.methods import Method, Ours
 
 Find = Callable[[Tensor, Tensor], list[Tensor]]  # deformed infrared and visible (B, 1, H, W) to detections of each
@@ -167,7 +168,7 @@ def scores(find: Find, config: DetectionBenchConfig) -> pd.DataFrame:
 
 def run(
     config: DetectionBenchConfig,
-    methods: Mapping[Method, str],
+    methods: Mapping[Method, Key],
     path: Path,
     folder: Path,
     seeds: Mapping[str, Iterable[int]] | None = None,
@@ -176,33 +177,44 @@ def run(
 
     Args:
         config: what is measured.
-        methods: each with a fingerprint of what it is (its weights, its code).
+        methods: each with the key of what it is, see `methods.origin`.
         path: CSV file in which the rows are kept, part by part.
         folder: where the detectors are kept, of 10 MB each, so that a training that was stopped goes on.
         seeds: of the detectors of some methods, by name; the others have seed 0 alone.
     """
-    jobs = [(method, mark, seed) for method, mark in methods.items() for seed in (seeds or {}).get(method.name, [0])]
-    parts = []
-    for method, mark, seed in tqdm(jobs, desc="detection bench", mininterval=5):
+    measured, jobs, parts = _key(config), {}, {}
+    for method, key in methods.items():
+        for seed in (seeds or {}).get(method.name, [0]):
+            name = f"{method.name}, seed {seed}"
+            jobs[name], parts[name] = (method, seed), ({"method": method.name, "seed": seed}, measured | key)
+    for name in tqdm(kept.to_train(path, parts, minutes(config)), desc="detection bench", mininterval=5):
+        method, seed = jobs[name]
+        begin = start(config, 0, folder / "start.safetensors")
+        own = detector_on(method, begin, config, seed, folder / f"{method.name}_{seed}.safetensors")
+        kept.put(path, *parts[name], scores(on_images(method, own), config))
+    return pd.concat([kept.there(path, where) for where, _ in parts.values()], ignore_index=True)
 
-        def measure(method: Method = method, seed: int = seed) -> pd.DataFrame:
-            begin = start(config, 0, folder / "start.safetensors")
-            own = detector_on(method, begin, config, seed, folder / f"{method.name}_{seed}.safetensors")
-            return scores(on_images(method, own), config)
 
-        where = {"method": method.name, "seed": seed}
-        parts.append(kept.part(path, where, fingerprint(_code(config), mark), measure))
-    return pd.concat(parts, ignore_index=True)
-
-
-def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, mark: str, path: Path) -> pd.DataFrame:
+def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, key: Key, path: Path) -> pd.DataFrame:
     """The rows of the detection head that learned along with Ours, end to end, kept as "ours, head"."""
     where = {"method": f"{ours.name}, head", "seed": 0}
-    made_by = fingerprint(_code(config), mark)
-    return kept.part(path, where, made_by, lambda: scores(end_to_end(ours, detector), config))
+    return kept.part(path, where, _key(config) | key, lambda: scores(end_to_end(ours, detector), config))
 
 
-def _code(config: DetectionBenchConfig) -> str:
-    """What every row depends on, whatever the method."""
-    settings = asdict(replace(config, methods=(), seeds=()))
-    return fingerprint(settings, code_fingerprint(boxes, deformation, detection, detectors, evaluation, labels))
+def _key(config: DetectionBenchConfig) -> Key:
+    """What every row rests on, whatever the method."""
+    sets = {config.dataset: ["train"]}
+    for _, dataset, splits in config.tests:
+        sets.setdefault(dataset, []).extend(splits)
+    known = {name: data.splits(name) for name in sets}
+    names = {name: [each for split in sets[name] for each in known[name].get(split, [])] for name in sets}
+    pairs = {name: data.checksum(name, members, labels=True) for name, members in names.items()}
+    behaviour = dict.fromkeys(each for name in sets for each in data.behaviour(name, labels=True))
+    settings = replace(config, methods=(), seeds=())
+    return Key.of([*behaviour, "deformation", "detector", "average-precision"], settings=settings, **pairs)
+
+
+def minutes(config: DetectionBenchConfig) -> float:
+    """How long the detector of one method takes, without the common start and without fusing."""
+    pairs = config.count or len(data.splits(config.dataset).get("train", [])) or data.SYNTHETIC_SCENES["train"]
+    return minutes_for(pairs * config.own.epochs * config.own.side**2)

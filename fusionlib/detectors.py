@@ -25,8 +25,9 @@ from torch import Tensor
 
 from fusionlib.boxes import checked, crop, flip, scale
 from fusionlib.detection import Detector, DetectorConfig
-from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint
-from fusionlib.weights import read_header, read_state, save_weights
+from fusionlib.files import InputError, atomic
+from fusionlib.keys import Key
+from fusionlib.weights import key_of, read_state, save_weights
 
 GREY = 0.45  # what lies beyond an image
 
@@ -104,15 +105,15 @@ def train_detector(
             raise InputError("The detector to start from has another size or other channels: train one like it.")
         net.load_state_dict(start.state_dict())
     path = None if path is None else Path(path)
-    mark = _mark(config, seed, images, there, net) if path else ""
-    if path and path.exists() and read_header(path)["fingerprint"] == mark:
+    key = _key(config, seed, images, there, net) if path else Key()
+    if path and path.exists() and not key.differing(key_of(path)):
         net.load_state_dict(read_state(path))
         return net.eval()
 
     learning = _Learning(net.to(device, memory_format=torch.channels_last), config, max(1, len(images) // config.batch))
     checkpoint = path.with_suffix(".checkpoint") if path else None
     if checkpoint and checkpoint.exists():
-        learning.take_up(torch.load(checkpoint, map_location=device, weights_only=True), mark, checkpoint)
+        learning.take_up(torch.load(checkpoint, map_location=device, weights_only=True), key, checkpoint)
     name = path.stem if path else "detector"
     for epoch in range(len(learning.rows), config.epochs):
         begun, losses = time.perf_counter(), []
@@ -122,12 +123,12 @@ def train_detector(
         learning.rows.append(row)
         if checkpoint:
             with atomic(checkpoint) as part:
-                torch.save({**learning.state(), "fingerprint": mark}, part)
+                torch.save({**learning.state(), "made_by": str(key)}, part)
         report_progress(name, learning.rows, config.epochs)
 
     net = learning.averaged.to("cpu", memory_format=torch.contiguous_format).eval()
     if path:
-        save_weights(path, net.state_dict(), {"channels": net.channels, "seed": seed, **asdict(config)}, mark)
+        save_weights(path, net.state_dict(), {"channels": net.channels, "seed": seed, **asdict(config)}, key)
         with atomic(path.with_suffix(".csv")) as part:
             pd.DataFrame(learning.rows).to_csv(part, index=False, float_format="%.6g")
         checkpoint.unlink(missing_ok=True)
@@ -173,9 +174,9 @@ class _Learning:
         parts = {name: getattr(self, name).state_dict() for name in ("net", "averaged", "optimiser", "schedule")}
         return {**parts, "taken": self.taken, "rows": self.rows}
 
-    def take_up(self, state: dict, mark: str, path: Path) -> None:
+    def take_up(self, state: dict, key: Key, path: Path) -> None:
         """Go on from a checkpoint, if the same training wrote it."""
-        if state["fingerprint"] != mark:
+        if state["made_by"] != str(key):
             print(f"{path.stem}: {path.name} is of another training; starting anew", flush=True)
             return
         for name in ("net", "averaged", "optimiser", "schedule"):
@@ -244,9 +245,9 @@ def _looked_at(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None]
     return torch.stack(chosen).cpu().float(), [checked(boxes[index]).cpu() for index in kept]
 
 
-def _mark(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: Detector) -> str:
-    """Fingerprint of everything that the weights depend on."""
+def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: Detector) -> Key:
+    """The key of everything that the weights depend on."""
     digest = hashlib.sha256()
     for tensor in (images, *boxes, *net.state_dict().values()):
         digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
-    return fingerprint(asdict(config), seed, digest.hexdigest(), code_fingerprint("boxes", "detection", "detectors"))
+    return Key.of(["detector"], settings=config, seed=seed, images=digest.hexdigest()[:8])

@@ -1,17 +1,14 @@
-"""Files that are either whole or absent, and the fingerprints by which a result knows what made it."""
+"""Files that are either whole or absent, and their checksums."""
 
 from __future__ import annotations
 
-import ast
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 
 from filelock import FileLock, Timeout
 
@@ -132,22 +129,3 @@ def fingerprint(*parts: object) -> str:
     """Sixteen hexadecimal digits that change when any of the JSON-able parts changes."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def code_fingerprint(*modules: ModuleType | str) -> str:
-    """Fingerprint of what modules do: their source without comments, docstrings and layout.
-
-    A module of this package may be given by its name, as "losses", where importing it would turn the imports around.
-    """
-    files = [Path(__file__).with_name(f"{each}.py") if isinstance(each, str) else each.__file__ for each in modules]
-    return fingerprint(*[_bare_source(Path(file).read_text(encoding="utf-8")) for file in files])
-
-
-@lru_cache(maxsize=256)  # the fingerprints of many trainings rest on the same few modules
-def _bare_source(text: str) -> str:
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        match node:
-            case ast.AST(body=[ast.Expr(ast.Constant(str())), *rest]):
-                node.body = rest or [ast.Pass()]
-    return ast.unparse(tree)

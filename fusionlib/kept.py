@@ -1,7 +1,7 @@
 """Tables that grow part by part and know what made each part, so that long measurements resume and are not repeated.
 
-Such a table is a CSV file with a column `made_by`: the fingerprint of what made the row. A part is the rows in which
-some columns have given values, such as all rows of one method at one level.
+Such a table is a CSV file with a column `made_by`: the key (`fusionlib.keys`) of what made the row. A part is the rows
+in which some columns have given values, such as all rows of one method at one level.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from pathlib import Path
 import pandas as pd
 
 from fusionlib.files import atomic
+from fusionlib.keys import Key
+from fusionlib.long_training import may_start, refused, show_earlier
 
 MADE_BY = "made_by"
 NAMES = dict.fromkeys((MADE_BY, "pair", "subject"), str)  # never numbers: a pair of M3FD is called 00000
 
 
-def part(path: Path, where: Mapping[str, object], mark: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The rows of one part: those in the file if `mark` made them, else made now and put in their place.
+def part(path: Path, where: Mapping[str, object], key: Key, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The rows of one part: those in the file if their key fits, else made now and put in their place.
 
     Args:
         path: the CSV file; it need not be there.
         where: column to value, what tells this part from the others.
-        mark: fingerprint of everything that the rows depend on.
+        key: of everything that the rows depend on.
         make: gives the rows, without the columns of `where`.
 
     Returns:
         The rows with the columns of `where` first, without `made_by`. Numbers are as the file has them, to six digits.
     """
-    if not is_made_by(path, where, mark):
-        put(path, where, mark, make())
+    if not fits(path, where, key):
+        put(path, where, key, make())
     return there(path, where)
 
 
@@ -39,7 +41,7 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=NAMES) if path.exists() else pd.DataFrame()
 
 
-def put(path: Path, where: Mapping[str, object], mark: str, rows: pd.DataFrame) -> None:
+def put(path: Path, where: Mapping[str, object], key: Key, rows: pd.DataFrame) -> None:
     """Put the rows of one part into the file, in the place of those that were there; arguments as in `part`.
 
     A file without the columns of `where` is of another form, of an older version say, and gives way.
@@ -47,7 +49,7 @@ def put(path: Path, where: Mapping[str, object], mark: str, rows: pd.DataFrame) 
     table = read(path)
     if not set(where) <= set(table):
         table = pd.DataFrame()
-    new = rows.assign(**{MADE_BY: mark})
+    new = rows.assign(**{MADE_BY: str(key)})
     for column, value in reversed(where.items()):
         new.insert(0, column, value)
     # The place of a part stays what it was, whatever was measured again.
@@ -57,10 +59,46 @@ def put(path: Path, where: Mapping[str, object], mark: str, rows: pd.DataFrame) 
         pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
 
 
-def is_made_by(path: Path, where: Mapping[str, object], mark: str) -> bool:
-    """Whether the file holds the rows of one part as `mark` makes them, so that `part` would not ask for them anew."""
+def fits(path: Path, where: Mapping[str, object], key: Key) -> bool:
+    """Whether the file holds the rows of one part as this key makes them, so that `part` would not make them again."""
+    found = keys_of(path, where)
+    return bool(found) and not any(key.differing(each) for each in found)
+
+
+def keys_of(path: Path, where: Mapping[str, object]) -> list[Key]:
+    """The keys of the rows of one part, each once."""
     mine = _rows(read(path), where)
-    return not mine.empty and set(mine[MADE_BY]) == {mark}
+    return [Key.parse(str(text)) for text in mine[MADE_BY].unique()] if MADE_BY in mine else []
+
+
+def to_train(path: Path, parts: Mapping[str, tuple[Mapping[str, object], Key]], minutes: float) -> list[str]:
+    """Which parts have to be made now, of a table whose every part costs a training.
+
+    If that is long and nobody has asked for it (`fusionlib.long_training`), rows of earlier code or data are left as
+    they are, and a line says so.
+
+    Args:
+        path: the CSV file.
+        parts: name to `where` and key of each part.
+        minutes: that one part takes.
+
+    Raises:
+        InputError: rows are missing, or of other settings, and nobody has asked for long trainings.
+    """
+    open_parts = [name for name, (where, key) in parts.items() if not fits(path, where, key)]
+    if not open_parts or may_start(minutes * len(open_parts)):
+        return open_parts
+    changed: dict[str, None] = {}
+    for name in open_parts:
+        where, key = parts[name]
+        differing = [each for had in keys_of(path, where) for each in key.differing(had)] or ["settings"]
+        if "settings" in differing:
+            raise refused(
+                f"{path.name}, {name} and what else is missing of {len(parts)} parts,", minutes * len(open_parts)
+            )
+        changed |= dict.fromkeys(differing)
+    show_earlier(f"{path.name}, {len(open_parts)} of {len(parts)} parts", changed, minutes * len(open_parts))
+    return []
 
 
 def in_order(path: Path, parts: Sequence[Mapping[str, object]]) -> None:

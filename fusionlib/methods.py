@@ -18,12 +18,13 @@ from fusionlib import checkpoints, systems
 from fusionlib.classical import REGISTRATIONS, Registration, register
 from fusionlib.data import ROOT
 from fusionlib.deformation import compose, warp
-from fusionlib.files import InputError, code_fingerprint, fingerprint
+from fusionlib.files import InputError
+from fusionlib.keys import Key
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.protocol import Fused, Method
 from fusionlib.rules import RULES, Rule
 from fusionlib.settling import SettledNetwork
-from fusionlib.weights import load_network, read_header
+from fusionlib.weights import key_of, load_network
 
 __all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "Rule", "load", "names", "network"]
 
@@ -147,29 +148,34 @@ class Origin:
 
     Attributes:
         weights: "published", "retrained", ...: see `checkpoints.Source`; "trained" for ours, "" where there are none.
-        mark: fingerprint of weights and code, that of the metrics apart.
+        key: weights and the behaviour of the code; what scores them is no part of it.
     """
 
     weights: str
-    mark: str
+    key: Key
 
 
 def origin(name: str, weights: Path | str | None = None, **options: object) -> Origin:
-    """Where the weights of a method come from, and the fingerprint of all that it is; arguments as those of `load`."""
+    """Where the weights of a method come from, and the key of all that it is; arguments as those of `load`."""
     first, plus, then = name.partition("+")
     if plus:
         parts = [origin(first, weights), origin(then, weights, **options)]
         kinds = dict.fromkeys(kind for part in parts if (kind := part.weights))
-        return Origin(" + ".join(kinds), fingerprint([part.mark for part in parts]))
+        return Origin(" + ".join(kinds), parts[0].key | parts[1].key)
     if name in CLASSICAL or name in RULES:
-        return Origin("", code_fingerprint("classical" if name in CLASSICAL else "rules"))
+        return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        header = read_header(_own_weights(name, weights))
-        code = code_fingerprint("network", "registration", *(["settling"] if name in _SETTLED else []))
-        return Origin("trained", fingerprint(header["fingerprint"], code))
+        refined = ["refinement"] if name in _SETTLED else []
+        return Origin("trained", key_of_network(_own_weights(name, weights)) | Key.of(refined))
     system = _system(name)
     source = checkpoints.find(system, weights)
-    return Origin(source.kind, fingerprint(source.mark, systems.code(system), options))
+    chosen = {f"{name}:options": options} if options else {}
+    return Origin(source.kind, Key.of([name], **{f"{name}:weights": source.mark}, **chosen))
+
+
+def key_of_network(path: Path | str) -> Key:
+    """The key of Ours with the weights of a file, under whatever name it is compared."""
+    return Key.of(["network"], **{"ours:weights": key_of(path).digest})
 
 
 def overview() -> list[tuple[str, str, str, str, str]]:

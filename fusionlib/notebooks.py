@@ -39,6 +39,11 @@ class Notebook:
     def name(self) -> str:
         return self.path.stem
 
+    @property
+    def code(self) -> str:
+        """All code cells, one after another."""
+        return "\n".join(text for kind, text in self.cells if kind == "code")
+
 
 def find_notebooks(folder: Path) -> dict[str, Notebook]:
     """Every notebook NN_name.ipynb of a folder by its number; InputError if there is none or one cannot be read."""

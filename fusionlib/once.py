@@ -15,7 +15,7 @@ from fusionlib import retraining, systems, training
 from fusionlib.files import alone, atomic, remove_halves
 from fusionlib.presets import Preset
 from fusionlib.recipe import Recipe
-from fusionlib.weights import read_header
+from fusionlib.weights import key_of
 
 
 def trained(
@@ -44,10 +44,10 @@ def lay_start(recipe: Recipe, folder: Path, source: Path) -> None:
     chain = []
     while recipe.start is not None:
         recipe = recipe.start
-        chain.append(recipe.fingerprint())
+        chain.append(recipe.key())
     with _only_one(folder):
         there = Path(folder) / f"{training.START}.safetensors"
-        if not chain or (there.exists() and read_header(there)["fingerprint"] in chain):
+        if not chain or (there.exists() and any(not key.differing(key_of(there)) for key in chain)):
             return
         for suffix in (".csv", ".safetensors"):
             begun = there.with_suffix(suffix)

@@ -1,18 +1,16 @@
-"""The recipe of a training: everything that makes a set of weights, and the fingerprint that tells recipes apart."""
+"""The recipe of a training: everything that makes a set of weights, and the key that tells recipes apart."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fusionlib import data
 from fusionlib.detection import DetectorConfig
-from fusionlib.files import InputError, code_fingerprint, fingerprint
+from fusionlib.files import InputError
+from fusionlib.keys import Key, settings
+from fusionlib.long_training import minutes_for
 from fusionlib.losses import LossWeights
 from fusionlib.network import NetworkConfig
-
-# The modules whose code makes the weights, and those that do so only where a detector learns along.
-CODE = ("batches", "deformation", "losses", "network", "registration", "training")
-CODE_OF_DETECTION = ("boxes", "detection", "labels")
 
 
 @dataclass(frozen=True)
@@ -94,9 +92,20 @@ class Recipe:
         if self.start is not None and self.start.network != self.network:
             raise InputError("A recipe and its start have different networks; give both the same NetworkConfig.")
 
-    def fingerprint(self) -> str:
-        """Changes with any setting, with the list of training pairs and with the code that makes the weights."""
-        names = data.splits(self.dataset).get("train", [])
-        code = CODE if self.detector is None else CODE + CODE_OF_DETECTION
-        start = self.start and self.start.fingerprint()
-        return fingerprint(asdict(self) | {"start": start}, names, code_fingerprint(*code))
+    def key(self) -> Key:
+        """What the weights rest on: settings, start, training pairs and their boxes, and the behaviour of the code."""
+        own = settings(replace(self, start=None))
+        labelled = self.detector is not None
+        names = data.splits(self.dataset).get("train", [])[: self.train_pairs]
+        start = {"start": self.start.key().digest} if self.start is not None else {}
+        facts = {"settings": own, **start, self.dataset: data.checksum(self.dataset, names, labelled)}
+        return Key.of(data.behaviour(self.dataset, labelled), **facts) | Key.of(["training"])
+
+    def minutes(self) -> float:
+        """How long the training takes on two CPU cores, roughly, without that of its start."""
+        chosen = self.training
+        pairs = self.train_pairs or len(data.splits(self.dataset).get("train", [])) or data.SYNTHETIC_SCENES["train"]
+        whole = self.size**2
+        cropped = min(chosen.crop or self.size, self.size) ** 2
+        epochs = chosen.epochs if chosen.crop_epochs is None else min(chosen.crop_epochs, chosen.epochs)
+        return minutes_for(pairs * (epochs * cropped + (chosen.epochs - epochs) * whole))

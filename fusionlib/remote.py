@@ -22,7 +22,9 @@ from pathlib import Path
 
 from fusionlib.data import ROOT
 from fusionlib.files import fingerprint, write_bytes
+from fusionlib.long_training import ASKED
 from fusionlib.tasks import CLUSTER, PROGRESS
+from fusionlib.threads import waiting
 
 READ = ("weights", "tables", "detectors")  # folders of a preset's results that a notebook may read
 NOT_READ = "sweeps"  # but not what the trainings of one have left, which only that one looks at
@@ -39,6 +41,7 @@ class Task:
         inputs: the results there are, bytes by their path below that folder.
         mark: fingerprint of notebook, parameters, code and facts.
         timeout: seconds after which the notebook counts as failed; None for no limit.
+        train: long trainings have been asked for.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Task:
     inputs: Mapping[str, bytes] = field(repr=False)
     mark: str
     timeout: float | None
+    train: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def _execute(notebook: Path, task: Task, scratch: Path) -> str | None:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                env=environment(scratch),
+                env=environment(scratch) | ({ASKED: "1"} if task.train else {}),
                 timeout=task.timeout,
             )
     except subprocess.TimeoutExpired:
@@ -172,6 +176,7 @@ def environment(scratch: Path | str) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name != CLUSTER}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
     variables["JUPYTER_RUNTIME_DIR"] = str(scratch)
+    variables |= waiting(variables)
     if "FUSIONLIB_DATA" in variables:  # notebooks run in another folder
         variables["FUSIONLIB_DATA"] = os.path.abspath(os.path.expanduser(variables["FUSIONLIB_DATA"]))
     return variables

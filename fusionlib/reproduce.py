@@ -28,6 +28,7 @@ import nbformat
 from fusionlib import presets, provenance, remote, tasks
 from fusionlib.data import ROOT
 from fusionlib.files import InputError, atomic, check_writable, fingerprint, write_bytes
+from fusionlib.long_training import ASKED
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
 from fusionlib.publish import publish
 from fusionlib.tasks import duration
@@ -44,7 +45,6 @@ class Run:
     seed: int
     settings: Mapping[str, object]  # every parameter; a notebook is given those that it knows
     again: bool  # run also what is up to date
-    code: str  # fingerprint of code and facts
     output: Path  # folder of the executed notebooks
     environment: Mapping[str, str]
     timeout: float | None  # minutes for one notebook
@@ -60,7 +60,7 @@ class Run:
 
     def fingerprint(self, notebook: Notebook) -> str:
         parameters = {name: value for name, value in self.parameters(notebook).items() if name != "retrain"}
-        return fingerprint(notebook.cells, parameters, self.code)
+        return fingerprint(notebook.cells, parameters, tasks.code_and_facts(notebook.code))
 
     def kept(self, notebook: Notebook, suffix: str = ".ipynb") -> Path:
         """Where a notebook's result lies: .ipynb, .html, or .failed.ipynb."""
@@ -71,6 +71,7 @@ def reproduce(
     numbers: Sequence[str] | None = None,
     preset: str = "smoke",
     jobs: int = 1,
+    train: bool = False,
     retrain: bool = False,
     seed: int = 0,
     parameters: Mapping[str, object] | None = None,
@@ -86,7 +87,8 @@ def reproduce(
         numbers: of the notebooks, such as "03"; None for all.
         preset: smoke, mini or paper.
         jobs: how many run side by side.
-        retrain: train also where weights are kept; implies `force`.
+        train: train what is not there or no longer fits, however long that takes; implies `force`.
+        retrain: train everything, also where weights are kept; implies `force`.
         seed: of everything random.
         parameters: further parameters of the notebooks, each given to those that know it.
         results: root of the results.
@@ -118,10 +120,9 @@ def reproduce(
             preset=preset,
             seed=seed,
             settings={"preset": preset, "seed": seed, "retrain": retrain, "results": root, **given},
-            again=retrain or force,
-            code=tasks.code_and_facts(),
+            again=train or retrain or force,
             output=results / preset / "notebooks",
-            environment=_environment(jobs, scratch, address),
+            environment=_environment(jobs, scratch, address) | ({ASKED: "1"} if train or retrain else {}),
             timeout=timeout,
             client=stack.enter_context(tasks.connect(address)) if address else None,
         )
@@ -215,7 +216,8 @@ async def _on_a_worker(notebook: Notebook, run: Run, made: Path) -> dict:
     """Let a worker run one notebook; write the results it made, and the executed notebook to `made`."""
     parameters = {name: value for name, value in run.parameters(notebook).items() if name != "results"}
     given, content, mark = remote.inputs(run.output.parent), notebook.path.read_bytes(), run.fingerprint(notebook)
-    task = remote.Task(notebook.path.name, content, parameters, run.preset, given, mark, run.seconds)
+    asked = ASKED in run.environment
+    task = remote.Task(notebook.path.name, content, parameters, run.preset, given, mark, run.seconds, asked)
     future, done = tasks.submit(run.client, remote.run, task), asyncio.Event()
     loop = asyncio.get_running_loop()
     future.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))

@@ -26,12 +26,14 @@ from torch import nn
 
 from fusionlib import checkpoints, data, systems
 from fusionlib.batches import batches
+from fusionlib.behaviour.components import LOSS
 from fusionlib.data import PairSet, open_set
-from fusionlib.files import InputError, atomic, code_fingerprint, fingerprint
+from fusionlib.files import InputError, atomic
+from fusionlib.keys import Key
 from fusionlib.presets import Preset
 from fusionlib.protocol import Lesson
 from fusionlib.recipe import Recipe, TrainingConfig
-from fusionlib.weights import read_header, save_weights
+from fusionlib.weights import key_of, save_weights
 
 SMOKE = systems.Budget(steps=2, batch=1, crop=64)  # proves the path
 REPORTS = 20  # lines of progress and checkpoints of one training
@@ -61,11 +63,11 @@ class Retraining:
     learning_rate: float = 5e-4
     clip: float = 5.0
 
-    def fingerprint(self) -> str:
-        """Changes with any setting, with the list of training pairs and with the code that makes the weights."""
-        names = data.splits(self.dataset).get("train", [])
-        code = code_fingerprint("batches", "deformation", "losses", "retraining")
-        return fingerprint(asdict(self), names, code, systems.code(systems.system(self.system)))
+    def key(self) -> Key:
+        """What the weights rest on: settings, training pairs, and the behaviour of the code."""
+        names = data.splits(self.dataset).get("train", [])[: self.train_pairs]
+        parts = [*data.behaviour(self.dataset), "retraining", self.system, self.system + LOSS]
+        return Key.of(parts, settings=self, **{self.dataset: data.checksum(self.dataset, names)})
 
 
 def recipe(name: str, preset: Preset) -> Retraining:
@@ -114,7 +116,7 @@ def retrained(settings: Retraining, folder: Path, retrain: bool = False, device:
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
     """
     path = Path(folder) / f"{settings.system}.safetensors"
-    if retrain or not path.exists() or read_header(path)["fingerprint"] != settings.fingerprint():
+    if retrain or not path.exists() or settings.key().differing(key_of(path)):
         train(settings, path, device)
     return path
 
@@ -129,7 +131,7 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
         InputError: data or published weights are not there, or the loss is no number any more.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    system, steps, mark = systems.system(settings.system), settings.budget.steps, settings.fingerprint()
+    system, steps, key = systems.system(settings.system), settings.budget.steps, settings.key()
     pairs = open_set(settings.dataset, "train", settings.size, count=settings.train_pairs)
     fixed = () if settings.anew else tuple(system.published)
     network = _begun(system, settings.seed, fixed).to(device)
@@ -141,7 +143,7 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
     checkpoint = path.with_suffix(".checkpoint")
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["fingerprint"] == mark:
+        if state["made_by"] == str(key):
             rows = state["rows"]
             for name, each in learning.items():
                 each.load_state_dict(state[name])
@@ -159,13 +161,13 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
             losses, start = [], time.perf_counter()
             states = {name: each.state_dict() for name, each in learning.items()}
             with atomic(checkpoint) as part:
-                torch.save({**states, "rows": rows, "fingerprint": mark}, part)
+                torch.save({**states, "rows": rows, "made_by": str(key)}, part)
             _report(path.stem, rows, steps)
 
     new = {key: value for key, value in network.state_dict().items() if key.partition(".")[0] not in fixed}
     # Copies: a module with two names has its tensors twice, and a file of safetensors takes none that share memory.
     weights = {key: value.cpu().clone() for key, value in new.items()}
-    save_weights(path, weights, asdict(settings) | {"published": fixed}, mark)
+    save_weights(path, weights, asdict(settings) | {"published": fixed}, key)
     log = pd.DataFrame(rows)
     with atomic(path.with_suffix(".csv")) as part:
         log.to_csv(part, index=False, float_format="%.6g")

@@ -9,9 +9,8 @@ Convention: visible images (1, 1, H, W) in [0, 1]. The infrared one is never tou
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from fusionlib import deformation, evaluation, kept, metrics
+from fusionlib import data, deformation, evaluation, kept
 from fusionlib.data import PairSet
 from fusionlib.deformation import Level, get_level
-from fusionlib.files import InputError, code_fingerprint, fingerprint
+from fusionlib.files import InputError
+from fusionlib.keys import Key
 from fusionlib.methods import Method
 
 LAMP = 0.04  # radius of a lamp's bright core, as a part of the shorter side
@@ -103,13 +103,13 @@ TRIALS = {
 
 
 def run(
-    trial: Trial, methods: Mapping[Method, str], pairs: PairSet, path: Path, amounts: Sequence[float] | None = None
+    trial: Trial, methods: Mapping[Method, Key], pairs: PairSet, path: Path, amounts: Sequence[float] | None = None
 ) -> pd.DataFrame:
     """Register every pair at every amount, or read what was measured by the same method before.
 
     Args:
         trial: what is made worse.
-        methods: each with a fingerprint of what it is (its weights, its code).
+        methods: each with the key of what it is, see `methods.origin`.
         pairs: aligned test pairs.
         path: CSV file in which the rows are kept, part by part.
         amounts: only these.
@@ -118,14 +118,15 @@ def run(
         A row for each amount, method and pair: trial, amount, method, pair, and the columns of
         `evaluation.registration`.
     """
-    code = code_fingerprint(sys.modules[__name__], deformation, metrics, evaluation)
+    dataset = pairs.title or "pairs"
+    facts = {"size": pairs[0].ir.shape[-1], dataset: data.checksum(dataset, pairs.names)}
+    measured = Key.of([*data.behaviour(dataset), "deformation", "hardships", "scores"], **facts)
     parts = []
     places = [(float(amount), method) for amount in amounts or trial.amounts for method in methods]
     for amount, method in tqdm(places, desc=trial.name, mininterval=5):
         where = {"trial": trial.name, "amount": amount, "method": method.name}
-        size = tuple(pairs[0].ir.shape[-2:])
-        mark = fingerprint(code, methods[method], pairs.names, size, asdict(trial.level(amount)))
-        parts.append(kept.part(path, where, mark, lambda: _measure(trial, amount, method, pairs)))  # noqa: B023
+        key = measured | methods[method]
+        parts.append(kept.part(path, where, key, lambda: _measure(trial, amount, method, pairs)))  # noqa: B023
     return pd.concat(parts, ignore_index=True)
 
 

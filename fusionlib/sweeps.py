@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from getpass import getuser
 from pathlib import Path
 from tempfile import gettempdir
@@ -22,10 +22,11 @@ from tempfile import gettempdir
 import pandas as pd
 import safetensors.torch
 
-from fusionlib import deformation, evaluation, kept, metrics, once
+from fusionlib import data, evaluation, kept, once
 from fusionlib.comparison import METRICS
-from fusionlib.data import FACTS, open_set
-from fusionlib.files import InputError, alone, code_fingerprint, fingerprint, remove_halves, sha256, write_bytes
+from fusionlib.data import open_set
+from fusionlib.files import InputError, alone, remove_halves, write_bytes
+from fusionlib.keys import Key
 from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
@@ -34,7 +35,7 @@ from fusionlib.starts import calibrate, fitting
 from fusionlib.sweep_rows import Row, recipe_of
 from fusionlib.tasks import spread
 from fusionlib.training import START, detector_path, train
-from fusionlib.weights import load_network, read_header
+from fusionlib.weights import key_of, load_network
 
 SCORED = [*METRICS, "EPE_share", "folds"]
 
@@ -60,31 +61,23 @@ class Job:
     folder: str
     device: str | None = None
 
-    @property
-    def made_by(self) -> str:
-        """Fingerprint of the weights: settings, training pairs, code. Equal jobs of several tables share weights."""
-        return fingerprint(self.recipe.fingerprint(), code_fingerprint("starts"))
+    def weights_key(self) -> Key:
+        """What the weights rest on. Equal jobs of several tables share weights."""
+        return self.recipe.key() | Key.of(["warm-start"])
 
-    def mark(self) -> str:
-        """Fingerprint of the rows: that of the weights, and the test pairs, their checksums, and the code that scores.
-
-        The code of this module only hands things over; what it decides, settings and columns, counts by its value.
-        """
-        names = [open_set(name, "test", self.size, count=self.count).names for name in self.tests]
-        registries = [FACTS / "registry" / f"{name.lower()}.json" for name in (self.recipe.dataset, *self.tests)]
-        return fingerprint(
-            self.made_by,
-            names,
-            [sha256(path) for path in registries if path.exists()],  # they hold the checksum of every image
-            (self.size, asdict(deformation.get_level(self.level)), SCORED),
-            code_fingerprint(deformation, metrics, evaluation),
-        )
+    def key(self) -> Key:
+        """What the rows rest on: the weights, and the test pairs and what scores on them."""
+        pairs = {name: open_set(name, "test", self.size, count=self.count).names for name in self.tests}
+        tested = {f"{name}:tested": data.checksum(name, names) for name, names in pairs.items()}
+        behaviour = dict.fromkeys(each for name in self.tests for each in data.behaviour(name))
+        scored = Key.of([*behaviour, "network", "deformation", "scores"], size=self.size, level=self.level, **tested)
+        return self.weights_key() | scored
 
     def path(self) -> Path:
         """Where the weights are kept on this machine."""
         own = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
         folder = Path(self.folder)
-        return (folder if folder.is_dir() else own) / f"{self.made_by}.safetensors"
+        return (folder if folder.is_dir() else own) / f"{self.weights_key().digest}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,7 @@ def train_and_score(job: Job) -> Outcome:
 def _network(job: Job, path: Path) -> FusionNetwork:
     recipe = job.recipe
     with contextlib.suppress(InputError):
-        if read_header(path)["fingerprint"] == recipe.fingerprint() and path.with_suffix(".csv").exists():
+        if not recipe.key().differing(key_of(path)) and path.with_suffix(".csv").exists():
             return load_network(path)
     start = None
     if recipe.start is not None:
@@ -168,13 +161,14 @@ def run(
             where[name] = {"row": row.name, "epochs": epochs, "seed": seed}
             tests = (preset.test_sets, preset.test_size, preset.levels[0], preset.bench.count)
             jobs[name] = Job(recipe_of(row, preset, seed, epochs), None, *tests, str(folder))
-    marks = {name: job.mark() for name, job in jobs.items()}
+    parts = {name: (where[name], job.key()) for name, job in jobs.items()}
     if again:
         for job in jobs.values():
             with alone(job.path()):
                 for end in (".safetensors", ".csv", ".checkpoint"):
                     job.path().with_suffix(end).unlink(missing_ok=True)
-    missing = [name for name in jobs if again or not kept.is_made_by(path, where[name], marks[name])]
+    minutes = sum(job.recipe.minutes() for job in jobs.values()) / max(1, len(jobs))
+    missing = list(jobs) if again else kept.to_train(path, parts, minutes)
     if missing and preset.recipe.start is not None:
         start = once.trained(preset.recipe.start, weights, START).path.read_bytes()
         jobs = {name: replace(job, start=start) for name, job in jobs.items()}
@@ -183,6 +177,6 @@ def run(
         with alone(jobs[name].path()):
             for suffix, content in outcome.files.items():
                 write_bytes(jobs[name].path().with_suffix(suffix), content)
-        kept.put(path, where[name], marks[name], outcome.rows)
+        kept.put(path, *parts[name], outcome.rows)
     kept.in_order(path, list(where.values()))
     return pd.concat([kept.there(path, each) for each in where.values()], ignore_index=True)

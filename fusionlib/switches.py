@@ -73,12 +73,12 @@ def run(preset: Preset, path: Path, switches: tuple[Switch, ...] = SWITCHES) -> 
         A row a switch: switch, parameters (millions), steps, and the end-point error on the validation pairs
         as a share of doing nothing, at light, medium and heavy.
     """
-    rows = []
-    for switch in switches:
-        recipe = recipe_of(switch, preset)
-        row = kept.part(path, {"switch": switch.name}, recipe.fingerprint(), lambda: _measure(recipe))  # noqa: B023
-        rows.append(row)
-    return pd.concat(rows, ignore_index=True)
+    recipes = {switch.name: recipe_of(switch, preset) for switch in switches}
+    parts = {name: ({"switch": name}, recipe.key()) for name, recipe in recipes.items()}
+    minutes = sum(recipe.minutes() for recipe in recipes.values()) / max(1, len(recipes))
+    for name in kept.to_train(path, parts, minutes):
+        kept.put(path, *parts[name], _measure(recipes[name]))
+    return pd.concat([kept.there(path, where) for where, _ in parts.values()], ignore_index=True)
 
 
 def _measure(recipe: Recipe) -> pd.DataFrame:

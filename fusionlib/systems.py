@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from types import SimpleNamespace
 
 from fusionlib.data import FACTS
-from fusionlib.files import InputError, code_fingerprint
+from fusionlib.files import InputError
 
 FOLDER = FACTS / "registry" / "methods"
 KINDS = ("fuses", "registers", "both")
-SHARED = ("fusing", "registering", "token_transformer", "windows")  # files of fusionlib.baselines
 
 
 @dataclass(frozen=True)
@@ -115,11 +111,3 @@ def part(dotted: str) -> object:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"There is no {dotted} ({error}); correct the entry of the system.") from None
-
-
-def code(system: System) -> str:
-    """Fingerprint of what the system's files do, those that begin with its name and those that systems share."""
-    origin = find_spec(system.network.rpartition(".")[0]).origin
-    own = Path(origin).parent.glob(f"{Path(origin).stem}*.py")
-    files = [*sorted(own), *(Path(__file__).parent / "baselines" / f"{name}.py" for name in SHARED)]
-    return code_fingerprint(*[SimpleNamespace(__file__=file) for file in files])

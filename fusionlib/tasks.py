@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, TypeVar
 
+from fusionlib.behaviour import components, record, source
+from fusionlib.behaviour.components import COMPONENTS
 from fusionlib.data import FACTS, ROOT
-from fusionlib.files import InputError, code_fingerprint, fingerprint, sha256
+from fusionlib.files import InputError, fingerprint, sha256
+from fusionlib.threads import waiting
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -28,34 +30,29 @@ if TYPE_CHECKING:
 Job, Result = TypeVar("Job"), TypeVar("Result")
 CLUSTER = "FUSIONLIB_CLUSTER"  # environment variable: address of the scheduler that `spread` hands its jobs to
 PROGRESS = "FUSIONLIB_PROGRESS"  # environment variable: file to which the lines of progress are written, too
-ABOVE_NOTEBOOKS = (
-    "__main__",
-    "reproduce",
-    "remote",
-    "execute",
-    "notebooks",
-    "pages",
-    "publish",
-    "model_cards",
-    "overview",
-    "provenance",
-)
 ONE_AT_A_TIME = threading.Lock()  # a training sets torch's only random generator: no two in one process
 
 
-def code_and_facts() -> str:
-    """Fingerprint of what a notebook can see beside itself: the library and the committed facts about the data."""
-    modules = [path for path in sorted((ROOT / "fusionlib").rglob("*.py")) if path.stem not in ABOVE_NOTEBOOKS]
+def code_and_facts(cells: str | None = None) -> str:
+    """Fingerprint of the library and of the committed facts about the data.
+
+    Args:
+        cells: code of a notebook: only the modules that it reaches count, and those of all compared systems, which are
+            found by their names. None for the whole library.
+    """
+    modules = sorted((ROOT / "fusionlib").rglob("*.py"))
+    if cells is not None:
+        named = [entry for name in components.names() if name not in COMPONENTS for entry in components.entries(name)]
+        plain = "\n".join(line for line in cells.splitlines() if not line.lstrip().startswith(("%", "!")))
+        modules = list(source.modules_of(named, plain).values())
     facts = [
         *FACTS.glob("registry/**/*.json"),
         *FACTS.glob("splits/*/*.txt"),
         *FACTS.glob("*.json"),
         *FACTS.glob("*.csv"),
     ]
-    return fingerprint(
-        code_fingerprint(*[SimpleNamespace(__file__=path) for path in modules]),
-        [sha256(path) for path in sorted(facts)],
-    )
+    facts = [path for path in facts if path != record.FILE]  # what it says of the code, the code says itself
+    return fingerprint([sha256(path) for path in (*modules, *sorted(facts))])
 
 
 _own_state = cache(code_and_facts)  # as it was when this process began to work: an edit does not change what runs
@@ -158,7 +155,7 @@ def running(cluster: str, cores: int) -> Iterator[str]:
             n_workers=count,
             threads_per_worker=1,
             memory_limit=0,  # what torch takes is not Dask's to spill
-            env={"OMP_NUM_THREADS": threads},  # Dask's own workers would have one thread each
+            env={"OMP_NUM_THREADS": threads, **waiting(os.environ)},  # Dask's own workers would have one thread each
         )
     with local, distributed.Client(local, set_as_default=False) as client:
         print(_described(client, local.scheduler_address), flush=True)

@@ -23,10 +23,11 @@ from fusionlib.data import PairSet, open_set
 from fusionlib.deformation import misalign_by_key
 from fusionlib.detection import Detector
 from fusionlib.files import InputError, atomic
+from fusionlib.long_training import may_start, refused, show_earlier
 from fusionlib.losses import alignment_terms, fusion_terms, total_loss
 from fusionlib.network import FusionNetwork, NetworkOutput
 from fusionlib.recipe import Recipe, TrainingConfig
-from fusionlib.weights import load_detector, load_network, read_header, save_weights
+from fusionlib.weights import key_of, load_detector, load_network, save_weights
 
 START = "registration"  # the name under which weights that others start from are kept
 
@@ -51,9 +52,17 @@ class Trained:
 
 
 def trained(
-    recipe: Recipe, folder: Path, name: str = "ours", retrain: bool = False, device: str | None = None
+    recipe: Recipe,
+    folder: Path,
+    name: str = "ours",
+    retrain: bool = False,
+    device: str | None = None,
+    allowed: bool = False,
 ) -> Trained:
     """The network of a recipe: from `folder`/`name`.safetensors if these weights were made by it, else trained now.
+
+    A training of more than a minute has to be asked for, by `retrain` or as `long_training.asked` says. Unasked,
+    weights of the same settings and of earlier code or data are taken as they are, and a line says so.
 
     Args:
         recipe: what to train; its start is looked for, and if need be trained, under the name `START`.
@@ -61,14 +70,27 @@ def trained(
             them as `name`_detector.safetensors.
         retrain: train also if the weights are there; not the start, which several recipes share.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
+        allowed: a long training may start, of the weights or of their start, where what is there does not fit.
+
+    Raises:
+        InputError: there are no weights of these settings, and nobody has asked for a training that is long.
     """
     path = Path(folder) / f"{name}.safetensors"
     head = detector_path(path)
     there = all(each.exists() for each in (path, path.with_suffix(".csv"), *([head] if recipe.detector else [])))
-    if not retrain and there and read_header(path)["fingerprint"] == recipe.fingerprint():
-        detector = load_detector(head) if recipe.detector else None
-        return Trained(load_network(path), detector, pd.read_csv(path.with_suffix(".csv")), path, reused=True)
-    start = trained(recipe.start, folder, START, device=device).network if recipe.start else None
+    start_now = retrain or allowed or may_start(recipe.minutes())
+    if there and not retrain:
+        changed, log = recipe.key().differing(key_of(path)), pd.read_csv(path.with_suffix(".csv"))
+        if changed and not start_now and "settings" not in changed:
+            show_earlier(name, changed, log["seconds"].sum() / 60)
+        if not changed or (not start_now and "settings" not in changed):
+            detector = load_detector(head) if recipe.detector else None
+            return Trained(load_network(path), detector, log, path, reused=True)
+    if not start_now:
+        raise refused(f"The weights {path}", recipe.minutes())
+    start = None
+    if recipe.start is not None:
+        start = trained(recipe.start, folder, START, device=device, allowed=retrain or allowed).network
     net, detector, log = train(recipe, path, device, start)
     return Trained(net, detector, log, path, reused=False)
 
@@ -100,7 +122,7 @@ def train(
     if (recipe.start is None) != (start is None):
         raise InputError("This recipe needs the weights of its start, and only such a recipe does: use `trained`.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings, mark = recipe.training, recipe.fingerprint()
+    settings, key = recipe.training, recipe.key()
     pairs = open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs)
     held_out = open_set(recipe.dataset, "val", recipe.size)
 
@@ -111,9 +133,9 @@ def train(
     checkpoint = path.with_suffix(".checkpoint")
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["fingerprint"] == mark:
+        if state["made_by"] == str(key):
             rows = state["rows"]
-            optimiser, schedule = _optimiser(model, settings, steps, epoch=len(rows) - 1)
+            optimiser, schedule = optimiser_of(model, settings, steps, epoch=len(rows) - 1)
             model.load_state_dict(state["model"])
             optimiser.load_state_dict(state["optimiser"])
             schedule.load_state_dict(state["schedule"])
@@ -123,14 +145,14 @@ def train(
 
     for epoch in range(len(rows), settings.epochs):
         if epoch in (0, settings.epochs - settings.fusion_epochs):
-            optimiser, schedule = _optimiser(model, settings, steps, epoch)
-        row = _one_epoch(model, optimiser, schedule, pairs, recipe, epoch, device)
+            optimiser, schedule = optimiser_of(model, settings, steps, epoch)
+        row = one_epoch(model, optimiser, schedule, pairs, recipe, epoch, device)
         if (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs:
             row |= validation_error(model.network, held_out, settings.validation_level, device)
         rows.append({"epoch": epoch + 1, **row})
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
         with atomic(checkpoint) as part:
-            torch.save({**state, "rows": rows, "fingerprint": mark}, part)
+            torch.save({**state, "rows": rows, "made_by": str(key)}, part)
         report_progress(path.stem, rows, settings.epochs)
 
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()
@@ -143,8 +165,8 @@ def train(
             for name, value in model.detector.state_dict().items()
         }
         model.detector.load_state_dict(halved)  # as it will be read again
-        save_weights(detector_path(path), halved, asdict(recipe), mark)
-    save_weights(path, model.network.state_dict(), asdict(recipe), mark)
+        save_weights(detector_path(path), halved, asdict(recipe), key)
+    save_weights(path, model.network.state_dict(), asdict(recipe), key)
     checkpoint.unlink()
     return model.network, model.detector, log
 
@@ -193,7 +215,7 @@ class Model(nn.Module):
         return self.detector.loss(self.detector(output.fused[known]), [boxes[i] for i in known])
 
 
-def _optimiser(
+def optimiser_of(
     model: Model, settings: TrainingConfig, steps: int, epoch: int
 ) -> tuple[torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
     """Adam and its rate for the phase an epoch lies in: the fusion alone begins both anew."""
@@ -203,7 +225,7 @@ def _optimiser(
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
 
 
-def _one_epoch(model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe, epoch: int, device: str) -> dict:
+def one_epoch(model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe, epoch: int, device: str) -> dict:
     settings = recipe.training
     registration_alone = epoch < settings.registration_epochs
     fusion_alone = epoch >= settings.epochs - settings.fusion_epochs

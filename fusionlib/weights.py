@@ -1,6 +1,6 @@
 """Weights on disk: safetensors whose header says what made them.
 
-The header holds the recipe (JSON), the fingerprint of recipe, data and code, and the git revision.
+The header holds the recipe (JSON), the key of recipe, data and code (`made_by`), and the git revision.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from fusionlib.data import ROOT
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.files import InputError, atomic
+from fusionlib.keys import Key
 from fusionlib.network import FusionNetwork, NetworkConfig
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, mark: str) -> None:
-    """Write a state_dict as safetensors, with the recipe, its fingerprint and the git revision in the header."""
-    header = {"recipe": json.dumps(recipe), "fingerprint": mark, "revision": git_revision()}
+def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, key: Key) -> None:
+    """Write a state_dict as safetensors, with the recipe, its key and the git revision in the header."""
+    header = {"recipe": json.dumps(recipe), "made_by": str(key), "revision": git_revision()}
     with atomic(path) as part:
         try:
             save_file({name: value.contiguous() for name, value in weights.items()}, part, header)
@@ -73,7 +74,7 @@ def _filled(module: Module, path: Path | str) -> Module:
 
 
 def read_header(path: Path | str) -> dict[str, str]:
-    """Recipe, fingerprint and revision from the header of a weights file; InputError if it is not one of ours."""
+    """Recipe, key and revision from the header of a weights file; InputError if it is not one of ours."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -83,9 +84,14 @@ def read_header(path: Path | str) -> dict[str, str]:
         ) from None
     except Exception as error:
         raise InputError(f"{path} is not a readable safetensors file ({error}); fetch or train it again.") from None
-    if not {"recipe", "fingerprint"} <= header.keys():
+    if not {"recipe", "made_by"} <= header.keys():
         raise InputError(f"{path} does not say what made it; use weights written by fusionlib.")
     return header
+
+
+def key_of(path: Path | str) -> Key:
+    """The key of what made a weights file; errors as in `read_header`."""
+    return Key.parse(read_header(path)["made_by"])
 
 
 def git_revision() -> str:

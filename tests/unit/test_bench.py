@@ -11,8 +11,10 @@ from fusionlib import bench, evaluation
 from fusionlib.bench import BenchConfig
 from fusionlib.data import open_set
 from fusionlib.deformation import warp
+from fusionlib.keys import Key
 from fusionlib.methods import Fused
 
+KEY = Key({"weights": "0"})
 CONFIG = BenchConfig(sets=(("synthetic", "test"),), sizes=(64,), levels=("light", "heavy"), draws=2, count=2)
 
 
@@ -53,7 +55,7 @@ class Knowing(Still):
 
 def test_the_bench_measures_what_is_left(tmp_path: Path) -> None:
     rows = bench.run(
-        CONFIG, {Still(): "a", (off := Knowing("off", 1)): "b", Knowing("exact", 0): "c"}, tmp_path / "bench.csv"
+        CONFIG, {Still(): KEY, (off := Knowing("off", 1)): KEY, Knowing("exact", 0): KEY}, tmp_path / "bench.csv"
     )
     assert off.calls == 8 and len(rows) == 3 * 8
     still, off, exact = (rows[rows["method"] == name] for name in ("still", "off", "exact"))
@@ -67,7 +69,7 @@ def test_the_bench_measures_what_is_left(tmp_path: Path) -> None:
 
 
 def test_the_summary_is_the_mean_and_what_it_is_of_the_identity(tmp_path: Path) -> None:
-    rows = bench.run(CONFIG, {Still(): "a"}, tmp_path / "bench.csv")
+    rows = bench.run(CONFIG, {Still(): KEY}, tmp_path / "bench.csv")
     means = bench.summary(rows)
     assert list(means.index.names) == ["set", "split", "size", "level", "method"]
     assert list(means["EPE_share"]) == pytest.approx([1, 1])
@@ -77,7 +79,7 @@ def test_the_summary_is_the_mean_and_what_it_is_of_the_identity(tmp_path: Path) 
 
 def test_what_was_measured_is_read(tmp_path: Path) -> None:
     path, first, again, other = tmp_path / "bench.csv", Still(), Still(), Still()
-    rows = bench.run(CONFIG, {first: "weights 1"}, path)
-    assert bench.run(CONFIG, {again: "weights 1"}, path).equals(rows) and again.calls == 0
-    bench.run(CONFIG, {other: "weights 2"}, path)
+    rows = bench.run(CONFIG, {first: Key({"weights": "1"})}, path)
+    assert bench.run(CONFIG, {again: Key({"weights": "1"})}, path).equals(rows) and again.calls == 0
+    bench.run(CONFIG, {other: Key({"weights": "2"})}, path)
     assert other.calls == first.calls == 8

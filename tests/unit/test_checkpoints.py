@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from fusionlib import checkpoints, methods, systems
+from fusionlib.behaviour import record
 from fusionlib.files import InputError
+from fusionlib.keys import Key
 from fusionlib.weights import save_weights
 
 
@@ -44,7 +46,7 @@ def put(folder: Path, content: bytes) -> Path:
 
 
 def retrain(path: Path, state: dict, mark: str = "made here", published: tuple[str, ...] = ()) -> Path:
-    save_weights(path, state, {"published": published}, mark)
+    save_weights(path, state, {"published": published}, Key({"settings": mark.replace(" ", "-")}))
     return path
 
 
@@ -161,16 +163,17 @@ def test_a_pickle_that_would_run_code_is_refused(network: nn.Module, tmp_path: P
     assert not (tmp_path / "was run").exists()
 
 
-def test_the_mark_tells_weights_code_and_options_apart(
+def test_the_key_tells_weights_code_and_options_apart(
     network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = retrain(tmp_path / "a" / "halfway.safetensors", constant(network, 1), "one")
     b = retrain(tmp_path / "b" / "halfway.safetensors", constant(network, 1), "other")
-    marks = [methods.origin("halfway", path).mark for path in (a, b)]
-    marks += [methods.origin("halfway", a, gain=2).mark, methods.origin("identity+halfway", a).mark]
-    monkeypatch.setattr(systems, "code", lambda system: "new code")
-    marks += [methods.origin("halfway", a).mark, methods.origin("average").mark, methods.origin("ecc").mark]
-    assert len(set(marks)) == len(marks)
+    keys = [methods.origin("halfway", path).key for path in (a, b)]
+    keys += [methods.origin("halfway", a, gain=2).key, methods.origin("identity+halfway", a).key]
+    keys += [methods.origin("average").key, methods.origin("ecc").key]
+    monkeypatch.setattr(record, "versions", lambda names: dict.fromkeys(names, "2"))
+    keys += [methods.origin("halfway", a).key, methods.origin("average").key]
+    assert len(set(map(str, keys))) == len(keys)
     assert methods.origin("halfway", a.parent) == methods.origin("halfway", a)
     assert (
         methods.origin("identity+halfway", a.parent).weights == "retrained" and methods.origin("average").weights == ""

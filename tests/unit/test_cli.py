@@ -19,6 +19,7 @@ from fusionlib import download, methods, retraining
 from fusionlib import reproduce as reproduce_module
 from fusionlib.__main__ import main
 from fusionlib.data import read_visible
+from fusionlib.keys import Key
 from fusionlib.network import FusionNetwork
 from fusionlib.training import Recipe
 from fusionlib.weights import save_weights
@@ -90,7 +91,7 @@ def test_fuse_with_weights_writes_the_field(files, tmp_path):
     weights, out, field = tmp_path / "ours.safetensors", tmp_path / "out.png", tmp_path / "field.npz"
     torch.manual_seed(0)
     recipe = Recipe()
-    save_weights(weights, FusionNetwork(recipe.network).state_dict(), asdict(recipe), "mark")
+    save_weights(weights, FusionNetwork(recipe.network).state_dict(), asdict(recipe), Key())
     options = ["-o", str(out), "--weights", str(weights), "--field", str(field), "--device", "cpu"]
     assert main(["fuse", *files, *options]) == 0
     with np.load(field) as stored:

@@ -21,6 +21,7 @@ from fusionlib import download, kept, report
 from fusionlib.__main__ import main
 from fusionlib.files import InputError, alone, atomic, check_writable, write_json, write_text
 from fusionlib.images import save_image
+from fusionlib.keys import Key
 from fusionlib.reproduce import reproduce
 from fusionlib.weights import save_weights
 
@@ -29,10 +30,10 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda folder: write_text(folder / "a.txt", "text"),
     "json": lambda folder: write_json(folder / "a.json", [1]),
     "table": lambda folder: report.write_table(TABLE, folder, "mini", "a"),
-    "part of a table": lambda folder: kept.put(folder / "a.csv", {"level": "light"}, "mark", TABLE),
+    "part of a table": lambda folder: kept.put(folder / "a.csv", {"level": "light"}, Key(), TABLE),
     "figure": lambda folder: report.write_figure(Figure(), folder, "mini", "a"),
     "image": lambda folder: save_image(folder / "a.png", torch.zeros(1, 40, 40)),
-    "weights": lambda folder: save_weights(folder / "a.safetensors", {"a": torch.zeros(9)}, {}, "mark"),
+    "weights": lambda folder: save_weights(folder / "a.safetensors", {"a": torch.zeros(9)}, {}, Key()),
 }
 
 

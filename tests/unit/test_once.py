@@ -11,8 +11,9 @@ import pytest
 from test_training import TINY
 
 from fusionlib import once, presets, retraining, systems, training
+from fusionlib.keys import Key
 from fusionlib.retraining import Retraining
-from fusionlib.weights import read_header
+from fusionlib.weights import key_of
 
 WANT = """
 import sys
@@ -34,7 +35,7 @@ def test_two_processes_train_once(tmp_path: Path) -> None:
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {".training.lock", "ours.csv", "ours.safetensors"}
     run = once.trained(TINY, tmp_path, device="cpu")
-    assert run.reused and read_header(run.path)["fingerprint"] == TINY.fingerprint()
+    assert run.reused and not TINY.key().differing(key_of(run.path))
 
 
 def test_a_chain_of_trainings_needs_its_first_start_once(tmp_path: Path) -> None:
@@ -45,19 +46,19 @@ def test_a_chain_of_trainings_needs_its_first_start_once(tmp_path: Path) -> None
     folder.mkdir()
     once.trained(begun, source, training.START, device="cpu")
 
-    def start() -> str:
-        return read_header(folder / f"{training.START}.safetensors")["fingerprint"]
+    def start() -> Key:
+        return key_of(folder / f"{training.START}.safetensors")
 
     once.lay_start(third, folder, source)
-    assert start() == begun.fingerprint()
+    assert start() == begun.key()
     assert not once.trained(third, folder, device="cpu").reused
-    assert start() == second.fingerprint()  # the first has given way to what began with it
+    assert start() == second.key()  # the first has given way to what began with it
 
     (folder / "ours.safetensors").unlink()
     once.lay_start(third, folder, source)
-    assert start() == second.fingerprint()  # it stays, or it would have to be trained again
+    assert start() == second.key()  # it stays, or it would have to be trained again
     once.lay_start(second, folder, source)
-    assert start() == begun.fingerprint()  # of another chain
+    assert start() == begun.key()  # of another chain
 
 
 def test_a_training_that_begins_with_nothing_needs_no_start(tmp_path: Path) -> None:
@@ -75,5 +76,5 @@ def test_who_breaks_down_at_the_rate_of_all_has_its_own(tmp_path: Path, monkeypa
     once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path, retrain=True)
     assert rates == {"bsafusion": systems.system("bsafusion").learning_rate, "emma": Retraining.learning_rate}
     assert rates["bsafusion"] < rates["emma"]
-    assert once.recipe("emma", mini).fingerprint() == retraining.recipe("emma", mini).fingerprint()
-    assert once.recipe("bsafusion", mini).fingerprint() != retraining.recipe("bsafusion", mini).fingerprint()
+    assert once.recipe("emma", mini).key() == retraining.recipe("emma", mini).key()
+    assert once.recipe("bsafusion", mini).key() != retraining.recipe("bsafusion", mini).key()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fusionlib import checkpoints, methods, presets, retraining, systems
+from fusionlib.behaviour import record
 from fusionlib.data import open_set
 from fusionlib.deformation import warp
 from fusionlib.files import InputError
@@ -52,7 +53,7 @@ def test_it_learns_and_says_what_made_the_weights(settings: Retraining, path: Pa
     assert log["loss"].iloc[-3:].mean() < 0.8 * log["loss"].iloc[:3].mean()
     assert path.with_suffix(".csv").exists() and not path.with_suffix(".checkpoint").exists()
     header = read_header(path)
-    assert header["fingerprint"] == settings.fingerprint() and '"steps": 60' in header["recipe"]
+    assert header["made_by"] == str(settings.key()) and '"steps": 60' in header["recipe"]
     assert methods.origin("halfway", path).weights == "retrained"
     assert methods.load("halfway", path).fuse(*torch.rand(2, 1, 1, 32, 32)).image.shape == (1, 1, 32, 32)
 
@@ -98,11 +99,10 @@ def test_weights_of_the_same_recipe_are_reused(settings: Retraining, path: Path)
     assert path.stat().st_mtime_ns != changed
 
 
-def test_the_fingerprint_knows_settings_pairs_and_code(settings: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
-    marks = {settings.fingerprint(), replace(settings, seed=1).fingerprint()}
-    marks |= {replace(settings, dataset="RoadScene").fingerprint()}
-    monkeypatch.setattr(systems, "code", lambda system: "new code")
-    assert len(marks | {settings.fingerprint()}) == 4
+def test_the_key_knows_settings_pairs_and_behaviour(settings: Retraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {str(each.key()) for each in (settings, replace(settings, seed=1), replace(settings, dataset="RoadScene"))}
+    monkeypatch.setattr(record, "versions", lambda names: dict.fromkeys(names, "2"))
+    assert len(keys | {str(settings.key())}) == 4
 
 
 def test_lessons_depend_on_seed_and_step_alone(settings: Retraining) -> None:

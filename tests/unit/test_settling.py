@@ -159,7 +159,7 @@ def test_by_name_and_in_a_hurry() -> None:
     assert errors["ours_settled"] < errors["ours"]
     again = fast(settled).fuse(moved.ir, vi)
     torch.testing.assert_close(again.field, found.field, atol=1e-3, rtol=0)
-    assert methods.origin("ours").mark != methods.origin("ours_settled").mark
+    assert methods.origin("ours").key != methods.origin("ours_settled").key
 
 
 def test_the_bare_network_by_name() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from fusionlib import data, deformation, methods, metrics, stress
 from fusionlib.files import InputError
+from fusionlib.keys import Key
 from fusionlib.stress import TRIALS, farther, given, glare, night, run, shares
 
 GREY = torch.full((1, 1, 96, 128), 0.5)
@@ -60,7 +61,7 @@ def test_only_what_a_trial_is_about_changes() -> None:
 
 def test_rows_are_kept_and_say_what_is_left(tmp_path: Path) -> None:
     pairs, path = data.open_set("synthetic", "test", 64, count=2), tmp_path / "stress.csv"
-    asked = {methods.load("average"): "mark"}
+    asked = {methods.load("average"): methods.origin("average").key}
     rows = run(TRIALS["glare"], asked, pairs, path, amounts=(0, 4))
     assert len(rows) == 4 and (shares(rows)["average"] == 1).all()  # it does not register
 
@@ -71,7 +72,7 @@ def test_rows_are_kept_and_say_what_is_left(tmp_path: Path) -> None:
         patch.setattr(stress, "_measure", again)
         pd.testing.assert_frame_equal(run(TRIALS["glare"], asked, pairs, path, amounts=(0, 4)), rows)
         with pytest.raises(AssertionError, match="twice"):
-            run(TRIALS["glare"], {methods.load("average"): "another"}, pairs, path, amounts=(0,))
+            run(TRIALS["glare"], {methods.load("average"): Key({"weights": "another"})}, pairs, path, amounts=(0,))
     moved, _ = given(TRIALS["glare"], 0, pairs, 0)
     nothing = metrics.endpoint_error(torch.zeros_like(moved.phi_gt), moved.phi_gt, moved.valid).item()
     assert rows["EPE_identity"].iloc[0] == pytest.approx(nothing, rel=1e-5)

@@ -21,6 +21,7 @@ import torch
 
 from fusionlib import data, pages, presets, sweep_figures, sweep_rows, sweep_tables, sweeps
 from fusionlib.batches import batches
+from fusionlib.behaviour import record
 from fusionlib.comparison import APART, METRICS
 from fusionlib.files import InputError
 from fusionlib.network import FusionNetwork
@@ -180,28 +181,29 @@ def test_a_second_run_trains_nothing_and_a_changed_value_its_own_row(tmp_path, m
     assert len(sweeps.run(rows, more, path, weights, again=True)) == 6 and len(done) == 2
 
 
-def test_marks_follow_settings_data_code_and_start(monkeypatch) -> None:
+def test_keys_follow_settings_data_behaviour_and_start(monkeypatch) -> None:
     preset = small_sweep.preset()
     tests = (preset.test_sets, 64, "medium", 2, "nowhere")
 
-    def mark(row: Row = Row("full"), chosen: presets.Preset = preset, seed: int = 0) -> str:  # noqa: B008
-        return sweeps.Job(recipe_of(row, chosen, seed, 1), None, *tests).mark()
+    def key(row: Row = Row("full"), chosen: presets.Preset = preset, seed: int = 0) -> str:  # noqa: B008
+        return str(sweeps.Job(recipe_of(row, chosen, seed, 1), None, *tests).key())
 
-    own = mark()
+    own = key()
     start = replace(preset.recipe.start, seed=5)
     others = [
-        mark(Row("other", {"losses.gamma": 3.0})),
-        mark(seed=1),
-        mark(chosen=replace(preset, recipe=replace(preset.recipe, start=start))),
+        key(Row("other", {"losses.gamma": 3.0})),
+        key(seed=1),
+        key(chosen=replace(preset, recipe=replace(preset.recipe, start=start))),
     ]
-    assert mark(Row("of another name")) == own and len({own, *others}) == 4
-    for place in ("recipe", "sweeps"):  # the code that trains, and the code that scores
+    assert key(Row("of another name")) == own and len({own, *others}) == 4
+    versions = record.versions
+    for component in ("training", "warm-start", "drawn-scenes", "network", "scores", "deformation"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"fusionlib.{place}.code_fingerprint", lambda *_: "edited")
-            assert mark() != own
+            patch.setattr(record, "versions", lambda names, other=component: {**versions(names), other: "2"})
+            assert key() != own
     with monkeypatch.context() as patch:
         patch.setattr("fusionlib.data.splits", lambda name: {"train": ["another"], "test": [], "val": []})
-        assert mark() != own
+        assert key() != own
 
 
 def test_the_long_table_says_all(straight: tuple[Path, pd.DataFrame, float]) -> None:

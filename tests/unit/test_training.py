@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fusionlib import boxes, data, presets, training, weights
+from fusionlib import boxes, data, long_training, presets, training, weights
 from fusionlib.batches import batches
 from fusionlib.detection import DetectorConfig
 from fusionlib.files import InputError
+from fusionlib.keys import Key
 from fusionlib.losses import LossWeights
 from fusionlib.network import NetworkConfig
 from fusionlib.recipe import TrainingConfig
@@ -218,9 +219,9 @@ def test_a_training_goes_on_from_its_start(tmp_path):
 
 
 def test_a_recipe_changes_with_its_start_and_its_detector():
-    marks = {TINY.fingerprint(), TOGETHER.fingerprint(), replace(TINY, start=TINY).fingerprint()}
-    marks.add(replace(TINY, start=replace(TINY, seed=1)).fingerprint())
-    assert len(marks) == 4
+    recipes = [TINY, TOGETHER, replace(TINY, start=TINY), replace(TINY, start=replace(TINY, seed=1))]
+    assert len({str(recipe.key()) for recipe in recipes}) == 4
+    assert recipes[2].key().differing(recipes[3].key()) == ["start"]
 
 
 def test_the_learning_rate_follows_its_schedule():
@@ -245,7 +246,29 @@ def test_unreadable_weights_say_what_to_do(tmp_path):
 def test_weights_come_back_as_they_were(tmp_path: Path):
     made = training.trained(TINY, tmp_path)
     header = weights.read_header(made.path)
-    assert header["fingerprint"] == TINY.fingerprint() and header["revision"]
+    assert header["made_by"] == str(TINY.key()) and header["revision"]
     loaded = weights.load_network(made.path)
     assert loaded.config == TINY.network and not loaded.training
     assert same(loaded, made.network)
+
+
+def test_a_long_training_starts_when_asked_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.delenv(long_training.ASKED, raising=False)
+    made = training.trained(TINY, tmp_path)
+    monkeypatch.setattr(long_training, "PIXELS_PER_SECOND", 1.0)  # a slow machine: everything is long
+    assert training.trained(TINY, tmp_path).reused
+    with pytest.raises(InputError, match="--train"):
+        training.trained(replace(TINY, seed=1), tmp_path)  # never weights of another seed in its place
+    with pytest.raises(InputError, match="--train"):
+        training.trained(TINY, tmp_path, "elsewhere")
+
+    header = weights.read_header(made.path)
+    state = weights.read_state(made.path)
+    earlier = Key.parse(header["made_by"]) | Key({"training": "0"})
+    weights.save_weights(made.path, state, asdict(TINY), earlier)
+    capsys.readouterr()
+    assert training.trained(TINY, tmp_path).reused
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1 and said[0].startswith("ours: made before a change of training")
+    monkeypatch.setattr(long_training, "PIXELS_PER_SECOND", 1e9)
+    assert not training.trained(TINY, tmp_path).reused  # seconds: made again without a word

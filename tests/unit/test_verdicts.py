@@ -14,6 +14,7 @@ from fusionlib import claims, measured, model_cards, pages, provenance, publish,
 from fusionlib.__main__ import main
 from fusionlib.comparison import METRICS
 from fusionlib.files import InputError
+from fusionlib.keys import Key
 from fusionlib.verdicts import ABSENT, AGREES, DIFFERS, RANKED
 from fusionlib.weights import save_weights
 
@@ -249,12 +250,12 @@ def test_a_card_says_what_headers_logs_and_tables_say(tmp_path, monkeypatch):
     folder, state = tmp_path / "mini", {"layer": torch.zeros(1000, 2)}
     start = {"dataset": "RoadScene", "size": 256, "seed": 0, "training": {"epochs": 325, "batch": 8}}
     own = start | {"start": start, "training": {"epochs": 16, "batch": 8, "levels": ["light", "medium"]}}
-    save_weights(folder / "weights" / "ours.safetensors", state, own, "0123456789abcdef")
+    save_weights(folder / "weights" / "ours.safetensors", state, own, Key({"settings": "01234567"}))
     budget = {"steps": 460, "batch": 4, "crop": 128}
     other = {"system": "imf", "dataset": "RoadScene", "size": 256, "seed": 3, "budget": budget}
     large = {"layer": torch.zeros(2000, 2)}
-    save_weights(folder / "weights" / "imf.safetensors", large, other, "fedcba9876543210")
-    save_weights(folder / "weights" / "sweeps" / "a.safetensors", state, own, "not shown")
+    save_weights(folder / "weights" / "imf.safetensors", large, other, Key({"settings": "76543210"}))
+    save_weights(folder / "weights" / "sweeps" / "a.safetensors", state, own, Key())
     for name, unit in (("ours", "epoch"), ("imf", "step"), ("crossraft", "step")):
         pd.DataFrame({unit: [1, 2], "seconds": [60.0, 90.0]}).to_csv(folder / "weights" / f"{name}.csv", index=False)
     report.write_table(joint({"imf": [0.5, 0.7], "ours": [0.6, 0.8]}), tmp_path, "mini", "table2")
@@ -282,7 +283,7 @@ def test_a_card_says_what_headers_logs_and_tables_say(tmp_path, monkeypatch):
 
 def test_a_card_of_a_preset_without_meaning_says_so(tmp_path):
     recipe = {"dataset": "synthetic", "size": 64, "seed": 0, "training": {"epochs": 1, "batch": 1, "levels": ["light"]}}
-    save_weights(tmp_path / "smoke" / "weights" / "ours.safetensors", {"a": torch.zeros(1)}, recipe, "mark")
+    save_weights(tmp_path / "smoke" / "weights" / "ours.safetensors", {"a": torch.zeros(1)}, recipe, Key())
     card = model_cards.card(tmp_path / "smoke")
     assert "none of these weights means anything" in card and "No table of this preset has measured" in card
     assert model_cards.card(tmp_path / "mini") == ""

@@ -1,0 +1,271 @@
+"""Changes of the library's code: those that leave its behaviour as it was, and those that every probe has to notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A place in a file of the library and what is put there.
+
+    Attributes:
+        name: of the edit.
+        file: below `fusionlib`.
+        old, new: the text, which occurs once at least; all of its occurrences change.
+        component: whose probe has to notice; "" for an edit that changes nothing.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    component: str = ""
+
+
+UNUSED = '\n\ndef nobody_calls_this(x: int) -> int:\n    """Not used."""\n    return 2 * x\n'
+
+# What maintenance does every day, in the modules of the method and of its data.
+NEUTRAL = (
+    Edit(
+        "reworded error, network",
+        "network.py",
+        "NetworkConfig knows common_input",
+        "A NetworkConfig takes common_input",
+    ),
+    Edit("reworded error, losses", "recipe.py", "are together more than epochs", "add up to more than epochs"),
+    Edit(
+        "reworded error, training",
+        "training.py",
+        "Unknown schedule {schedule!r}; choose",
+        "No schedule {schedule!r}; take",
+    ),
+    Edit("reworded error, deformation", "deformation.py", "Unknown deformation level", "There is no deformation level"),
+    Edit(
+        "reworded error, data",
+        "data.py",
+        "is not a folder: give the folder that holds",
+        "is no folder: name the one of",
+    ),
+    Edit(
+        "annotation, network",
+        "network.py",
+        "config: NetworkConfig | None = None",
+        'config: "NetworkConfig | None" = None',
+    ),
+    Edit(
+        "annotation, losses",
+        "losses.py",
+        "def sobel(image: Tensor) -> Tensor",
+        "def sobel(image: torch.Tensor) -> Tensor",
+    ),
+    Edit(
+        "annotation, training",
+        "training.py",
+        "preparing, count = 0.0, 0",
+        "preparing, count = 0.0, 0  # seconds, steps",
+    ),
+    Edit("annotation, deformation", "deformation.py", "key: object, device: torch.device | str)", "key, device)"),
+    Edit("annotation, data", "data.py", "def _extent(image: Tensor) -> str", "def _extent(image) -> str"),
+    Edit("moved import, network", "network.py", "import math\n", "from math import sqrt\nimport math\n"),
+    Edit(
+        "moved import, losses",
+        "losses.py",
+        "import torch.nn.functional as F\n",
+        "from torch.nn import functional as F\n",
+    ),
+    Edit(
+        "moved import, training",
+        "training.py",
+        "from fusionlib import metrics\n",
+        "import fusionlib.metrics as metrics\n",
+    ),
+    Edit(
+        "moved import, deformation",
+        "deformation.py",
+        "from functools import cache\n",
+        "import functools\nfrom functools import cache\n",
+    ),
+    Edit(
+        "moved import, data",
+        "data.py",
+        "from fusionlib.synthetic import scene\n",
+        "from fusionlib.synthetic import scene as scene\n",
+    ),
+    Edit(
+        "renamed local, network",
+        "network.py",
+        "reduced = side / math.sqrt(height * width)\n        return tuple(max(1, round(length * reduced /",
+        "factor = side / math.sqrt(height * width)\n        return tuple(max(1, round(length * factor /",
+    ),
+    Edit("renamed local, losses", "losses.py", "matches", "found"),
+    Edit("renamed local, training", "training.py", "stepped", "since"),
+    Edit("renamed local, deformation", "deformation.py", "turned", "rotated"),
+    Edit("renamed local, data", "data.py", "stored", "held"),
+    *(
+        Edit(f"unused function, {name}", f"{name}.py", "\n\ndef ", UNUSED + "\n\ndef ")
+        for name in ("network", "losses", "training", "deformation", "data")
+    ),
+)
+
+# Rewritten, with the same result but for rounding: the source differs, and the probe has to say that it is the same.
+REWRITTEN = (
+    Edit(
+        "difference the other way",
+        "losses.py",
+        "(fused - torch.maximum(ir, vi)).abs()",
+        "(torch.maximum(ir, vi) - fused).abs()",
+    ),
+    Edit("half as a factor", "network.py", "+ 1) / 2", "+ 1) * 0.5"),
+)
+
+CHANGED = (
+    Edit("slope 0.2 -> 0.21", "registration.py", "nn.LeakyReLU(0.2)", "nn.LeakyReLU(0.21)", "network"),
+    Edit("slope, in training", "registration.py", "nn.LeakyReLU(0.2)", "nn.LeakyReLU(0.21)", "training"),
+    Edit(
+        "another padding",
+        "registration.py",
+        "stride, padding=1, bias=False",
+        'stride, padding=1, padding_mode="reflect", bias=False',
+        "network",
+    ),
+    Edit("border of a warp", "deformation.py", '"bilinear", "border"', '"bilinear", "zeros"', "deformation"),
+    Edit(
+        "field negated instead of inverted",
+        "deformation.py",
+        "phi_gt = invert(psi, tolerance)",
+        "phi_gt = -psi",
+        "deformation",
+    ),
+    Edit(
+        "fields added instead of composed",
+        "deformation.py",
+        "return then + warp(first, then)",
+        "return then + first",
+        "deformation",
+    ),
+    Edit("rotation the other way", "deformation.py", "sin * x + cos * y", "cos * y - sin * x", "deformation"),
+    Edit("a draw more", "deformation.py", "range(8)", "range(1, 9)", "deformation"),
+    Edit(
+        "cameras, seen in training alone",
+        "deformation.py",
+        "scale=0.08, perspective=0.02",
+        "scale=0.08, perspective=0.021",
+        "training",
+    ),
+    Edit(
+        "order of concatenated features",
+        "network.py",
+        "[common_ir, specific_ir, aligned.common_vi, specific_vi]",
+        "[specific_ir, common_ir, aligned.common_vi, specific_vi]",
+        "network",
+    ),
+    Edit(
+        "order, in training",
+        "network.py",
+        "[common_ir, specific_ir, aligned.common_vi, specific_vi]",
+        "[specific_ir, common_ir, aligned.common_vi, specific_vi]",
+        "training",
+    ),
+    Edit("weight of near structure", "network.py", "near + 0.02", "near + 0.021", "network"),
+    Edit(
+        "registration size",
+        "network.py",
+        "side / math.sqrt(height * width)",
+        "side / math.sqrt(height * width + 2000)",
+        "network",
+    ),
+    Edit("a dropped term", "losses.py", '"l_s": weights.specific', '"l_s": 0 * weights.specific', "training"),
+    Edit(
+        "sign of a term",
+        "losses.py",
+        "return -(specific_ir - specific_vi).abs().mean()",
+        "return (specific_ir - specific_vi).abs().mean()",
+        "training",
+    ),
+    Edit(
+        "weaker edges of two",
+        "losses.py",
+        "torch.maximum(sobel(ir), sobel(vi))",
+        "torch.minimum(sobel(ir), sobel(vi))",
+        "training",
+    ),
+    Edit(
+        "squared field error",
+        "losses.py",
+        "return (phi - phi_gt).abs().mean()",
+        "return (phi - phi_gt).square().mean()",
+        "training",
+    ),
+    Edit("clip 5 -> 4", "recipe.py", "clip: float = 5.0", "clip: float = 4.0", "training"),
+    Edit(
+        "clip left out",
+        "training.py",
+        "torch.nn.utils.clip_grad_norm_(part.parameters(), settings.clip)",
+        "pass",
+        "training",
+    ),
+    Edit("rise of the rate", "training.py", "steps // 10", "steps // 9 + 1", "training"),
+    Edit("statistics not at rest", "training.py", "if settings.frozen_statistics:", "if False:", "training"),
+    Edit(
+        "fusion phase trains all",
+        "training.py",
+        "part.requires_grad_(not fusion_alone)",
+        "part.requires_grad_(True)",
+        "training",
+    ),
+    Edit(
+        "mirror of the visible alone",
+        "batches.py",
+        "for images in (ir, vi))\n        # A label",
+        "for images in (ir.flip(-1), vi))\n        # A label",
+        "training",
+    ),
+    Edit("crop elsewhere", "batches.py", "side - crop + 1", "side - crop", "training"),
+    Edit("boxes not cropped", "batches.py", "boxes.flip(found, width) if flipped else found", "found", "training"),
+    Edit("resize filter", "images.py", "Image.Resampling.BICUBIC", "Image.Resampling.LANCZOS", "images"),
+    Edit(
+        "luma by another standard",
+        "images.py",
+        'return to_tensor(_picture(rgb).convert("L"))',
+        "return (rgb * torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)).sum(0, keepdim=True)",
+        "images",
+    ),
+    Edit("percentile of a stretch", "images.py", "[0.1, 99.9]", "[0.2, 99.9]", "images"),
+    Edit("white of a volume", "mri.py", "np.percentile(volume[volume > 0], BRIGHTEST)", "volume.max()", "volumes"),
+    Edit("light at night", "synthetic.py", "0.5", "0.51", "drawn-scenes"),
+    Edit("box at the border", "boxes.py", "0.5", "0.45", "labels"),
+    Edit("window of SSIM", "metrics.py", "WINDOW = 11", "WINDOW = 9", "scores"),
+    Edit("constant of SSIM", "metrics.py", "(0.03 * 255) ** 2", "(0.02 * 255) ** 2", "scores"),
+    Edit("margin of a head", "mri_study.py", "MARGIN = 4", "MARGIN = 5", "head-scores"),
+    Edit("recalls of AP", "scoring.py", "np.linspace(0, 1, 101)", "np.linspace(0, 1, 11)", "average-precision"),
+    Edit("detections that count", "scoring.py", "MOST = 300", "MOST = 3", "average-precision"),
+    Edit("lamps in the picture", "stress.py", "LAMP = 0.04", "LAMP = 0.05", "hardships"),
+    Edit("noise of the refinement", "settling.py", "noise: float = 0.004", "noise: float = 0.005", "refinement"),
+    Edit(
+        "tolerance of ECC",
+        "classical.py",
+        "motion[:2, 2].reshape(2, 1, 1)",
+        "1.1 * motion[:2, 2].reshape(2, 1, 1)",
+        "classical",
+    ),
+    Edit("middle of two pyramids", "rules.py", "image = (rest_ir + rest_vi) / 2", "image = rest_ir", "simple-fusion"),
+    Edit(
+        "rate of a retraining",
+        "retraining.py",
+        "learning_rate: float = 5e-4",
+        "learning_rate: float = 6e-4",
+        "retraining",
+    ),
+    Edit(
+        "share of mosaics", "detectors.py", "rng.random() < config.mosaic", "rng.random() >= config.mosaic", "detector"
+    ),
+    Edit("half of the kept features", "starts.py", "[1::2]", "[::2]", "warm-start"),
+    Edit(
+        "activation of a system",
+        "baselines/tardal.py",
+        "nn.BatchNorm2d(outputs), nn.ReLU())",
+        "nn.BatchNorm2d(outputs), nn.ReLU6())",
+        "tardal",
+    ),
+)

@@ -1,0 +1,85 @@
+"""Keys of kept results: written, read, compared part by part; settings that change nothing do not count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from fusionlib import threads
+from fusionlib.behaviour import record
+from fusionlib.data import checksum, splits
+from fusionlib.files import InputError
+from fusionlib.keys import NEUTRAL, Key, settings
+
+
+@dataclass(frozen=True)
+class Config:
+    width: int = 3
+    levels: tuple[str, ...] = ("light",)
+    refined: bool = field(default=False, metadata=NEUTRAL)
+
+
+def test_a_key_comes_back_from_its_text() -> None:
+    key = Key.of(["deformation"], size=256, settings=Config(), level="medium")
+    assert Key.parse(str(key)) == key and key.parts["size"] == "256" and key.parts["level"] == "medium"
+    assert len(key.parts["settings"]) == 8 and key.parts["deformation"] == record.version("deformation")
+    assert Key.parse("0123456789abcdef").parts == {}  # of an earlier form: fits nothing
+    assert key.differing(Key.parse("0123456789abcdef")) == list(key.parts)
+
+
+def test_keys_are_compared_part_by_part() -> None:
+    key = Key({"a": "1", "b": "2"})
+    assert key.differing(Key({"b": "2", "a": "1"})) == [] and key.digest == Key({"b": "2", "a": "1"}).digest
+    assert key.differing(Key({"a": "1"})) == ["b"] and key.differing(key | Key({"a": "3", "c": "4"})) == ["a", "c"]
+
+
+def test_a_new_switch_that_is_off_leaves_the_key() -> None:
+    assert settings(Config()) == {"width": 3, "levels": ["light"]}
+    assert Key.of(settings=Config()) != Key.of(settings=Config(refined=True)) != Key.of(settings=Config(width=4))
+    assert Key.of(settings={"of": Config()}) == Key.of(settings={"of": replace(Config(), refined=False)})
+
+
+def test_checksums_follow_the_files_of_the_pairs() -> None:
+    names = splits("RoadScene")["test"]
+    found = {checksum("RoadScene", names), checksum("RoadScene", names[::-1]), checksum("RoadScene", names[:-1])}
+    assert len(found | {checksum("RoadScene", names, labels=True), checksum("M3FD", names)}) == 5
+    assert checksum("open_ms", splits("open_ms")["test"]) != checksum("open_ms", splits("open_ms")["train"])
+
+
+def test_a_behaviour_that_changes_needs_a_reason(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record moves on only with a reason, and a refactoring keeps the version."""
+    monkeypatch.setattr(record, "FILE", tmp_path / "behaviour.json")
+    monkeypatch.setattr(record.source, "digest", lambda entries: "first")
+    seen = {"x": [1e-6, 4, 1.0, 0.5, 0.5, 0.5]}
+    monkeypatch.setattr(record, "probed", lambda names: dict.fromkeys(names, seen))
+    assert record.accept(["deformation"]) == {"deformation": "version 1"}
+    monkeypatch.setattr(record.source, "digest", lambda entries: "second")
+    assert record.accept(["deformation"]) == {"deformation": "as before"}
+    assert record.read()["deformation"]["source"] == "second"
+
+    other = {"x": [1e-6, 4, 1.0, 0.5, 0.5, 0.50001]}
+    monkeypatch.setattr(record, "probed", lambda names: dict.fromkeys(names, other))
+    monkeypatch.setattr(record.source, "digest", lambda entries: "third")
+    with pytest.raises(InputError, match="say why"):
+        record.accept(["deformation"])
+    assert record.read()["deformation"]["version"] == 1
+    assert record.accept(["deformation"], "another filter") == {"deformation": "version 2"}
+    assert record.read()["deformation"]["reason"] == "another filter"
+    monkeypatch.setattr(record, "probed", lambda names: dict.fromkeys(names, "ImportError: no"))
+    with pytest.raises(InputError, match="mend the code"):
+        record.accept(["deformation"])
+
+
+def test_what_is_seen_may_differ_by_rounding_alone() -> None:
+    old = {"x": [1e-3, 4, 2.0, 0.5, 0.5, 0.5], "none": [1e-3, 0, 0.0, 0.0, 0.0, 0.0]}
+    assert record.differing(old, old) == []
+    assert record.differing({**old, "x": [1e-3, 4, 2.001, 0.5, 0.499, 0.5]}, old) == []
+    assert record.differing({**old, "x": [1e-3, 4, 2.0, 0.5, 0.497, 0.5]}, old) == ["x"]
+    assert record.differing({**old, "x": [1e-3, 5, 2.0, 0.5, 0.5, 0.5]}, old) == ["x"]
+    assert record.differing({"x": old["x"]}, old) == ["none"]
+
+
+def test_a_setting_of_the_users_own_wins() -> None:
+    assert threads.waiting({}) == {threads.SPIN: threads.ROUNDS}
+    assert threads.waiting({threads.SPIN: "7"}) == {} == threads.waiting({"OMP_WAIT_POLICY": "active"})

@@ -1,0 +1,88 @@
+"""`results check`: every set of weights and every table in a line, with what changed and what it costs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fusionlib import kept, results_check
+from fusionlib.__main__ import main
+from fusionlib.behaviour import record
+from fusionlib.keys import Key
+from fusionlib.weights import key_of, read_header, read_state, save_weights
+
+MINI = ("weights/ours.safetensors", "weights/ours.csv", "weights/registration.safetensors", "weights/registration.csv")
+
+
+@pytest.fixture
+def results(root: Path, tmp_path: Path) -> Path:
+    """A copy of two sets of weights and two tables of mini."""
+    for name in (*MINI, "tables/table1.csv", "tables/switches.csv", "tables/table1_tests.csv"):
+        target = tmp_path / "mini" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / "results" / "mini" / name, target)
+    return tmp_path
+
+
+def test_what_is_shipped_fits(root: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["results", "check", "--preset", "mini"]) == 0, capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    found = {line.partition(":")[0] for line in said[:-1]}
+    assert {"weights/ours", "weights/mri/ours", "tables/table1.csv", "tables/detection.csv"} <= found
+    assert all(line.endswith(", fits") for line in said[:-1]) and said[-1].startswith("All ")
+
+
+def test_a_component_that_changed_is_named_with_what_rests_on_it(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    versions = record.versions
+    monkeypatch.setattr(record, "versions", lambda names: versions(names) | {"training": "2"})
+    assert results_check.command(results, "mini") == 1
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert said["weights/registration"] == "1 of 1 part outdated by training, about 96 min to make again"
+    assert "training" in said["weights/ours"] and "start" in said["weights/ours"]
+    assert said["tables/switches.csv"].startswith("9 of 9 parts outdated by training, about ")
+    assert said["tables/table1.csv"] == "92 parts, fits"  # of the weights that are there
+
+
+def test_a_table_is_outdated_row_by_row(results: Path, capsys: pytest.CaptureFixture) -> None:
+    path = results / "mini" / "tables" / "table1.csv"
+    where = {"dataset": "RoadScene", "level": "medium", "method": "ours"}
+    (key,) = kept.keys_of(path, where)
+    rows = kept.there(path, where).drop(columns=list(where))
+    kept.put(path, where, key | Key({"scores": "0", "ours:weights": "00000000"}), rows)
+    assert results_check.command(results, "mini") == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "table1.csv" in line]
+    assert line.startswith("tables/table1.csv: 1 of 92 parts outdated by scores, ours:weights, about 1 min")
+
+
+def test_other_images_and_other_settings_outdate(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    path = results / "mini" / "weights" / "ours.safetensors"
+    header, state = read_header(path), read_state(path)
+    save_weights(path, state, {"recipe": header["recipe"]}, key_of(path) | Key({"settings": "0" * 8}))
+    own = results_check.data.checksum
+    monkeypatch.setattr(
+        results_check.data, "checksum", lambda name, *rest: "0" * 8 if name == "M3FD" else own(name, *rest)
+    )
+    assert results_check.command(results, "mini") == 1
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert "outdated by settings" in said["weights/ours"] and said["weights/registration"].endswith("fits")
+    assert "56 of 92 parts outdated by ours:weights, M3FD" in said["tables/table1.csv"]  # half, and 10 by the weights
+
+
+def test_nothing_to_check_and_an_unknown_preset_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["results", "check", "--results", str(tmp_path)]) == 2
+    assert "run `reproduce --preset mini` first" in capsys.readouterr().err
+    assert main(["results", "check", "--preset", "tiny"]) == 2
+    assert main(["results", "accept", "nothing"]) == 2
+    assert "There is no component 'nothing'" in capsys.readouterr().err
+
+
+def test_a_table_without_keys_is_none_of_its_business(results: Path) -> None:
+    assert "made_by" not in pd.read_csv(results / "mini" / "tables" / "table1_tests.csv")
+    assert "tables/table1_tests.csv" not in {each.name for each in results_check.check(results, "mini")}
