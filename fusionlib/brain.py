@@ -10,7 +10,6 @@ Convention:
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from math import cos, exp, pi, sin
 
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fusionlib.draws import generator
 from fusionlib.files import InputError
 from fusionlib.images import to_tensor
 
@@ -98,9 +98,9 @@ def brain(key: int | str | tuple, height: int = FIELD, width: int = FIELD) -> Br
         raise InputError(f"A brain of {width}x{height} pixels is too small to show its parts: ask for 64x64 or more.")
     name = "_".join(map(str, ("brain", *(key if isinstance(key, tuple) else (key,)))))
     # Averaging shares, not images, leaves pixels on a boundary what they are in a scanner: a mixture.
-    shares = np.stack([_resized(share, height, width) for share in _anatomy(_generator(name, "anatomy"))])
-    t1 = _scanned(shares, T1_WEIGHTED, _generator(name, "T1"))
-    t2 = _scanned(shares, T2_WEIGHTED, _generator(name, "T2"))
+    shares = np.stack([_resized(share, height, width) for share in _anatomy(generator(name, "anatomy"))])
+    t1 = _scanned(shares, T1_WEIGHTED, generator(name, "T1"))
+    t2 = _scanned(shares, T2_WEIGHTED, generator(name, "T2"))
     return Brain(name, t1, t2, torch.from_numpy(shares))
 
 
@@ -225,7 +225,3 @@ def _smooth(rng: np.random.Generator, cells: int) -> np.ndarray:
 
 def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def _generator(*key: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))

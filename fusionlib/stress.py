@@ -8,7 +8,6 @@ Convention: visible images (1, 1, H, W) in [0, 1]. The infrared one is never tou
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 from fusionlib import data, deformation, evaluation, kept
 from fusionlib.data import PairSet
 from fusionlib.deformation import Level, get_level
+from fusionlib.draws import generator
 from fusionlib.files import InputError
 from fusionlib.keys import Key
 from fusionlib.methods import Method
@@ -49,7 +49,7 @@ def night(vi: Tensor, photons: float, key: object) -> Tensor:
     """
     if not photons > 0:
         raise InputError(f"A camera that catches {photons:g} photons sees nothing: give a number above 0.")
-    counts = _generator("night", key).poisson(vi.double().numpy() * photons)
+    counts = generator("night", key).poisson(vi.double().numpy() * photons)
     return torch.from_numpy(counts / photons).to(vi.dtype).clamp(0, 1)
 
 
@@ -67,7 +67,7 @@ def glare(vi: Tensor, lamps: float, key: object) -> Tensor:
     height, width = vi.shape[-2:]
     rows, columns = np.mgrid[:height, :width]
     light = np.zeros((height, width))
-    for down, across in _generator("glare", key).uniform(size=(int(lamps), 2)) * (height, width):
+    for down, across in generator("glare", key).uniform(size=(int(lamps), 2)) * (height, width):
         distance = np.hypot(rows - down, columns - across) / (LAMP * min(height, width))
         light += 3 * (1 + distance**2) ** -1.5
     return (vi + torch.from_numpy(light).to(vi.dtype)).clamp(0, 1)
@@ -150,7 +150,3 @@ def shares(rows: pd.DataFrame) -> pd.DataFrame:
     """What is left of the misalignment, mean EPE over that of doing nothing: rows amount, columns method."""
     means = rows.groupby(["amount", "method"], sort=False)[["EPE", "EPE_identity"]].mean()
     return (means["EPE"] / means["EPE_identity"]).unstack("method", sort=False)
-
-
-def _generator(*key: object) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))

@@ -9,7 +9,6 @@ The images are area averages of the street's sub-pixels; the boxes are read from
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from fusionlib.canvas import EYE_X, EYE_Y, HORIZON
+from fusionlib.draws import generator
 from fusionlib.files import InputError
 from fusionlib.images import luma, to_tensor
 from fusionlib.street import CLASSES, LAMPLIGHT, MOONLIGHT, WHITE, Street
@@ -88,7 +88,7 @@ def scene(
     if min(height, width) < 32:
         raise InputError(f"A scene of {height}x{width} pixels is too small to show a street: ask for 32x32 or more.")
     name = "_".join(map(str, ("synthetic", *(key if isinstance(key, tuple) else (key,)))))
-    layout = _generator(name, "layout")
+    layout = generator(name, "layout")
     street = Street(layout, height, width, config.night_probability, config.people, config.cyclists, config.cars)
     rgb, ir = (to_tensor(photo) for photo in _photograph(street, name))
     return Scene(name, ir, luma(rgb), rgb, torch.from_numpy(_boxes(street, config)), street.night)
@@ -119,7 +119,7 @@ def _boxes(street: Street, config: SceneConfig) -> np.ndarray:
 
 def _photograph(street: Street, name: str) -> tuple[np.ndarray, np.ndarray]:
     """What the two cameras make of a street: RGB (H, W, 3) and thermal (H, W), both 8-bit."""
-    texture, sensor, s = _generator(name, "texture"), _generator(name, "sensor"), street.scale
+    texture, sensor, s = generator(name, "texture"), generator(name, "sensor"), street.scale
     ids, table = np.asarray(street.ids), np.array(street.table, dtype=np.float32)
     colour, glow, celsius, depth, grain = table[:, :3] ** 2.2, table[:, 3:4], table[:, 4], table[:, 5], table[:, 6]
     void, is_sky = np.isnan(celsius), np.arange(len(table)) == 0
@@ -196,7 +196,3 @@ def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
         kernel = np.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
         image = np.moveaxis(np.tensordot(kernel / kernel.sum(1, keepdims=True), image, (1, axis)), 0, axis)
     return image
-
-
-def _generator(*key: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fusionlib import synthetic
+from fusionlib.draws import generator
 from fusionlib.files import InputError
 from fusionlib.street import BICYCLE, CAR, PERSON, Street
 from fusionlib.synthetic import CLASSES, Scene, SceneConfig, scene, scenes, tight_box
@@ -27,7 +27,7 @@ def nights() -> list[Scene]:
 
 def street_of(name: str, height: int, width: int, config: SceneConfig) -> Street:
     """The street behind the scene of this name."""
-    rng = synthetic._generator(name, "layout")
+    rng = generator(name, "layout")
     return Street(rng, height, width, config.night_probability, config.people, config.cyclists, config.cars)
 
 
