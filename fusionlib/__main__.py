@@ -202,11 +202,11 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
-    from fusionlib import once, presets
+    from fusionlib import once, presets, retraining
     from fusionlib.data import ROOT
 
     chosen = presets.load(arguments.preset, arguments.seed)
-    recipes = [once.recipe(name, chosen) for name in arguments.names]  # a mistyped name is told at once
+    recipes = [retraining.recipe(name, chosen) for name in arguments.names]  # a mistyped name is told at once
     folder = Path(arguments.results or ROOT / "results") / chosen.name / "weights"
     for recipe in recipes:
         print(f"wrote {once.retrained(recipe, folder, arguments.force, arguments.device)}")

@@ -8,10 +8,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 
-from fusionlib import retraining, systems, training
+from fusionlib import retraining, training
 from fusionlib.files import alone, atomic, remove_halves
 from fusionlib.presets import Preset
 from fusionlib.recipe import Recipe
@@ -55,12 +54,6 @@ def lay_start(recipe: Recipe, folder: Path, source: Path) -> None:
                 shutil.copyfile(Path(source) / begun.name, part)
 
 
-def recipe(name: str, preset: Preset) -> retraining.Retraining:
-    """`retraining.recipe`, at the system's own learning rate where that of all others is too high for it."""
-    settings, rate = retraining.recipe(name, preset), systems.system(name).learning_rate
-    return settings if rate is None else replace(settings, learning_rate=rate)
-
-
 def retrained(settings: retraining.Retraining, folder: Path, retrain: bool = False, device: str | None = None) -> Path:
     """`retraining.retrained`, by one process at a time in a folder."""
     with _only_one(folder):
@@ -68,13 +61,9 @@ def retrained(settings: retraining.Retraining, folder: Path, retrain: bool = Fal
 
 
 def prepare(names: Iterable[str], preset: Preset, folder: Path, retrain: bool = False) -> None:
-    """`retraining.prepare` by the `recipe` of each system, by one process at a time in a folder."""
+    """`retraining.prepare`, by one process at a time in a folder."""
     with _only_one(folder):
-        for name in names:
-            if systems.system(name).learning_rate is None:
-                retraining.prepare([name], preset, folder, retrain)
-            elif retrain or preset.always_train:
-                retraining.retrained(recipe(name, preset), folder, retrain=True)
+        retraining.prepare(names, preset, folder, retrain)
 
 
 def _only_one(folder: Path) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@
 - Weights start at random; parts with published weights stay as published.
 - Adam, its rate falling along half a cosine, the gradient's norm clipped; as many steps as two CPU cores do in about
   eight minutes (`System.budget`). That is little: some of the published trainings have a thousand epochs. The rate is
-  one for all, unless a system breaks down at it (`System.learning_rate`, `once.recipe`).
+  one for all, unless a system breaks down at it (`System.learning_rate`).
 
 PAPER-GAP: the paper does not say whether its compared systems were retrained, or on what.
 """
@@ -73,6 +73,8 @@ class Retraining:
 def recipe(name: str, preset: Preset) -> Retraining:
     """How a system is retrained in a preset: on the pairs and deformations of Ours, with a budget of its own.
 
+    The learning rate is the one of all systems, unless that is too high for this one.
+
     Raises:
         InputError: no such system, or one whose weights are published.
     """
@@ -89,6 +91,7 @@ def recipe(name: str, preset: Preset) -> Retraining:
         seed=ours.seed,
         budget=SMOKE if preset.always_train else system.budget,
         anew=preset.always_train,
+        learning_rate=system.learning_rate or Retraining.learning_rate,
     )
 
 
