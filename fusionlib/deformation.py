@@ -5,6 +5,7 @@ Convention:
     - `warp(image, phi)(p) = image(p + phi(p))`: a field says where each output pixel is *fetched from*, so a constant
       phi = (3, 0) moves the content three pixels to the left.
     - Pixel centres have integer coordinates; bilinear, `align_corners=True`; outside the image its border is repeated.
+    - A batch of one, of images or fields, goes with a batch of any size.
     - `deformed = warp(ir, psi)` misaligns; its label is the inverse `phi_gt = invert(psi)`, so that
       `warp(deformed, phi_gt) = ir`. Never `-psi`, and fields are composed, never added.
 
@@ -69,17 +70,27 @@ def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
 
     Args:
         image: (B, C, H, W), any range; differentiable.
-        phi: (B, 2, H, W) pixels; differentiable.
+        phi: (B, 2, H, W) pixels; differentiable. A batch of one image or field is used for each of the other.
         exact: compute coordinates in float64, so that a zero field is the identity to 1e-6 and an integer shift moves
             by exactly that many pixels. False takes the precision of the image, float32 at least: of float32, up to
             3e-5 px off and faster, for feature maps.
 
     Returns:
         (B, C, H, W) in the dtype of `image`.
+
+    Raises:
+        InputError: the shapes or the sizes of the batches do not fit.
     """
+    if image.ndim != 4:
+        raise InputError(f"Images to be warped must be (B, C, H, W), not {tuple(image.shape)}; add what is missing.")
     height, width = image.shape[-2:]
-    if phi.shape[-2:] != (height, width) or phi.shape[1] != 2:
-        raise InputError(f"A field of shape {tuple(phi.shape)} cannot warp an image of {height} x {width} pixels.")
+    if phi.shape[1:] != (2, height, width):
+        what = f"A field of shape {tuple(phi.shape)} cannot warp an image of {height} x {width} pixels"
+        raise InputError(f"{what}; give one of (B, 2, {height}, {width}).")
+    if (images := image.shape[0]) != (fields := phi.shape[0]):
+        if 1 not in (images, fields):
+            raise InputError(f"{fields} fields cannot warp {images} images; give as many of both, or one of either.")
+        image, phi = (each.expand(max(images, fields), -1, -1, -1) for each in (image, phi))
     dtype = torch.float64 if exact else torch.promote_types(image.dtype, torch.float32)
     with torch.autocast(image.device.type, enabled=False):
         target = _pixel_grid(height, width, phi.device, dtype) + phi.to(dtype)
@@ -90,7 +101,12 @@ def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
 
 
 def valid_mask(phi: Tensor) -> Tensor:
-    """Where a warp by `phi` reads inside the image: (B, 1, H, W) bool; elsewhere it repeats the border."""
+    """Where a warp by `phi` reads inside the image: (B, 1, H, W) bool; elsewhere it repeats the border.
+
+    Raises:
+        InputError: it is no field.
+    """
+    _check_field(phi)
     height, width = phi.shape[-2:]
     x, y = (_pixel_grid(height, width, phi.device, phi.dtype) + phi).split(1, dim=1)
     return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
@@ -105,7 +121,11 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
 
     Returns:
         (B, 2, H, W) pixels: `then(p) + first(p + then(p))`.
+
+    Raises:
+        InputError: as `warp`.
     """
+    _check_field(first)
     return then + warp(first, then)
 
 
@@ -118,7 +138,11 @@ def invert(psi: Tensor, tolerance: float = 1e-4) -> Tensor:
     Args:
         psi: (B, 2, H, W) pixels.
         tolerance: pixels; it stops once nothing moves by more than this, or after 60 iterations.
+
+    Raises:
+        InputError: it is no field.
     """
+    _check_field(psi)
     phi = -psi
     for _ in range(60):
         better = -warp(psi, phi, exact=False)
@@ -130,7 +154,15 @@ def invert(psi: Tensor, tolerance: float = 1e-4) -> Tensor:
 
 
 def jacobian_determinant(phi: Tensor) -> Tensor:
-    """Local change of area of `p -> p + phi(p)` by central differences: (B, H-2, W-2); at most 0 where it folds."""
+    """Local change of area of `p -> p + phi(p)` by central differences: (B, H-2, W-2); at most 0 where it folds.
+
+    Raises:
+        InputError: it is no field, or one without inner pixels.
+    """
+    _check_field(phi)
+    if min(phi.shape[-2:]) < 3:
+        size = f"{phi.shape[-2]} x {phi.shape[-1]}"
+        raise InputError(f"A field of {size} pixels is too small to have folds; give 3 x 3 or more.")
     du_dx, dv_dx = ((phi[:, :, 1:-1, 2:] - phi[:, :, 1:-1, :-2]) / 2).unbind(1)
     du_dy, dv_dy = ((phi[:, :, 2:, 1:-1] - phi[:, :, :-2, 1:-1]) / 2).unbind(1)
     return (1 + du_dx) * (1 + dv_dy) - du_dy * dv_dx
@@ -158,7 +190,7 @@ def sample_field(
         (1, 2, H, W) pixels, without folds.
 
     Raises:
-        InputError: unknown level.
+        InputError: unknown level, one that folds in every draw, or under 3 pixels a side.
     """
     level = get_level(level)
     for attempt in range(8):
@@ -211,6 +243,11 @@ def misalign_by_key(
     levels = level if isinstance(level, list) else [level] * len(keys)
     psi = [sample_field(one, height, width, key, ir.device) for one, key in zip(levels, keys, strict=True)]
     return misalign(ir, torch.cat(psi), tolerance)
+
+
+def _check_field(phi: Tensor) -> None:
+    if phi.ndim != 4 or phi.shape[1] != 2:
+        raise InputError(f"A field must be (B, 2, H, W), in pixels, not {tuple(phi.shape)}.")
 
 
 def _pixel_grid(height: int, width: int, device: torch.device | str, dtype: torch.dtype) -> Tensor:

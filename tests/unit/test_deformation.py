@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -104,6 +105,40 @@ def test_warp_keeps_the_dtype_and_refuses_another_size() -> None:
     assert warp(noise(1, 3, 32, 40).to(torch.bfloat16), torch.zeros(1, 2, 32, 40)).dtype == torch.bfloat16
     with pytest.raises(InputError, match=r"shape \(1, 2, 32, 32\) cannot warp an image of 32 x 40 pixels"):
         warp(noise(1, 1, 32, 40), torch.zeros(1, 2, 32, 32))
+
+
+def test_one_image_or_one_field_goes_with_a_batch_of_any_size() -> None:
+    images, fields = noise(3, 2, 32, 40), torch.cat([sample_field("medium", 32, 40, key) for key in range(3)])
+    for exact in (True, False):
+        one_image = torch.cat([warp(images[:1], fields[i : i + 1], exact) for i in range(3)])
+        assert torch.equal(warp(images[:1], fields, exact), one_image)
+        one_field = torch.cat([warp(images[i : i + 1], fields[:1], exact) for i in range(3)])
+        assert torch.equal(warp(images, fields[:1], exact), one_field)
+    pairs = torch.cat([compose(fields[:1], fields[i : i + 1]) for i in range(3)])
+    assert torch.equal(compose(fields[:1], fields), pairs)
+    pairs = torch.cat([compose(fields[i : i + 1], fields[:1]) for i in range(3)])
+    assert torch.equal(compose(fields, fields[:1]), pairs)
+
+
+REFUSED = {
+    "batches": (lambda: warp(noise(2, 1, 8, 9), noise(3, 2, 8, 9)), "3 fields cannot warp 2 images; give as many of"),
+    "no batch of images": (lambda: warp(noise(1, 8, 9), noise(1, 2, 8, 9)), r"\(B, C, H, W\), not \(1, 8, 9\)"),
+    "no batch of fields": (lambda: warp(noise(1, 1, 8, 9), noise(2, 8, 9)), r"\(2, 8, 9\) .* one of \(B, 2, 8, 9\)"),
+    "no two components": (lambda: warp(noise(1, 1, 8, 9), noise(1, 1, 8, 9)), r"\(1, 1, 8, 9\) cannot warp an image"),
+    "composed batches": (lambda: compose(noise(2, 2, 8, 9), noise(3, 2, 8, 9)), "3 fields cannot warp 2 images"),
+    "composed images": (lambda: compose(noise(1, 3, 8, 9), noise(1, 2, 8, 9)), r"must be \(B, 2, H, W\)"),
+    "inverse": (lambda: invert(noise(2, 8, 9)), r"must be \(B, 2, H, W\), in pixels, not \(2, 8, 9\)"),
+    "mask": (lambda: valid_mask(noise(1, 8, 9, 2)), r"must be \(B, 2, H, W\)"),
+    "determinant": (lambda: jacobian_determinant(noise(1, 3, 8, 9)), r"must be \(B, 2, H, W\)"),
+    "folds": (lambda: fold_share(noise(1, 2, 2, 9)), "2 x 9 pixels is too small to have folds"),
+    "sample": (lambda: sample_field("light", 2, 40, 0), "2 x 40 pixels is too small to have folds"),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED.values(), ids=REFUSED)
+def test_shapes_that_do_not_fit_are_told(call: Callable[[], Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()
 
 
 def test_warp_is_differentiable_by_image_and_field() -> None:
