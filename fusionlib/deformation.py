@@ -17,6 +17,7 @@ level moves images as a second camera does.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from functools import cache
 
@@ -62,6 +63,7 @@ LEVELS = {
     )
 }
 
+_STILL = 0.01  # pixels: an inverse that moves by no more is one; rounding alone moves that of a large field by 2e-4
 _KNOTS = 64  # the elastic part is drawn on this many points a side, whatever the size of the image
 
 
@@ -133,7 +135,7 @@ def invert(psi: Tensor, tolerance: float = 1e-4) -> Tensor:
     """The field that undoes `psi`, by the fixed point `phi(p) = -psi(p + phi(p))`.
 
     It converges where the field is smooth (no folds, neighbouring displacements differing by less than a pixel), as
-    every field of `sample_field` is. Beyond the border `psi` is taken as constant.
+    every field of `LEVELS` is; where it does not, a warning says so. Beyond the border `psi` is taken as constant.
 
     Args:
         psi: (B, 2, H, W) pixels.
@@ -150,6 +152,10 @@ def invert(psi: Tensor, tolerance: float = 1e-4) -> Tensor:
         phi = better
         if step < tolerance:
             break
+    else:
+        if not step <= _STILL:  # nor is NaN still
+            fact = f"This field has no inverse that 60 iterations find: the last one moved it by {step:.2g} pixels"
+            warnings.warn(f"{fact}; give a smoother or a shorter field.", stacklevel=2)
     return phi
 
 

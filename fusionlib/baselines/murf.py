@@ -18,6 +18,7 @@ Convention: `rgb` (B, 3, H, W) and `ir` (B, 1, H, W) in [0, 1]; positions normal
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 
 import torch
@@ -102,7 +103,9 @@ class MURFMethod(RegisteringMethod):
     def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
         pairs = [self._fuse(*pair) for pair in zip(ir.split(1), vi.split(1), strict=True)]
         image, moved = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        field = invert(moved)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an inverse that is approximate, which is nothing the user could mend
+            field = invert(moved)
         return Fused(warp(image, field) if self.onto_visible else image, field, warp(ir, field))
 
     def _fuse(self, ir: Tensor, vi: Tensor) -> tuple[Tensor, Tensor]:

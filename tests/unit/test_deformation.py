@@ -25,6 +25,7 @@ from fusionlib.deformation import (
     warp,
 )
 from fusionlib.files import InputError
+from fusionlib.stress import farther
 
 KEYS = [(0, "FLIR_00006", 0), (0, "FLIR_video_02829", 3), (7, "00429", 12)]
 
@@ -219,6 +220,28 @@ def test_the_inverse_of_an_affine_field_is_known() -> None:
     phi, inside = invert(psi), valid_mask(torch.cat([-0.2 * (x - 32), 0.25 * (y - 32)], 1))
     assert (phi[:, :1] + 0.2 * (x - 32))[inside].abs().max() < 1e-3
     assert (phi[:, 1:] - 0.25 * (y - 32))[inside].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 0.02])
+def test_an_inverse_that_is_not_found_is_told_with_what_is_left(tolerance: float) -> None:
+    with pytest.warns(UserWarning, match=r"60 iterations find: the last one moved it by \d+(\.\d+)? pixels; give"):
+        invert(9 * noise(1, 2, 32, 32), tolerance)
+    with pytest.warns(UserWarning, match="moved it by nan pixels"):
+        invert(torch.full((1, 2, 32, 32), math.nan), tolerance)
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 0.02])
+@pytest.mark.parametrize("level", [*LEVELS.values(), farther(3.0)], ids=lambda level: level.name)
+def test_the_inverse_of_a_drawn_field_is_found(level: Level, tolerance: float) -> None:
+    for key in range(20):
+        invert(sample_field(level, 48, 55, key), tolerance)  # warnings are errors here
+
+
+def test_rounding_is_no_reason_to_warn() -> None:
+    """The coordinates of a large image are rounded to more than the tolerance, so its inverse never rests."""
+    psi = sample_field(Level("wide", translation=0.03, rotation=0, elastic=0.012), 16, 3000, 0)
+    phi = invert(psi)
+    assert 1e-4 < (phi + warp(psi, phi, exact=False)).abs().max() < 1e-3
 
 
 def test_the_jacobian_of_an_affine_field_is_its_determinant() -> None:
