@@ -1,7 +1,8 @@
-"""Trees of frozen dataclasses: a copy with one setting changed, refused if there is no such setting or it cannot be."""
+"""Frozen dataclasses of settings: a copy of a tree of them with one changed, and refusal of what cannot be set."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
@@ -10,6 +11,26 @@ from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 from fusionlib.files import InputError
 
 Config = TypeVar("Config")
+FINITE = sys.float_info.max
+
+
+def check(config: object, *names: str, least: float = 0, most: float = FINITE) -> None:
+    """Refuse settings that are not from `least` to `most`, as NaN never is, and infinity only where `most` says so.
+
+    Args:
+        config: a dataclass that is being made.
+        names: of settings that are numbers.
+
+    Raises:
+        InputError: one is out of that range.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not least <= value <= most:  # the other way round, NaN would pass
+            limit = f" and {most:g} or less" if most < FINITE else ""
+            raise InputError(
+                f"{name} of {type(config).__name__} is {value:g}; give a finite number of {least:g} or more{limit}."
+            )
 
 
 def changed(config: Config, path: str, value: object) -> Config:

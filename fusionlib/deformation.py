@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionlib.configs import check
 from fusionlib.files import InputError
 
 
@@ -41,6 +42,9 @@ class Level:
         smoothing: standard deviation of the Gaussian that smooths the non-rigid part.
         scale: largest change of the scale of each axis, apart from the other's, uniform in 1 +- scale.
         perspective: largest change of scale from the centre to a border, along each axis, uniform in +-perspective.
+
+    Raises:
+        InputError: a number is negative or not finite, or `smoothing` under a thousandth.
     """
 
     name: str
@@ -50,6 +54,10 @@ class Level:
     smoothing: float = 0.06
     scale: float = 0.0
     perspective: float = 0.0
+
+    def __post_init__(self) -> None:
+        check(self, "translation", "rotation", "elastic", "scale", "perspective")
+        check(self, "smoothing", least=1e-3)  # a narrower Gaussian about a pixel reaches no knot, and 0 / 0 is NaN
 
 
 LEVELS = {
@@ -175,8 +183,8 @@ def jacobian_determinant(phi: Tensor) -> Tensor:
 
 
 def fold_share(phi: Tensor) -> Tensor:
-    """Share of pixels where the field folds (determinant <= 0): (B,) in [0, 1]."""
-    return (jacobian_determinant(phi) <= 0).float().mean(dim=(1, 2))
+    """Share of pixels where the field folds (determinant <= 0) or is not finite: (B,) in [0, 1]."""
+    return (~(jacobian_determinant(phi) > 0)).float().mean(dim=(1, 2))
 
 
 def sample_field(

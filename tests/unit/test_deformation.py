@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -350,6 +351,27 @@ def test_levels_are_the_documented_ones_and_others_are_refused() -> None:
         sample_field("extreme", 64, 64, 0)
 
 
+@pytest.mark.parametrize("setting", ["translation", "rotation", "elastic", "smoothing", "scale", "perspective"])
+@pytest.mark.parametrize("value", [-0.01, math.nan, math.inf])
+def test_a_level_of_impossible_numbers_is_refused(setting: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{setting} of Level is {value:g}; give a finite number of"):
+        replace(LEVELS["medium"], **{setting: value})
+
+
+def test_a_level_that_nothing_smooths_is_refused() -> None:
+    """Its field would be NaN, at most sizes."""
+    with pytest.raises(InputError, match=r"smoothing of Level is 0; give a finite number of 0\.001 or more"):
+        Level("rough", 0, 0, elastic=0.01, smoothing=0)
+    narrowest = Level("narrow", 0.01, 0, elastic=0, smoothing=1e-3)
+    assert all(sample_field(narrowest, side, side, 0).isfinite().all() for side in (33, 64, 100, 257))
+
+
+def test_what_is_no_number_counts_as_folded() -> None:
+    phi = torch.zeros(2, 2, 6, 6)
+    phi[1, 0, 2, 2] = math.nan  # which its neighbours on two axes see
+    torch.testing.assert_close(fold_share(phi), torch.tensor([0, 4 / 16]))
+
+
 def test_a_second_camera_stretches_each_axis_and_tilts_the_picture() -> None:
     stretched, tilted = Level("stretched", 0, 0, 0, scale=0.1), Level("tilted", 0, 0, 0, perspective=0.05)
     bends = []
@@ -368,7 +390,8 @@ def test_a_second_camera_stretches_each_axis_and_tilts_the_picture() -> None:
 
 
 def test_a_level_that_folds_every_time_is_refused() -> None:
-    with pytest.raises(InputError, match="folds the image in every draw; lower its elastic part"):
+    told = r"^Level wild folds the image in every draw; lower its elastic part or raise its smoothing\.$"
+    with pytest.raises(InputError, match=told):
         sample_field(Level("wild", 0, 0, elastic=0.2), 64, 64, 0)
 
 
