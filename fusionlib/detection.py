@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fusionlib.boxes import CLASSES, checked, crop, iou, scale
+from fusionlib.configs import check
 from fusionlib.files import InputError
 from fusionlib.network import pad_to_multiple
 
@@ -64,6 +65,9 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         if self.size not in ("n", "s"):
             raise InputError(f"There is no detector of size {self.size!r}: choose 'n' or 's'.")
+        check(self, "box", "classes", "distribution")
+        check(self, "confidence", "overlap", most=1)
+        check(self, "most", least=1)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionlib.boxes import checked, crop, flip, scale
+from fusionlib.configs import check
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.files import InputError, atomic
 from fusionlib.keys import Key
@@ -64,6 +65,14 @@ class DetectorTraining:
     average: float = 0.98
     clip: float = 10.0
 
+    def __post_init__(self) -> None:
+        check(self, "epochs", "batch", "side", least=1)
+        check(self, "learning_rate", "weight_decay")
+        check(self, "warmup", "mosaic", "average", most=1)
+        check(self, "clip", most=math.inf)
+        if not all(0 < each < math.inf for each in self.zoom):
+            raise InputError(f"zoom of DetectorTraining is {self.zoom}; give two finite numbers above 0.")
+
 
 def train_detector(
     images: Tensor | Sequence[Tensor],
@@ -91,8 +100,8 @@ def train_detector(
         The detector, on the CPU and ready to detect.
 
     Raises:
-        InputError: images and boxes do not fit each other, no image has been looked at, or `start` is another kind of
-            detector.
+        InputError: images and boxes do not fit each other, no image has been looked at, `start` is another kind of
+            detector, or the loss is no number any more.
     """
     config = config or DetectorTraining()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -120,6 +129,8 @@ def train_detector(
         for seen, found in batches(images, there, config, seed, epoch):
             losses.append(learning.step(seen.to(device, memory_format=torch.channels_last), found))
         row = {"epoch": epoch + 1, "l_ob": float(np.mean(losses)), "seconds": time.perf_counter() - begun}
+        if not math.isfinite(row["l_ob"]):
+            raise InputError(f"The loss of {name} is {row['l_ob']} in epoch {epoch + 1}: lower its learning rate.")
         learning.rows.append(row)
         if checkpoint:
             with atomic(checkpoint) as part:

@@ -7,12 +7,13 @@ the paper prints them (1/HWC, 1/2HW, 1/HW), which makes every term a mean over i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionlib.configs import check
 from fusionlib.network import Alignment, NetworkOutput
 from fusionlib.registration import Stage, resize_field
 
@@ -43,6 +44,9 @@ class LossWeights:
     specific: float = 1.0
     coarse: float = 0.5
     matching: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(self, *(each.name for each in fields(self)))
 
 
 def consistency_loss(common_ir: Tensor, common_vi: Tensor) -> Tensor:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from fusionlib import data
+from fusionlib.configs import check
 from fusionlib.detection import DetectorConfig
 from fusionlib.files import InputError
 from fusionlib.keys import Key, settings
@@ -58,6 +60,9 @@ class TrainingConfig:
     mixed_precision: tuple[str, ...] = ("cuda",)
 
     def __post_init__(self) -> None:
+        check(self, "epochs", "batch", "validate_every", least=1)
+        check(self, "learning_rate", "registration_epochs", "fusion_epochs")
+        check(self, "clip", most=math.inf)
         if self.registration_epochs + self.fusion_epochs > self.epochs:
             alone = f"registration_epochs {self.registration_epochs} and fusion_epochs {self.fusion_epochs}"
             raise InputError(f"{alone} are together more than epochs {self.epochs}; lower one of them.")

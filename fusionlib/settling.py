@@ -23,12 +23,14 @@ parts of the image side, the root of its area, so that they mean the same at eve
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionlib.configs import check
 from fusionlib.files import InputError
 from fusionlib.network import FusionNetwork
 from fusionlib.registration import Stage
@@ -42,13 +44,18 @@ class Settling:
         power: a position weighs as its sureness to this power.
         reach: standard deviation of the Gaussian that averages the bend, in parts of the image side.
         doubt: weight, in units of the mean one, of there being no bend; it wins where no neighbour is sure.
-        noise: length of the errors that a bend has to exceed, in parts of the image side.
+        noise: length of the errors that a bend has to exceed, in parts of the image side; infinity borrows no bend.
     """
 
     power: float = 2.0
     reach: float = 0.025
     doubt: float = 0.1
     noise: float = 0.004
+
+    def __post_init__(self) -> None:
+        check(self, "power", "doubt")
+        check(self, "reach", least=1e-6)  # a Gaussian of none is 0 / 0
+        check(self, "noise", most=math.inf)
 
 
 class SettledNetwork(FusionNetwork):

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from fusionlib.canvas import EYE_X, EYE_Y, HORIZON
+from fusionlib.configs import check
 from fusionlib.draws import generator
 from fusionlib.files import InputError
 from fusionlib.images import luma, to_tensor
@@ -42,6 +43,8 @@ class SceneConfig:
     min_pixels: float = 8.0  # nor has one that covers fewer pixels
 
     def __post_init__(self) -> None:
+        check(self, "night_probability", most=1)
+        check(self, "min_visible", "min_pixels")
         for name in ("people", "cyclists", "cars"):
             fewest, most = getattr(self, name)
             if not 0 <= fewest <= most:

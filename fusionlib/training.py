@@ -117,7 +117,8 @@ def train(
         most `memory` used so far, in GiB.
 
     Raises:
-        InputError: the recipe has a start and none is given, or the data or labels it needs are not there.
+        InputError: the recipe has a start and none is given, the data or labels it needs are not there, or the loss is
+            no number any more.
     """
     if (recipe.start is None) != (start is None):
         raise InputError("This recipe needs the weights of its start, and only such a recipe does: use `trained`.")
@@ -240,6 +241,10 @@ def one_epoch(model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe,
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             terms = model.terms(batch, registration_alone, fusion_alone)
             terms["l_t"] = total_loss(terms, recipe.losses)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.item()
+        if not math.isfinite(sums["l_t"]):  # told now: on a CPU, the gradient of a warp by NaN ends the process
+            raise InputError(f"The loss is {terms['l_t'].item()} in epoch {epoch + 1}: lower the learning rate.")
         optimiser.zero_grad(set_to_none=True)
         terms["l_t"].backward()
         # Apart: a head that is new would else leave the network no step of its own.
@@ -247,8 +252,6 @@ def one_epoch(model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe,
             torch.nn.utils.clip_grad_norm_(part.parameters(), settings.clip)
         optimiser.step()
         schedule.step()
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
         count += 1
         stepped = time.perf_counter()
     means = {name: value / count for name, value in sums.items()}

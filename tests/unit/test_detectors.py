@@ -228,6 +228,13 @@ def test_the_learning_rate_rises_and_falls():
     assert 0 < rates[-1] < 0.01
 
 
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
+    images, found = painted()
+    with pytest.raises(InputError, match=r"The loss of wild is (nan|inf) in epoch \d: lower its learning rate"):
+        train_detector(images, found, replace(TINY, learning_rate=1e30), path=tmp_path / "wild.safetensors")
+    assert not (tmp_path / "wild.safetensors").exists()
+
+
 def test_progress_is_told(capsys):
     train_detector(*painted(), replace(TINY, epochs=1))
     assert "detector: epoch 1/1, l_ob" in capsys.readouterr().out

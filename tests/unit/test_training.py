@@ -224,6 +224,13 @@ def test_a_recipe_changes_with_its_start_and_its_detector():
     assert recipes[2].key().differing(recipes[3].key()) == ["start"]
 
 
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
+    wild = replace(TINY, training=replace(TINY.training, learning_rate=1e30, schedule="constant"))
+    with pytest.raises(InputError, match=r"The loss is (nan|inf) in epoch \d: lower the learning rate"):
+        training.train(wild, tmp_path / "wild.safetensors", "cpu")
+    assert not (tmp_path / "wild.safetensors").exists()
+
+
 def test_the_learning_rate_follows_its_schedule():
     rate = training._rate("one-cycle", 100)
     rates = [rate(step) for step in range(100)]

@@ -1,0 +1,60 @@
+"""Settings that cannot be are refused when they are made, NaN and infinity among them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fusionlib.detection import DetectorConfig
+from fusionlib.detectors import DetectorTraining
+from fusionlib.files import InputError
+from fusionlib.losses import LossWeights
+from fusionlib.presets import load
+from fusionlib.recipe import TrainingConfig
+from fusionlib.settling import Settling
+from fusionlib.synthetic import SceneConfig
+
+NUMBERS = {
+    LossWeights: ("gamma", "lambda_reg", "lambda_fusion", "lambda_detection", "common", "specific", "coarse"),
+    TrainingConfig: ("epochs", "batch", "learning_rate", "registration_epochs", "fusion_epochs", "validate_every"),
+    DetectorConfig: ("box", "classes", "distribution", "confidence", "overlap", "most"),
+    DetectorTraining: ("epochs", "batch", "side", "learning_rate", "warmup", "weight_decay", "mosaic", "average"),
+    Settling: ("power", "reach", "doubt"),
+    SceneConfig: ("night_probability", "min_visible", "min_pixels"),
+}
+FINITE = [(kind, name) for kind, names in NUMBERS.items() for name in names]
+MAYBE_INFINITE = [(TrainingConfig, "clip"), (DetectorTraining, "clip"), (Settling, "noise")]
+
+
+@pytest.mark.parametrize(("kind", "name"), [*FINITE, *MAYBE_INFINITE], ids=lambda each: getattr(each, "__name__", each))
+def test_a_number_out_of_its_range_is_refused(kind: type, name: str) -> None:
+    for value in (math.nan, -1, math.inf):
+        if value == math.inf and (kind, name) in MAYBE_INFINITE:
+            assert getattr(kind(**{name: value}), name) == value
+            continue
+        with pytest.raises(InputError, match=f"{name} of {kind.__name__} is {value:g}; give a finite number of"):
+            kind(**{name: value})
+
+
+def test_a_share_is_at_most_all() -> None:
+    assert SceneConfig(night_probability=1).night_probability == 1
+    with pytest.raises(InputError, match=r"night_probability of SceneConfig is 1\.5; .* of 0 or more and 1 or less"):
+        SceneConfig(night_probability=1.5)
+
+
+@pytest.mark.parametrize("zoom", [(0.0, 2.0), (0.5, math.nan), (0.5, math.inf)])
+def test_a_window_has_a_size(zoom: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match=r"zoom of DetectorTraining is .*; give two finite numbers above 0"):
+        DetectorTraining(zoom=zoom)
+
+
+def test_a_preset_is_not_changed_to_what_cannot_be() -> None:
+    with pytest.raises(InputError, match="gamma of LossWeights is nan"):
+        load("mini", recipe__losses__gamma=math.nan)
+
+
+def test_phases_longer_than_the_training_are_refused() -> None:
+    assert TrainingConfig(epochs=3, registration_epochs=2, fusion_epochs=1).epochs == 3
+    with pytest.raises(InputError, match="registration_epochs 2 and fusion_epochs 2 are together more than epochs 3"):
+        TrainingConfig(epochs=3, registration_epochs=2, fusion_epochs=2)
