@@ -60,7 +60,9 @@ def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Image in [0, 1], clamped, to the nearest of 0..255; any shape."""
+    """Image in [0, 1], clamped, to the nearest of 0..255; any shape. InputError if it has NaN, which is no grey."""
+    if image.isnan().any():
+        raise InputError("An image contains NaN; replace those pixels, or look for where they come from.")
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -98,7 +100,7 @@ def save_image(path: Path | str, image: Tensor) -> Path:
     """Write an image (1, H, W) or (3, H, W) in [0, 1], or a batch of one, as PNG: the whole file or none.
 
     Raises:
-        InputError: The path does not end in .png.
+        InputError: The path does not end in .png, or the image contains NaN.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":

@@ -195,7 +195,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(volume).all():
         raise InputError(f"{path} holds NaN or infinite values: replace them by 0 and save it again.")
     spacing = image.header.get_zooms()[:2]
-    if max(abs(step - 1) for step in spacing) > 0.02:
+    if not all(abs(step - 1) <= 0.02 for step in spacing):  # nor may a damaged header say NaN
         fact = f"{path} has pixels of {spacing[0]:.3g}x{spacing[1]:.3g} mm in its axial slices"
         raise InputError(f"{fact}: resample it to 1 mm, so that all heads share one scale.")
     return np.maximum(volume, 0), image.affine

@@ -77,7 +77,7 @@ def average_precision(
 
     Raises:
         InputError: no image, not as many lists of detections as of boxes, an image that nobody has looked at (None), no
-            box of any of the classes, or an unknown class.
+            box of any of the classes, an unknown class, or a detection that is not finite.
     """
     found, boxes = _rows(detections, truth, classes)
     known = COCO()
@@ -182,6 +182,8 @@ def _rows(
         checked(there)
         if claims.ndim != 2 or claims.shape[1] != 6:
             raise InputError(f"Detections are {tuple(claims.shape)}: give (M, 6), class, score and four corners.")
+        if not claims.isfinite().all():
+            raise InputError("A detection has NaN or infinity: leave it out, or look for where it comes from.")
         for label, place in order.items():
             mine = _flat(claims, label, image, place)
             found.append(mine[np.argsort(-mine[:, 2], kind="stable")][:MOST])

@@ -176,6 +176,14 @@ def test_to_uint8_rounds_and_clamps() -> None:
     assert torch.equal(to_uint8(every.float() / 255).long(), every)
 
 
+def test_nan_is_no_grey_and_nothing_is_written(tmp_path: Path) -> None:
+    image = torch.full((1, 40, 40), 0.5)
+    image[0, 3, 3] = torch.nan
+    with pytest.raises(InputError, match="An image contains NaN; replace those pixels"):
+        save_image(tmp_path / "black.png", image)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("share", [1.5, 3])  # Pillow warns of the one and refuses the other
 def test_an_image_that_claims_to_be_huge_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float

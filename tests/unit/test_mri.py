@@ -186,6 +186,11 @@ def test_other_scales_and_larger_heads_are_refused(tmp_path: Path) -> None:
     refused(coarse, r"t1\.nii has pixels of 0\.5x0\.938 mm in its axial slices: resample it to 1 mm")
     thick = [save(tmp_path / f"{name}.nii", phantom(), affine=np.diag([1, 1, 3, 1])) for name in ("t1", "t2")]
     assert mri.read_subject(*thick).heights == tuple(range(FIRST, LAST + 1))
+    for axis in (0, 1):
+        damaged = nibabel.Nifti1Image(phantom(), np.eye(4))
+        damaged.header["pixdim"][1 + axis] = np.nan
+        (tmp_path / "t1.nii").write_bytes(damaged.to_bytes())
+        refused([tmp_path / "t1.nii"] * 2, r"pixels of (nanx1|1xnan) mm")
     huge = np.ones((250, 60, 3), dtype=np.float32)
     refused(two(tmp_path, huge, huge), r"t1\.nii has brain beyond the middle 240x240 mm: centre or crop it")
 

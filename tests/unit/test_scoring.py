@@ -167,6 +167,7 @@ SHOWN = [boxes.tensor([(CAR, *BOX)])]
         ([found()], SHOWN, ("lorry",), r"\('lorry',\) cannot be scored"),
         ([found()], SHOWN, (), "cannot be scored"),
         ([boxes.tensor()], SHOWN, boxes.CLASSES, r"Detections are \(0, 5\)"),
+        ([torch.tensor([[CAR, torch.nan, *BOX]])], SHOWN, boxes.CLASSES, "A detection has NaN or infinity"),
         ([found()], [torch.tensor([[7.0, *BOX]])], boxes.CLASSES, "no class 7"),
     ],
 )
