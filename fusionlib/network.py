@@ -162,7 +162,7 @@ class FusionNetwork(nn.Module):
             vi: visible I_v, (B, 1, H, W) in [0, 1].
 
         Raises:
-            InputError: sizes differ, a side is under 32 pixels, or more than one channel.
+            InputError: sizes differ, a side is under 32 pixels, or more than one channel: see `check_pair`.
         """
         height, width = check_pair(ir, vi, self.smallest)
         ir, vi = pad_to_multiple(ir, self.multiple), pad_to_multiple(vi, self.multiple)
@@ -282,10 +282,15 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 
 def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
     """Height and width of two images (B, 1, H, W) that can be fused; InputError says what is wrong otherwise."""
+    for name, image in (("Infrared", ir), ("Visible", vi)):
+        if image.ndim != 4:
+            raise InputError(f"{name} must be (B, 1, H, W), not {tuple(image.shape)}; add what is missing.")
+        if image.shape[1] != 1:
+            raise InputError(f"{name} has {image.shape[1]} channels; give one, of a colour image its luma.")
+    if ir.shape[0] != vi.shape[0]:
+        raise InputError(f"{len(ir)} infrared and {len(vi)} visible images make no pairs; give as many of both.")
     if ir.shape != vi.shape:
         raise InputError(f"Infrared {tuple(ir.shape)} and visible {tuple(vi.shape)} differ in size; resize one.")
-    if ir.ndim != 4 or ir.shape[1] != 1:
-        raise InputError(f"Images must be (B, 1, H, W), not {tuple(ir.shape)}; convert colour to luma first.")
     if min(ir.shape[-2:]) < smallest:
         raise InputError(f"Images of {ir.shape[-2]} x {ir.shape[-1]} are too small; each side needs {smallest} pixels.")
     if not (torch.isfinite(ir).all() and torch.isfinite(vi).all()):

@@ -106,5 +106,7 @@ def test_bad_input_is_told_in_one_sentence():
         methods.load("magic")
     with pytest.raises(InputError, match="differ in size"):
         methods.load("average").fuse(torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 33))
+    with pytest.raises(InputError, match="Infrared has 3 channels"):
+        methods.load("average").fuse(torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32))
     with pytest.raises(InputError, match="NaN"):
         methods.load("maximum").fuse(torch.full((1, 1, 32, 32), torch.nan), torch.rand(1, 1, 32, 32))

@@ -250,13 +250,12 @@ def test_unusable_images_are_refused() -> None:
     infinite[0, 0, 3, 3] = math.inf
     for ir, vi, message in (
         (good, noise(1, 1, 40, 49), r"\(1, 1, 40, 48\) and visible \(1, 1, 40, 49\) differ in size; resize"),
-        (good, noise(1, 3, 40, 48), "differ in size"),
-        (
-            noise(1, 3, 40, 48),
-            noise(1, 3, 40, 48),
-            r"must be \(B, 1, H, W\), not \(1, 3, 40, 48\); convert colour to luma",
-        ),
-        (good[0], good[0], r"must be \(B, 1, H, W\), not \(1, 40, 48\)"),
+        (noise(1, 3, 40, 48), good, "^Infrared has 3 channels; give one, .* its luma"),
+        (good, noise(1, 3, 40, 48), "^Visible has 3 channels; give one"),
+        (noise(1, 3, 40, 48), noise(1, 3, 40, 49), "^Infrared has 3 channels; give one"),
+        (good, noise(2, 1, 40, 48), "^1 infrared and 2 visible images make no pairs; give as many of both"),
+        (good[0], good[0], r"^Infrared must be \(B, 1, H, W\), not \(1, 40, 48\)"),
+        (good, good[0], r"^Visible must be \(B, 1, H, W\), not \(1, 40, 48\)"),
         (good[..., :31, :], good[..., :31, :], "31 x 48 are too small; each side needs 32"),
         (good[..., :20], good[..., :20], "40 x 20 are too small"),
         (broken, good, "NaN or infinity; replace those pixels"),
