@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fusionlib import cost, methods, presets, profiling
 from fusionlib.files import InputError
+from fusionlib.network import FusionNetwork, NetworkConfig
 from fusionlib.profiling import Counts, count
 
 SMOKE = replace(
@@ -84,6 +85,13 @@ def test_counts_of_ours_stay_within_the_paper_s() -> None:
     """At 256 pixels, of which four make 512: the registration does not grow beyond."""
     found = count(profiling.Whole(profiling.fresh("ours")), *profiling.pair(256))
     assert 1e9 < found.executed <= found.thop <= 60.12e9 / 4
+
+
+def test_images_that_are_reduced_for_the_registration_are_counted_too() -> None:
+    """Under tracing sizes are tensors, which no rounding knows."""
+    network = FusionNetwork(NetworkConfig(channels=4, registration_side=39))
+    found = count(network, *profiling.pair(64, 96))
+    assert found.fvcore == pytest.approx(found.executed, rel=0.1)
 
 
 def test_calls_are_timed_in_turns() -> None:
