@@ -82,8 +82,8 @@ def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
         image: (B, C, H, W), any range; differentiable.
         phi: (B, 2, H, W) pixels; differentiable. A batch of one image or field is used for each of the other.
         exact: compute coordinates in float64, so that a zero field is the identity to 1e-6 and an integer shift moves
-            by exactly that many pixels. False takes the precision of the image, float32 at least: of float32, up to
-            3e-5 px off and faster, for feature maps.
+            by exactly that many pixels. False computes in float32, or in the float64 of an image: up to 3e-5 px off and
+            faster, for feature maps.
 
     Returns:
         (B, C, H, W) in the dtype of `image`.

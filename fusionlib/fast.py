@@ -18,14 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
 from fusionlib.fast_layers import channels_last, folded, sample, structure
 from fusionlib.files import InputError
 from fusionlib.methods import Chain, Method, Ours
-from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, check_pair, pad_to_multiple
+from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, check_pair, reduced
 from fusionlib.protocol import Fused
 from fusionlib.registration import Stage, resize_field
 
@@ -65,6 +64,8 @@ class Box:
 class FastNetwork(nn.Module):
     """A `FusionNetwork` for inference: a copy whose image is the same to 1e-5, as the head of this module explains.
 
+    It computes in float32, or in the float64 of a network; inputs of another floating dtype are converted to that.
+
     Args:
         network: the trained network; it stays as it is.
         half: on a GPU, extract and reconstruct in bfloat16, which has three digits: the image is then another one.
@@ -82,7 +83,7 @@ class FastNetwork(nn.Module):
     def forward(self, ir: Tensor, vi: Tensor) -> NetworkOutput:
         """Register and fuse as a whole; arguments, output and errors are those of `FusionNetwork`."""
         height, width = check_pair(ir, vi, self.smallest)
-        ir, vi = (pad_to_multiple(image, self.network.multiple) for image in (ir, vi))
+        ir, vi = self.network.prepared(ir), self.network.prepared(vi)
         whole, channels = Box(0, ir.shape[-2], 0, ir.shape[-1]), self.config.channels
         moving, fixed = self._features("ir", ir, whole), self._features("vi", vi, whole)
         common = moving[:, :channels], fixed[:, :channels]
@@ -114,7 +115,7 @@ class FastNetwork(nn.Module):
         if height * width <= min(tile, self.config.registration_side or tile) ** 2:
             whole = self.forward(ir, vi)  # its features serve registration and fusion alike
             return whole.image, whole.field
-        ir, vi = (pad_to_multiple(image, self.network.multiple) for image in (ir, vi))
+        ir, vi = self.network.prepared(ir), self.network.prepared(vi)
         size, whole = ir.shape[-2:], Box(0, ir.shape[-2], 0, ir.shape[-1])
         phi = resize_field(self._stages(ir, vi)[-1].field, size)
         image = torch.empty_like(ir)
@@ -130,7 +131,7 @@ class FastNetwork(nn.Module):
         """The registration of padded images, reduced if they are large; `common` are features at full size."""
         size = self.network._registration_size(*ir.shape[-2:])
         if size != tuple(ir.shape[-2:]):
-            ir, vi = (F.interpolate(image, size, mode="bilinear", antialias=True) for image in (ir, vi))
+            ir, vi = reduced(ir, size), reduced(vi, size)
             common = None
         whole = Box(0, size[0], 0, size[1])
         if common is None:
@@ -196,7 +197,7 @@ class FastNetwork(nn.Module):
                 fused[:, half:] = fixed[:, -half:][seen.within(Box(0, size[0], 0, size[1]))]
             with self._autocast(vi):
                 found = self.network.head(fused)
-            image[strip.within(box)] = (found[strip.within(seen)].float() + 1) / 2
+            image[strip.within(box)] = (found[strip.within(seen)].to(image.dtype) + 1) / 2
             if keep is not None:
                 keep[strip.within(box)] = fused[strip.within(seen)]
         return image
@@ -217,9 +218,9 @@ class FastOurs:
 
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> Fused:
-        """As `FastNetwork.fuse`, and the infrared warped by the field."""
+        """As `FastNetwork.fuse`, and the infrared warped by the field; dtypes as those of `methods.Ours.fuse`."""
         image, field = self.network.fuse(ir.to(self.device), vi.to(self.device), tile)
-        image, field = image.to(ir.device), field.to(ir.device)
+        image, field = image.to(ir), field.to(ir.device)
         small = ir.shape[-2] * ir.shape[-1] <= tile**2
         return Fused(image, field, warp(ir, field) if small else warp_in_strips(ir, field, tile))
 
@@ -243,9 +244,10 @@ def warp_in_strips(image: Tensor, phi: Tensor, rows: int = TILE) -> Tensor:
     return found
 
 
-def _targets(phi: Tensor, box: Box, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+def _targets(phi: Tensor, box: Box, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """Where a box of a field (B, 2, H, W) points, x and y (B, h, w) inside the image, rounded as `warp` rounds it."""
     height, width = phi.shape[-2:]
+    dtype = dtype or phi.dtype
     part = phi[(..., slice(box.top, box.bottom), slice(box.left, box.right))].to(dtype)
     found = []
     for axis, start, stop, side in ((0, box.left, box.right, width), (1, box.top, box.bottom, height)):
@@ -260,7 +262,7 @@ def _targets(phi: Tensor, box: Box, dtype: torch.dtype = torch.float32) -> tuple
 def _empty(like: Tensor, channels: int, box: Box) -> Tensor:
     """Room for features of a box, channels last."""
     size = like.shape[0], channels, box.bottom - box.top, box.right - box.left
-    return torch.empty(size, dtype=torch.float32, device=like.device, memory_format=torch.channels_last)
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 def _rows(image: Tensor, box: Box) -> int:

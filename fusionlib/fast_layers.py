@@ -19,7 +19,8 @@ from fusionlib.registration import Comparison, PyramidMSRB, local_correlation, w
 def folded(network: nn.Module) -> nn.Module:
     """A copy for inference: each BatchNorm is part of the convolution before it, each LeakyReLU works in place.
 
-    Weights lie in memory with channels last. The copy has no gradients, and its state_dict has other names.
+    Weights are float32, or float64 if they were, and lie in memory with channels last. The copy has no gradients, and
+    its state_dict has other names.
 
     Args:
         network: any module whose BatchNorms follow a convolution in a Sequential, as in all of the paper's network.
@@ -33,7 +34,7 @@ def folded(network: nn.Module) -> nn.Module:
             if isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
                 place = next(key for key, module in block.named_children() if module is before)
                 # In double: the product of two roundings would be one more source of difference.
-                setattr(block, place, fuse_conv_bn_eval(before.double(), layer.double()).float())
+                setattr(block, place, fuse_conv_bn_eval(before.double(), layer.double()))
                 delattr(block, name)
     for module in copy.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -42,7 +43,8 @@ def folded(network: nn.Module) -> nn.Module:
             module.inplace = True
         if isinstance(module, PyramidMSRB):
             module.comparison = nn.ModuleList(map(QuickComparison, module.comparison))
-    return copy.to(memory_format=torch.channels_last)
+    dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
+    return copy.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 class QuickComparison(nn.Module):

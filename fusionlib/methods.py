@@ -80,9 +80,13 @@ class Ours:
 
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        """Register and fuse (B, 1, H, W) in [0, 1] of any floating dtype, which the network computes in its own.
+
+        Images come back in the dtype of the infrared; the field is float32, or float64 from a network in float64.
+        """
         output = self.network(ir.to(self.device), vi.to(self.device))
         field = output.field.to(ir.device)
-        return Fused(output.image.to(ir.device), field, warp(ir, field))
+        return Fused(output.image.to(ir), field, warp(ir, field))
 
 
 NETWORKS = {"ours": NetworkConfig(), "ours_settled": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}

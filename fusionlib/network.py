@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fusionlib.deformation import warp
 from fusionlib.files import InputError
-from fusionlib.registration import CSEB, PyramidMSRB, Stage, UNetMSRB, feature_layer, resize_field
+from fusionlib.registration import CSEB, PyramidMSRB, Stage, UNetMSRB, at_least_single, feature_layer, resize_field
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,9 @@ class FusionNetwork(nn.Module):
 
     Inputs of any height and width from 32 pixels up: they are padded inside to the next multiple the MSRB needs, and
     what comes back has the size that went in.
+
+    Inputs of any floating dtype: they are converted to that of the weights, and image and field come back in it, but
+    in float32 at least. So a network in float64 computes and answers in float64.
     """
 
     smallest = 32
@@ -165,7 +168,7 @@ class FusionNetwork(nn.Module):
             InputError: sizes differ, a side is under 32 pixels, or more than one channel: see `check_pair`.
         """
         height, width = check_pair(ir, vi, self.smallest)
-        ir, vi = pad_to_multiple(ir, self.multiple), pad_to_multiple(vi, self.multiple)
+        ir, vi = self.prepared(ir), self.prepared(vi)
         aligned = self._align(ir, vi)
         specific_ir, specific_vi = self.ir_sfe(ir), self.vi_sfe(vi)
         both_ir = torch.cat([aligned.common_ir, specific_ir], 1)
@@ -176,8 +179,7 @@ class FusionNetwork(nn.Module):
         else:
             fused = torch.cat([specific_ir, specific_vi], 1)
         # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
-        image = self.head(fused)
-        image = (image.to(torch.promote_types(image.dtype, torch.float32)) + 1) / 2
+        image = (at_least_single(self.head(fused)) + 1) / 2
         crop = (..., slice(height), slice(width))
         aligned = _cropped(aligned, crop)
         return NetworkOutput(image[crop], aligned.field, aligned, specific_vi[crop], fused[crop])
@@ -185,16 +187,19 @@ class FusionNetwork(nn.Module):
     def align(self, ir: Tensor, vi: Tensor) -> Alignment:
         """Register without fusing; arguments and errors as in `forward`."""
         height, width = check_pair(ir, vi, self.smallest)
-        aligned = self._align(pad_to_multiple(ir, self.multiple), pad_to_multiple(vi, self.multiple))
+        aligned = self._align(self.prepared(ir), self.prepared(vi))
         return _cropped(aligned, (..., slice(height), slice(width)))
+
+    def prepared(self, image: Tensor) -> Tensor:
+        """An image in the dtype of the weights, padded to a multiple."""
+        return pad_to_multiple(image.to(next(self.parameters()).dtype), self.multiple)
 
     def _align(self, ir: Tensor, vi: Tensor) -> Alignment:
         common_ir, common_vi = self.common_features(ir, vi)
         if (size := self._registration_size(*ir.shape[-2:])) == ir.shape[-2:]:
             stages = self.register(common_ir, common_vi)
         else:
-            small = (F.interpolate(image, size, mode="bilinear", antialias=True) for image in (ir, vi))
-            stages = self.register(*self.common_features(*small))
+            stages = self.register(*self.common_features(reduced(ir, size), reduced(vi, size)))
         return Alignment(resize_field(stages[-1].field, ir.shape[-2:]), stages, common_ir, common_vi)
 
     def _registration_size(self, height: int, width: int) -> tuple[int, int]:
@@ -263,6 +268,7 @@ def local_structure(image: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W): strength, strength x cos(2 angle), strength x sin(2 angle); strength is about 1 on average.
     """
+    dtype, image = image.dtype, at_least_single(image)  # half precision rounds the square of a faint edge to 0
     sobel = image.new_tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]).view(1, 1, 3, 3)
     smooth = F.avg_pool2d(F.pad(image, [1] * 4, mode="replicate"), 3, 1)
     gradient = F.conv2d(F.pad(smooth, [1] * 4, mode="replicate"), torch.cat([sobel.mT, sobel]))
@@ -271,13 +277,19 @@ def local_structure(image: Tensor) -> Tensor:
     near = F.avg_pool2d(F.pad(strength, [8] * 4, mode="replicate"), (1, 17), 1)
     near = F.avg_pool2d(near, (17, 1), 1)
     cos, sin = (gx**2 - gy**2) / strength**2, 2 * gx * gy / strength**2
-    return strength / (near + 0.02) * torch.cat([torch.ones_like(cos), cos, sin], 1)
+    return (strength / (near + 0.02) * torch.cat([torch.ones_like(cos), cos, sin], 1)).to(dtype)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the lower and right border until both sides of (B, C, H, W) are multiples of `multiple`."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def reduced(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image (B, 1, H, W) at a smaller size, without aliasing."""
+    wide = at_least_single(image)  # CPUs do not know this filter in half precision
+    return F.interpolate(wide, size, mode="bilinear", antialias=True).to(image.dtype)
 
 
 def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
@@ -287,6 +299,8 @@ def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
             raise InputError(f"{name} must be (B, 1, H, W), not {tuple(image.shape)}; add what is missing.")
         if image.shape[1] != 1:
             raise InputError(f"{name} has {image.shape[1]} channels; give one, of a colour image its luma.")
+        if not image.is_floating_point():
+            raise InputError(f"{name} has whole numbers, {image.dtype}; give floats in [0, 1], 8 bits divided by 255.")
     if ir.shape[0] != vi.shape[0]:
         raise InputError(f"{len(ir)} infrared and {len(vi)} visible images make no pairs; give as many of both.")
     if ir.shape != vi.shape:

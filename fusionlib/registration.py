@@ -102,7 +102,7 @@ class PyramidMSRB(nn.Module):
             moved = warp(ir, start, exact=False)
             scores = self.comparison[k](F.instance_norm(moved), F.instance_norm(vi))
             shifts = expected_shift(scores, self.radius).flatten(1, 2)
-            correction = self.decoder[k](torch.cat([scores[:, 0], shifts, start, vi], 1))
+            correction = self.decoder[k](torch.cat([scores[:, 0], shifts, start, vi], 1).to(vi.dtype))
             stages.append(Stage(start + correction, start, scores))
         return stages
 
@@ -154,7 +154,12 @@ class UNet(nn.Module):
         for layer in self.up:
             skip = skips.pop()
             x = layer(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False), skip], 1))
-        return self.to_field(x).float()  # in half precision a pixel would have few decimals
+        return at_least_single(self.to_field(x))  # in half precision a pixel would have few decimals
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """The same in float32 where it has fewer digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def field_layer(inputs: int) -> nn.Conv2d:
@@ -175,7 +180,9 @@ def local_correlation(moving: Tensor, fixed: Tensor, radius: int) -> Tensor:
     Returns:
         (B, (2 radius + 1)^2, H, W) in [-1, 1], row by row from the upper left neighbour; 0 outside the image.
     """
-    return _Correlation.apply(F.pad(F.normalize(moving, dim=1), [radius] * 4), F.normalize(fixed, dim=1), radius)
+    least = max(1e-12, torch.finfo(fixed.dtype).tiny)  # in float16 the usual 1e-12 is 0, and flat features are 0 / 0
+    moving, fixed = (F.normalize(features, dim=1, eps=least) for features in (moving, fixed))
+    return _Correlation.apply(F.pad(moving, [radius] * 4), fixed, radius)
 
 
 class _Correlation(torch.autograd.Function):

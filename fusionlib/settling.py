@@ -62,7 +62,7 @@ class SettledNetwork(FusionNetwork):
     """A `FusionNetwork` whose registration ends in one more stage: the field, settled.
 
     Args:
-        network: the trained network; it stays as it is, the weights are copied.
+        network: the trained network; it stays as it is, the weights are copied in their dtype, on their device.
         settling: how.
 
     Raises:
@@ -74,6 +74,7 @@ class SettledNetwork(FusionNetwork):
             kind = network.config.msrb
             raise InputError(f"Only msrb 'pyramid' says how sure it is; a network with {kind!r} cannot settle.")
         super().__init__(network.config)
+        self.to(next(network.parameters()))
         self.load_state_dict(network.state_dict())
         self.settling = settling or Settling()
 

@@ -1,0 +1,103 @@
+"""Ours in every floating dtype: plain, fast and settled, of trained weights, on images of any other dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusionlib import data, evaluation, methods
+from fusionlib.fast import FastNetwork, fast
+from fusionlib.files import InputError
+from fusionlib.methods import Method, Ours
+from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
+from fusionlib.settling import SettledNetwork
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+# Mean difference from float32 that rounding explains: of the image, and in pixels of the field.
+CLOSE = dict(zip(DTYPES, [(1e-6, 1e-4), (1e-6, 1e-4), (3e-3, 0.4), (5e-4, 0.05)], strict=True))
+KINDS: dict[str, Callable[[FusionNetwork], Method]] = {
+    "plain": Ours,
+    "fast": lambda network: fast(Ours(network)),
+    "settled": lambda network: Ours(SettledNetwork(network)),
+    "settled and fast": lambda network: fast(Ours(SettledNetwork(network))),
+}
+
+
+@pytest.fixture(scope="module")
+def network() -> FusionNetwork:
+    return methods.load("ours").network
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tensor, Tensor]:
+    """Larger than what is registered as it is, so that images are reduced on the way."""
+    ir, vi = data.open_set("synthetic", "test", (272, 264), count=1).stack([0])
+    return evaluation.deform(ir, "a pair", "light").ir, vi
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_any_dtype_give_the_same_but_for_rounding(
+    network: FusionNetwork, pair: tuple[Tensor, Tensor], kind: str, dtype: torch.dtype
+) -> None:
+    expected = KINDS[kind](network).fuse(*pair)
+    fused = KINDS[kind](deepcopy(network).to(dtype)).fuse(*(image.to(dtype) for image in pair))
+    assert fused.image.dtype == fused.registered_ir.dtype == dtype
+    assert fused.field.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    image, field = CLOSE[dtype]
+    assert (fused.image.float() - expected.image).abs().mean() < image
+    assert (fused.field - expected.field).norm(dim=1).mean() < field
+
+
+@pytest.mark.parametrize("kind", ["plain", "fast"])
+def test_images_of_another_dtype_are_converted_and_given_back(
+    network: FusionNetwork, pair: tuple[Tensor, Tensor], kind: str
+) -> None:
+    method = KINDS[kind](network)
+    fused, expected = method.fuse(*(image.double() for image in pair)), method.fuse(*pair)
+    assert fused.image.dtype == fused.registered_ir.dtype == torch.float64 and fused.field.dtype == torch.float32
+    assert torch.equal(fused.image.float(), expected.image) and torch.equal(fused.field, expected.field)
+    mixed = method.fuse(pair[0], pair[1].double())
+    assert torch.equal(mixed.image, expected.image) and torch.equal(mixed.field, expected.field)
+
+
+@torch.no_grad()
+def test_float64_is_computed_in_float64(network: FusionNetwork, pair: tuple[Tensor, Tensor]) -> None:
+    ir, vi = (image.double() for image in pair)
+    exact = deepcopy(network).double()
+    plain, quick = exact(ir, vi), FastNetwork(exact)(ir, vi)
+    assert plain.image.dtype == plain.field.dtype == plain.fused.dtype == torch.float64
+    assert (plain.image - quick.image).abs().max() < 1e-12 and (plain.field - quick.field).abs().max() < 1e-10
+    tiled, _ = FastNetwork(exact).fuse(ir, vi, tile=128)
+    assert (plain.image - tiled).abs().max() < 1e-12
+    assert SettledNetwork(exact)(ir, vi).field.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_flat_images_stay_finite(network: FusionNetwork, pair: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
+    """Small numbers that keep float32 from dividing by 0 are 0 themselves in float16."""
+    own, seen = Ours(deepcopy(network).to(dtype)), pair[1][..., :64, :64].to(dtype)
+    for value in (0.0, 0.3, 1.0):
+        flat = torch.full_like(seen, value)
+        for vi in (flat, seen):
+            fused = own.fuse(flat, vi)
+            assert fused.image.isfinite().all() and fused.field.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_plain_reading_has_dtypes_too(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 1, 1, 40, 48, dtype=dtype)
+    output = FusionNetwork(AS_IN_THE_PAPER).to(dtype).eval()(*images)
+    assert output.image.dtype == output.field.dtype == torch.promote_types(dtype, torch.float32)
+
+
+def test_whole_numbers_are_told(network: FusionNetwork) -> None:
+    eight_bits = torch.zeros(1, 1, 40, 40, dtype=torch.uint8)
+    for method in (Ours(network), fast(Ours(network)), methods.load("average")):
+        with pytest.raises(InputError, match=r"Infrared has whole numbers, torch\.uint8; give floats in \[0, 1\]"):
+            method.fuse(eight_bits, eight_bits)
