@@ -149,14 +149,14 @@ def sample(image: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 def identity(image: Tensor) -> Tensor:
     """The normalised position of each pixel of an image (B, C, H, W): (2, H, W), x then y."""
-    axes = (torch.linspace(-1, 1, side, device=image.device, dtype=image.dtype) for side in reversed(image.shape[-2:]))
+    axes = (torch.linspace(-1, 1, n, dtype=image.dtype, device=image.device) for n in reversed(image.shape[-2:]))
     return torch.stack(torch.meshgrid(*axes, indexing="xy"))
 
 
 def extent(image: Tensor) -> Tensor:
     """Pixels from the first centre to the last along x and y, (2, 1, 1): twice as many as a normalised unit has."""
     height, width = image.shape[-2:]
-    return torch.tensor([width - 1.0, height - 1.0], device=image.device, dtype=image.dtype).view(2, 1, 1)
+    return torch.tensor([width - 1, height - 1], dtype=image.dtype, device=image.device).view(2, 1, 1)
 
 
 def _affine_positions(image: Tensor, matrix: Tensor) -> Tensor:

@@ -2,6 +2,10 @@
 
 A golden file holds, for one system, the fingerprint of its state_dict (names and shapes), its number of parameters, and
 for some inputs the shape, mean, standard deviation and some single values of the output of the published code.
+
+Outputs are compared in float64, where an instruction set or a number of threads shows in the last digits only. A
+golden that was recorded in float64 is met to many digits. One that was recorded in float32 holds that run's rounding
+error, which is part of its tolerance and is the same wherever the test runs.
 """
 
 from __future__ import annotations
@@ -10,10 +14,13 @@ import hashlib
 import json
 import math
 import zlib
+from copy import deepcopy
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from fusionlib.protocol import Method
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -57,3 +64,53 @@ def waves(height: int, width: int, channels: int = 1, phase: float = 0.0) -> Ten
         for c in range(channels)
     ]
     return torch.stack(planes)[None].to(torch.float32)
+
+
+def pair(height: int, width: int, batch: int = 1) -> tuple[Tensor, Tensor]:
+    """Infrared and visible of different content, (B, 1, H, W) in [0, 1], each of the batch different too."""
+    return tuple(torch.cat([waves(height, width, phase=p + i) for i in range(batch)]) for p in (0.0, 1.7))
+
+
+def exact(net: nn.Module) -> nn.Module:
+    """The network in float64 and evaluation mode; its weights stay the float32 numbers that they were."""
+    return net.double().eval()
+
+
+def inputs(case: dict, *channels: int) -> list[Tensor]:
+    """The waves that a case is about, (1, C, H, W) each, of one channel unless told: float32 numbers in float64."""
+    channels = channels or (1,) * len(case["phases"])
+    return [waves(*case["size"], c, phase).double() for c, phase in zip(channels, case["phases"], strict=True)]
+
+
+def check_state(net: nn.Module, facts: dict) -> None:
+    """Names and shapes of all weights, and their number, are those of the published code."""
+    assert state_fingerprint(net.state_dict()) == facts["state"]
+    assert sum(p.numel() for p in net.parameters()) == facts["parameters"]
+
+
+def check_output(found: Tensor, expected: dict, tolerance: float | None = None) -> None:
+    """Shape, mean, standard deviation and single values, all to within the tolerance in units of the deviation."""
+    assert found.dtype == torch.float64
+    assert list(found.shape) == (expected.get("shape") or [1, 1, *expected["size"]])
+    numbers = torch.stack([found.mean(), found.std(correction=0), *found.flatten()[expected["at"]]])
+    right = torch.tensor([expected["mean"], expected["std"], *expected["values"]], dtype=torch.float64)
+    tolerance = expected.get("tolerance", tolerance)
+    torch.testing.assert_close(numbers, right, rtol=0, atol=tolerance * expected["std"])
+
+
+def check_outputs(found: dict[str, Tensor], case: dict) -> None:
+    """Every output of a case that has several, to within its own tolerance or the case's."""
+    assert case["outputs"].keys() <= found.keys()
+    for name, expected in case["outputs"].items():
+        check_output(found[name], expected, case.get("tolerance"))
+
+
+def check_one_by_one(method: Method, ir: Tensor, vi: Tensor, *names: str) -> None:
+    """What a method makes of a batch, by the names of `Fused`, is what it makes of each pair alone."""
+    method = deepcopy(method)
+    method.network.double()
+    ir, vi = ir.double(), vi.double()
+    together, alone = method.fuse(ir, vi), [method.fuse(*each) for each in zip(ir.split(1), vi.split(1), strict=True)]
+    for name in names:
+        one_by_one = torch.cat([getattr(one, name) for one in alone])
+        torch.testing.assert_close(getattr(together, name), one_by_one, rtol=0, atol=1e-7)

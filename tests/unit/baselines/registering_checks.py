@@ -1,4 +1,4 @@
-"""What every registering system must hold: its golden values, and the protocol of `fusionlib.protocol.Method`."""
+"""What every registering system must hold: weights by rule, and the protocol of `fusionlib.protocol.Method`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from collections.abc import Mapping
 import golden
 import pytest
 import torch
+from golden import check_one_by_one, pair
 from torch import Tensor, nn
 
 from fusionlib.baselines.registering import RegisteringMethod
 from fusionlib.deformation import valid_mask, warp
 from fusionlib.files import InputError
-
-
-def check_state(net: nn.Module, facts: dict) -> None:
-    """Names and shapes of all weights, and their number, are those of the published code."""
-    assert golden.state_fingerprint(net.state_dict()) == facts["state"]
-    assert sum(p.numel() for p in net.parameters()) == facts["parameters"]
 
 
 def fill(net: nn.Module, factors: Mapping[str, float]) -> nn.Module:
@@ -44,20 +39,6 @@ def fill(net: nn.Module, factors: Mapping[str, float]) -> nn.Module:
         weights[key] = rounds[: value.numel()].view(value.shape) * factors.get(key, 1)
     net.load_state_dict(weights)
     return net.eval()
-
-
-def check_output(found: Tensor, expected: dict) -> None:
-    """Shape, mean, standard deviation and single values, to within the tolerance in units of the deviation."""
-    assert list(found.shape) == expected["shape"]
-    found = found.double()
-    numbers = torch.stack([found.mean(), found.std(correction=0), *found.flatten()[expected["at"]]])
-    right = torch.tensor([expected["mean"], expected["std"], *expected["values"]], dtype=torch.float64)
-    torch.testing.assert_close(numbers, right, rtol=0, atol=expected["tolerance"] * expected["std"])
-
-
-def pair(height: int, width: int, batch: int = 1) -> tuple[Tensor, Tensor]:
-    """Infrared and visible of different content, (B, 1, H, W) in [0, 1], each of the batch different too."""
-    return tuple(torch.cat([golden.waves(height, width, phase=p + i) for i in range(batch)]) for p in (0.0, 1.7))
 
 
 def displaced(height: int, width: int, x: int, y: int) -> tuple[Tensor, Tensor]:
@@ -91,11 +72,7 @@ def check_protocol(method: RegisteringMethod, side: int = 41) -> None:
     assert inside.float().mean() > 0.5
     torch.testing.assert_close(fused.registered_ir[inside], moved[inside], rtol=0, atol=1e-3)
 
-    alone = [method.fuse(ir[i : i + 1], vi[i : i + 1]) for i in range(2)]
-    for name in ("image", "field", "registered_ir"):
-        one_by_one = torch.cat([getattr(one, name) for one in alone])
-        torch.testing.assert_close(getattr(fused, name), one_by_one, rtol=0, atol=1e-3)
-
+    check_one_by_one(method, ir, vi, "image", "field", "registered_ir")
     small = method.fuse(*pair(32, 32))
     assert small.image.shape == (1, 1, 32, 32) and small.field.shape == (1, 2, 32, 32)
     with pytest.raises(InputError, match="32 pixels"):

@@ -6,8 +6,8 @@ import golden
 import pytest
 import torch
 import torch.nn.functional as F
-from fusing_checks import inputs, pair
-from medical_checks import check_brings_back, check_outputs, check_parts, check_registering_protocol, fill_parts
+from golden import check_outputs, exact, inputs, pair
+from medical_checks import check_brings_back, check_parts, check_registering_protocol, fill_parts
 
 from fusionlib.baselines.bsafusion import BSAFusion, BSAFusionMethod
 from fusionlib.baselines.bsafusion_registration import collect, shift
@@ -42,7 +42,7 @@ def test_names_and_shapes_of_the_weights_are_the_published_ones(method: BSAFusio
 @pytest.mark.parametrize("case", FACTS["cases"], ids=lambda case: case["name"])
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(case: dict) -> None:
-    net, (img1, img2) = fill_parts(BSAFusion(), case), inputs(case)
+    net, (img1, img2) = exact(fill_parts(BSAFusion())), inputs(case)
     output, (detail, semantic) = net(img1, img2), net.encoder(img1)
     deep, (of_img1, of_img2) = output.transferred, collect(output.flows)
     outputs = {

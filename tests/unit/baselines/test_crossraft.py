@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import golden
 import pytest
 import torch
-from registering_checks import check_field, check_output, check_protocol, check_state, fill, pair
+from golden import check_outputs, check_state, exact, inputs, pair
+from registering_checks import check_field, check_protocol, fill
 from torch import Tensor
 
 from fusionlib.baselines.crossraft import CrossRAFT, CrossRAFTMethod, align, mixed, padded
@@ -45,20 +47,18 @@ def test_names_and_shapes_of_the_weights_are_the_published_ones(network: CrossRA
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(network: CrossRAFT) -> None:
     case = FACTS["cases"][0]
-    first, second = (golden.waves(*case["size"], channels=3, phase=phase) for phase in (1.0, 0.0))
-    flow = network(first, second)
+    net, (first, second) = exact(deepcopy(network)), inputs(case, 3, 3)
+    flow = net(first, second)
     first_padded, second_padded = padded(2 * first - 1), padded(2 * second - 1)
-    matrix = network.adapter(first_padded, second_padded)
+    matrix = net.adapter(first_padded, second_padded)
     found = {
         "adapter matrix": matrix,
-        "features of the first image, mixed": mixed(network.fnet(first_padded), matrix),
-        "context": network.cnet(first_padded),
+        "features of the first image, mixed": mixed(net.fnet(first_padded), matrix),
+        "context": net.cnet(first_padded),
         "flow": flow,
         "aligned": align(second, flow),
     }
-    assert found.keys() == case["outputs"].keys()
-    for name, output in found.items():
-        check_output(output, case["outputs"][name])
+    check_outputs(found, case)
 
 
 def test_there_is_one_prediction_an_iteration_and_the_last_is_the_answer(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import golden
 import pytest
 import torch
-from fusing_checks import check_output, check_protocol, check_state, fill, inputs, pair
+from fusing_checks import check_protocol, fill
+from golden import check_output, check_state, exact, inputs, pair
 
 from fusionlib.baselines.emma import EMMAMethod, Ufuser, stretched
 from fusionlib.baselines.emma_sensing import SensingUNet
@@ -20,7 +21,7 @@ FACTS = golden.load("emma")
 @pytest.fixture(scope="module")
 def network() -> Ufuser:
     """Weights that give images of good contrast."""
-    return fill(Ufuser(), {"kernel_scale": 0.6, "dtype": "float32"})
+    return fill(Ufuser(), {"kernel_scale": 0.6})
 
 
 def test_names_and_shapes_of_the_weights_are_the_published_ones() -> None:
@@ -30,7 +31,7 @@ def test_names_and_shapes_of_the_weights_are_the_published_ones() -> None:
 @pytest.mark.parametrize("case", FACTS["cases"], ids=lambda case: case["name"])
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(case: dict) -> None:
-    check_output(fill(Ufuser(), case)(*inputs(case)), case)
+    check_output(exact(fill(Ufuser(), case))(*inputs(case)), case)
 
 
 @torch.no_grad()
@@ -40,7 +41,7 @@ def test_the_sensors_give_the_golden_values() -> None:
         net = SensingUNet()
     check_state(net, facts)
     for case in facts["cases"]:
-        check_output(fill(net.to_empty(device="cpu"), case)(*inputs(case)), case)
+        check_output(exact(fill(net.to_empty(device="cpu"), case))(*inputs(case)), case)
 
 
 @pytest.mark.parametrize("stretch", [True, False])

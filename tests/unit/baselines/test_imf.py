@@ -7,7 +7,8 @@ from copy import deepcopy
 import golden
 import pytest
 import torch
-from registering_checks import check_field, check_output, check_protocol, check_state, fill, pair
+from golden import check_outputs, check_state, exact, inputs, pair
+from registering_checks import check_field, check_protocol, fill
 
 from fusionlib.baselines.imf import IMF, IMFMethod
 from fusionlib.baselines.imf_registration import without_grids
@@ -51,11 +52,11 @@ def test_sampling_grids_in_a_state_dict_are_left_out(network: IMF) -> None:
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(filled: IMF) -> None:
     case = FACTS["cases"][0]
-    ir, luma = (golden.waves(*case["size"], phase=phase) for phase in (0.0, 1.0))
-    colour = golden.waves(*case["size"], channels=3, phase=1.0)
-    registered = filled.mpdr(luma, ir)
-    fusion = filled.cofusion
-    chain = filled(ir, luma, colour)
+    ir, luma, colour = inputs(case, 1, 1, 3)
+    net = exact(deepcopy(filled))
+    registered = net.mpdr(luma, ir)
+    fusion = net.cofusion
+    chain = net(ir, luma, colour)
     found = {
         "pseudo infrared": chain.pseudo_ir,
         "moved": registered.moved,
@@ -68,9 +69,7 @@ def test_filled_weights_give_the_golden_values(filled: IMF) -> None:
         "chain: field": chain.field.flip(1),
         "chain: fused": chain.image,
     }
-    assert found.keys() == case["outputs"].keys()
-    for name, output in found.items():
-        check_output(output, case["outputs"][name])
+    check_outputs(found, case)
 
 
 def test_it_is_a_method(network: IMF) -> None:

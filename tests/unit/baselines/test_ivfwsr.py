@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import golden
 import pytest
 import torch
-from fusing_checks import check_protocol, check_state, pair
-from joint_checks import check_outputs, waves
+from fusing_checks import check_protocol
+from golden import check_outputs, check_state, exact, inputs, pair
 from torch import Tensor, nn
 
 from fusionlib.baselines import ivfwsr_blocks
@@ -34,7 +36,7 @@ def test_names_and_shapes_of_the_weights_are_the_published_ones(network: IVFWSR)
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(network: IVFWSR) -> None:
     (case,) = FACTS["cases"]
-    fused, corrected = network(*waves(case, 3, 3))
+    fused, corrected = exact(deepcopy(network))(*inputs(case, 3, 3))
     check_outputs({"fused": fused} | {f"corrected {i}": c for i, c in enumerate(corrected, 1)}, case)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import golden
 import pytest
 import torch
 from fusing_checks import load_published
-from joint_checks import check_outputs, waves
-from registering_checks import check_protocol, check_state, pair
+from golden import check_outputs, check_state, exact, inputs, pair
+from registering_checks import check_protocol
 from torch import Tensor, nn
 
 from fusionlib.baselines import murf
@@ -68,14 +70,15 @@ def test_names_and_shapes_of_the_weights_are_the_published_ones(part: str) -> No
 @pytest.mark.parametrize("case", FACTS["cases"], ids=lambda case: case["name"])
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(network: MURF, case: dict) -> None:
-    check_outputs(outputs(case["network"], getattr(network, case["network"]), *waves(case, 3, 1)), case)
+    net = exact(deepcopy(getattr(network, case["network"])))
+    check_outputs(outputs(case["network"], net, *inputs(case, 3, 1)), case)
 
 
 @pytest.mark.parametrize("case", FACTS["published"], ids=lambda case: case["name"])
 @torch.no_grad()
 def test_published_weights_give_the_golden_values(case: dict) -> None:
-    net = load_published(getattr(MURF(), case["network"]), "murf", case["file"])
-    check_outputs(outputs(case["network"], net, *waves(case, 3, 1)), case)
+    net = exact(load_published(getattr(MURF(), case["network"]), "murf", case["file"]))
+    check_outputs(outputs(case["network"], net, *inputs(case, 3, 1)), case)
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------

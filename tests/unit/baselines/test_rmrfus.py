@@ -5,8 +5,9 @@ from __future__ import annotations
 import golden
 import pytest
 import torch
-from fusing_checks import check_protocol, inputs, pair
-from medical_checks import check_outputs, check_parts, fill_parts
+from fusing_checks import check_protocol
+from golden import check_outputs, exact, inputs, pair
+from medical_checks import check_parts, fill_parts
 
 from fusionlib.baselines import windows
 from fusionlib.baselines.rmrfus import RMRFus, RMRFusMethod, from_zero
@@ -30,7 +31,7 @@ def test_names_and_shapes_of_the_weights_are_the_published_ones() -> None:
 @pytest.mark.parametrize("case", FACTS["cases"], ids=lambda case: case["name"])
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(case: dict) -> None:
-    net, (t1, t2), outputs = fill_parts(RMRFus(), case), inputs(case), {}
+    net, (t1, t2), outputs = exact(fill_parts(RMRFus())), inputs(case), {}
     parts = {
         "feat1": net.autoencoder.encoder1,
         "swin1": net.autoencoder.encoder1.swinViT,

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from registering_checks import pair
+from golden import pair
 from torch import Tensor, nn
 
 from fusionlib import systems
