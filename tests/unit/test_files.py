@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from fusionlib import files
 from fusionlib.files import InputError, alone, atomic, fingerprint, sha256, write_json, write_text
 
 
@@ -61,33 +62,45 @@ import sys, time
 from fusionlib.files import alone
 with alone(sys.argv[1]):
     print("mine", flush=True)
-    time.sleep(float(sys.argv[2]))
+    sys.stdin.read()
+    time.sleep(0.5)  # whoever does not wait is noticed
+    print("done", flush=True)
 """
 
 
-def test_one_process_waits_for_another_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_one_process_waits_for_another_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "weights" / "ours.safetensors"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path), "1"], stdout=subprocess.PIPE, text=True) as other:
+    order = [sys.executable, "-c", HOLD, str(path)]
+    said: list[str] = []
+
+    def let_go(line: str, **_: object) -> None:
+        said.append(line)
+        other.stdin.close()
+
+    with subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "mine\n"
-        start = time.perf_counter()
-        with alone(path):
-            assert time.perf_counter() - start > 0.5 and not path.exists()
-    assert "ours: another process works in" in capsys.readouterr().out
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "print", let_go, raising=False)
+            with alone(path):
+                os.set_blocking(other.stdout.fileno(), False)
+                assert other.stdout.read() == "done\n" and not path.exists()
+    assert len(said) == 1 and "ours: another process works in" in said[0]
     with alone(path), alone(path.with_stem("theirs")):  # free again, and other files are not concerned
         pass
     assert capsys.readouterr().out == ""
 
 
-def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
-    order = [sys.executable, "-c", HOLD, str(tmp_path / "a"), "100"]
-    with subprocess.Popen(order, stdout=subprocess.PIPE, text=True) as other:
-        other.stdout.readline()
+def test_a_killed_process_holds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    order = [sys.executable, "-c", HOLD, str(tmp_path / "a")]
+    with subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "mine\n"
         other.kill()
-    start = time.perf_counter()
     with pytest.raises(KeyError), alone(tmp_path / "a"):
         raise KeyError  # an error inside frees it, too
     with alone(tmp_path / "a"):
-        assert time.perf_counter() - start < 5
+        assert capsys.readouterr().out == ""  # nobody was waited for
 
 
 def test_text_and_json_are_utf_8(tmp_path: Path) -> None:

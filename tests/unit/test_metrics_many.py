@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
 from test_metrics import GOLDENS, assert_golden, synthetic
 from torch import Tensor
 
-from fusionlib import metrics, metrics_many, metrics_plain, profiling
+from fusionlib import metrics, metrics_plain, profiling
 from fusionlib.files import InputError
 from fusionlib.metrics_many import fusion_metrics, fusion_metrics_many
 
@@ -90,16 +88,3 @@ def test_what_cannot_be_scored_is_told() -> None:
         fusion_metrics(ir, vi, fused * 255)
     with pytest.raises(InputError, match="mine is"):
         fusion_metrics_many(ir, vi, {"mine": fused[..., :30]})
-
-
-def test_they_are_several_times_as_fast_as_numpy_and_scikit_image() -> None:
-    """By the time of one computing thread, median of 7 in turns; measured were 3.4 to 5.4 times on a busy machine."""
-    images = triple(512, 512)
-    plain = arrays(images)
-    calls = {
-        "numpy": lambda: metrics_plain.fusion_metrics(*plain),
-        "here": lambda: metrics_many.fusion_metrics(*images),
-    }
-    with profiling.threads(1):
-        found = profiling.interleaved(calls, runs=7, clock=time.thread_time)
-    assert found["here"].median < found["numpy"].median / 2

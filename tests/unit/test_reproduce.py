@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -89,7 +90,8 @@ def test_runs_in_order_and_only_what_changed(folder, tmp_path, capsys, monkeypat
     assert 'href="notebooks/03_writes.html"' in index and 'href="notebooks/05_fails.failed.ipynb"' in index
 
     # Nothing changed: nothing runs.
-    assert run("0", "03") == (0, ["03_writes up", "00_reads up", "Total 0"])
+    status, lines = run("0", "03")
+    assert status == 0 and lines[:-1] == ["03_writes up", "00_reads up"] and lines[-1].startswith("Total")
 
     # Another parameter runs the one that knows it, and its failed copy goes.
     status, lines = run("00", "03", "05", parameters={"divisor": np.float64(4)})
@@ -136,9 +138,9 @@ def test_tasks_of_a_notebook_are_told_while_it_runs(tmp_path, capsys):
     write(tmp_path / "notebooks", "07_spreads", *cells)
     assert reproduce(results=tmp_path / "results", folder=tmp_path / "notebooks") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == [
-        "07_spreads  started", "07_spreads  one: 0 s; 1/2, about 0 s left", "07_spreads  two: 0 s; 2/2, about 0 s left",
-    ]  # fmt: skip
+    assert lines[0] == "07_spreads  started"
+    assert re.fullmatch(r"07_spreads  one: .+; 1/2, about .+ left", lines[1])
+    assert re.fullmatch(r"07_spreads  two: .+; 2/2, about 0 s left", lines[2])
     assert lines[3].startswith("07_spreads  ok")
 
 
