@@ -15,7 +15,7 @@ export JUPYTER_DATA_DIR    := $(STATE)/jupyter
 export JUPYTER_RUNTIME_DIR := $(STATE)/run
 export MPLCONFIGDIR        := $(STATE)/matplotlib
 
-.PHONY: help reproduce test browser lab clean
+.PHONY: help reproduce test numeric browser lab clean
 
 help: ## show this list
 	@echo "Targets (the first one that needs it sets up .venv, about three minutes):"
@@ -24,11 +24,18 @@ help: ## show this list
 reproduce: $(READY) ## run all notebooks headless and compare with the paper; PRESET=smoke, mini or paper, JOBS=2
 	$(BIN)/python -m fusionlib reproduce --preset $(PRESET) --jobs $(JOBS)
 
-# One thread for each process: two notebooks run side by side, and their kernels would fight over the cores.
-test: export OMP_NUM_THREADS := 1
+# One thread for each process: two run side by side, and would fight over the cores.
+test numeric: export OMP_NUM_THREADS := 1
+
 test: $(READY) ## run the unit tests, then every notebook cell by cell
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile notebooks
+
+# Sums round differently with every instruction set. Whoever passes natively and here passes on what lies between.
+numeric: export ATEN_CPU_CAPABILITY := default
+numeric: export DNNL_MAX_CPU_ISA := SSE41
+numeric: $(READY) ## run the tests of computed numbers again, on the plainest instructions of an x86 processor
+	$(BIN)/python -m pytest -q -m numeric -n 2 --dist loadfile
 
 browser: $(READY) ## run every notebook in JupyterLab in a real browser and move its widgets; needs Chromium
 	$(BIN)/python -m pytest -q -rs tests/browser

@@ -10,6 +10,8 @@ from fusionlib.brain import T1_WEIGHTED, T2_WEIGHTED, TISSUES, Brain, SpinEcho, 
 from fusionlib.data import SYNTHETIC_SCENES, open_set
 from fusionlib.files import InputError
 
+pytestmark = pytest.mark.numeric
+
 NAMES = list(TISSUES)
 
 

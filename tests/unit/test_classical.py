@@ -18,6 +18,8 @@ from fusionlib.metrics import endpoint_error
 from fusionlib.network import FusionNetwork, NetworkConfig
 from fusionlib.synthetic import scene
 
+pytestmark = pytest.mark.numeric
+
 pytest.importorskip("cv2", reason="OpenCV's desktop build needs libGL", exc_type=ImportError)
 
 BY_NAME = pytest.mark.parametrize("name", classical.REGISTRATIONS)

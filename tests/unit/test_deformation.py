@@ -28,6 +28,8 @@ from fusionlib.deformation import (
 from fusionlib.files import InputError
 from fusionlib.stress import farther
 
+pytestmark = pytest.mark.numeric
+
 KEYS = [(0, "FLIR_00006", 0), (0, "FLIR_video_02829", 3), (7, "00429", 12)]
 
 

@@ -16,6 +16,8 @@ from fusionlib.boxes import CLASSES
 from fusionlib.detection import Detector, DetectorConfig, Predictions, decode, suppress
 from fusionlib.files import InputError
 
+pytestmark = pytest.mark.numeric
+
 PERSON, BICYCLE, CAR = range(3)
 SHOWN = [(CAR, 20.0, 30.0, 70.0, 60.0), (PERSON, 80.0, 10.0, 92.0, 44.0)]
 

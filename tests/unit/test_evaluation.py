@@ -12,6 +12,8 @@ from fusionlib.files import InputError
 from fusionlib.methods import Fused
 from fusionlib.network import FusionNetwork, NetworkConfig
 
+pytestmark = pytest.mark.numeric
+
 
 class Oracle:
     """Knows the deformation that `evaluation.deform` draws: the ceiling of every registration."""

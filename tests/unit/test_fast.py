@@ -16,6 +16,8 @@ from fusionlib.fast_layers import folded, sample, structure
 from fusionlib.files import InputError
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig, local_structure
 
+pytestmark = pytest.mark.numeric
+
 SMALL = NetworkConfig(channels=8, msrb_widths=(8, 12), gathering_widths=(12, 12), registration_side=64)
 CONFIGS = {
     "pyramid": SMALL,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,12 +58,13 @@ def test_a_block_that_writes_nothing_is_an_error_and_harms_nothing(tmp_path: Pat
 
 HOLD = """
 import sys, time
+from pathlib import Path
 from fusionlib.files import alone
 with alone(sys.argv[1]):
     print("mine", flush=True)
     sys.stdin.read()
     time.sleep(0.5)  # whoever does not wait is noticed
-    print("done", flush=True)
+    Path(sys.argv[2]).touch()
 """
 
 
@@ -72,7 +72,7 @@ def test_one_process_waits_for_another_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "weights" / "ours.safetensors"
-    order = [sys.executable, "-c", HOLD, str(path)]
+    order = [sys.executable, "-c", HOLD, str(path), str(tmp_path / "done")]
     said: list[str] = []
 
     def let_go(line: str, **_: object) -> None:
@@ -84,8 +84,7 @@ def test_one_process_waits_for_another_and_says_so(
         with monkeypatch.context() as patch:
             patch.setattr(files, "print", let_go, raising=False)
             with alone(path):
-                os.set_blocking(other.stdout.fileno(), False)
-                assert other.stdout.read() == "done\n" and not path.exists()
+                assert (tmp_path / "done").exists() and not path.exists()
     assert len(said) == 1 and "ours: another process works in" in said[0]
     with alone(path), alone(path.with_stem("theirs")):  # free again, and other files are not concerned
         pass
@@ -93,7 +92,7 @@ def test_one_process_waits_for_another_and_says_so(
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    order = [sys.executable, "-c", HOLD, str(tmp_path / "a")]
+    order = [sys.executable, "-c", HOLD, str(tmp_path / "a"), str(tmp_path / "done")]
     with subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "mine\n"
         other.kill()

@@ -13,6 +13,8 @@ from PIL import Image
 from fusionlib.files import InputError
 from fusionlib.images import luma, read_infrared, read_visible, recolour, resize, save_image, to_tensor, to_uint8
 
+pytestmark = pytest.mark.numeric
+
 
 def test_an_8_bit_infrared_image_is_read_as_it_is(tmp_path: Path) -> None:
     pixels = noise(40, 48)

@@ -26,6 +26,8 @@ from fusionlib.losses import (
 from fusionlib.network import Alignment, NetworkOutput
 from fusionlib.registration import Stage
 
+pytestmark = pytest.mark.numeric
+
 ALIGNMENT, FUSION = {"l_c", "l_reg", "l_coarse", "l_match"}, {"l_s", "l_b", "l_g"}
 
 

@@ -17,6 +17,8 @@ from PIL import Image
 from fusionlib import metrics
 from fusionlib.files import InputError
 
+pytestmark = pytest.mark.numeric
+
 GOLDENS = json.loads(Path(__file__).with_name("metric_goldens.json").read_text(encoding="utf-8"))
 SYNTHETIC = [triple for triple in GOLDENS["triples"] if "generator" in triple]
 ROADSCENE = [triple for triple in GOLDENS["triples"] if "file" in triple]

@@ -12,6 +12,8 @@ from fusionlib import metrics, metrics_plain, profiling
 from fusionlib.files import InputError
 from fusionlib.metrics_many import fusion_metrics, fusion_metrics_many
 
+pytestmark = pytest.mark.numeric
+
 SYNTHETIC = [triple for triple in GOLDENS["triples"] if triple["id"].startswith("SYN")]
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 5e-5}  # relative; of the float32 goldens
 

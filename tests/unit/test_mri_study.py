@@ -16,6 +16,8 @@ from fusionlib.evaluation import BOUND
 from fusionlib.mri_study import box, by_subject, head, score, subject
 from fusionlib.protocol import Fused
 
+pytestmark = pytest.mark.numeric
+
 SMOKE = presets.mri(presets.load("smoke"))
 
 

@@ -22,6 +22,8 @@ from fusionlib.network import (
 )
 from fusionlib.registration import CSEB, Comparison, expected_shift, local_correlation, resize_field, window_mean
 
+pytestmark = pytest.mark.numeric
+
 CONFIGS = {"default": NetworkConfig(), "as in the paper": AS_IN_THE_PAPER}
 SMALL = NetworkConfig(channels=4)
 

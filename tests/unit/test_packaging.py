@@ -126,7 +126,7 @@ def test_make_reproduce_takes_a_preset(root):
 def test_make_help_is_the_default_and_lists_every_target(root):
     targets = re.search(r"^\.PHONY: (.*)$", (root / "Makefile").read_text(), re.MULTILINE)[1].split()
     assert re.findall(r"^  make (\w+)", make(root), re.MULTILINE) == targets
-    assert targets == ["help", "reproduce", "test", "browser", "lab", "clean"]
+    assert targets == ["help", "reproduce", "test", "numeric", "browser", "lab", "clean"]
 
 
 @needs_make

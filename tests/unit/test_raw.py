@@ -16,6 +16,8 @@ from fusionlib.deformation import valid_mask, warp
 from fusionlib.files import InputError
 from fusionlib.raw import open_raw, place, placement, true_field
 
+pytestmark = pytest.mark.numeric
+
 FRAME, CROP = (128, 160), (84, 120)
 # Rotation, scales that differ between the axes and perspective, as the real ones have.
 H = np.array([[0.88, 0.05, -9.0], [-0.04, 0.79, -6.0], [1e-4, -2e-4, 1.0]])

@@ -8,6 +8,8 @@ import torch
 from fusionlib import data, evaluation, remainder
 from fusionlib.methods import Fused
 
+pytestmark = pytest.mark.numeric
+
 SIDE = 64
 
 

@@ -7,6 +7,8 @@ import torch
 
 from fusionlib import methods, rules
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 83), (33, 200), (15, 15), (1, 7)])
 def test_the_pyramid_adds_up_to_the_image(size: tuple[int, int]) -> None:

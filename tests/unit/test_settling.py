@@ -12,6 +12,8 @@ from fusionlib.files import InputError
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
 from fusionlib.settling import SettledNetwork, Settling, affine_fit, settle, smooth, sureness
 
+pytestmark = pytest.mark.numeric
+
 SIDE = 64
 
 

@@ -13,6 +13,8 @@ from fusionlib.files import InputError
 from fusionlib.keys import Key
 from fusionlib.stress import TRIALS, farther, given, glare, night, run, shares
 
+pytestmark = pytest.mark.numeric
+
 GREY = torch.full((1, 1, 96, 128), 0.5)
 
 

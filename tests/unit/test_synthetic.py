@@ -12,6 +12,8 @@ from fusionlib.files import InputError
 from fusionlib.street import BICYCLE, CAR, PERSON, Street
 from fusionlib.synthetic import CLASSES, Scene, SceneConfig, scene, scenes, tight_box
 
+pytestmark = pytest.mark.numeric
+
 DAY, NIGHT = SceneConfig(night_probability=0), SceneConfig(night_probability=1)
 
 

@@ -18,6 +18,8 @@ from fusionlib.losses import LossWeights
 from fusionlib.network import NetworkConfig
 from fusionlib.recipe import TrainingConfig
 
+pytestmark = pytest.mark.numeric
+
 TINY = presets.load(
     "smoke",
     recipe__start=None,

@@ -9,6 +9,8 @@ from torch import Tensor
 from fusionlib.deformation import compose, misalign_by_key, warp
 from fusionlib.truth import BlockMatching, at, corrected, own_misalignment
 
+pytestmark = pytest.mark.numeric
+
 
 def texture(seed: int = 0, side: int = 128) -> Tensor:
     coarse = torch.rand(1, 1, side // 5, side // 5, generator=torch.Generator().manual_seed(seed))
