@@ -193,7 +193,9 @@ def _judged(names: list[str], recorded: Mapping[str, dict]) -> dict[str, bool]:
 
 @cache
 def _code_of_probes() -> str:
-    return fingerprint([path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("probes/*.py"))])
+    return fingerprint(
+        [path.read_text(encoding="utf-8") for path in sorted((ROOT / "fusionlib").glob("**/probes/*.py"))]
+    )
 
 
 def _remembered() -> dict[str, bool]:

@@ -13,49 +13,24 @@ of the digest. The reverse does not hold: a rewritten loop has another digest an
 from __future__ import annotations
 
 import ast
-import builtins
 import hashlib
 import importlib.metadata
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-PACKAGE = "fusionlib"
-ROOT = Path(__file__).resolve().parents[1]  # of the package
-UNSEEN = {"ctx", "type_comment", "kind", "type_params", "annotation", "returns", "simple", "lineno"}
-# Modules that name and keep results: no number depends on them, so they are not followed.
-KEEPING = ("fusionlib.behaviour", "fusionlib.keys", "fusionlib.long_training")
-SAID = ("print", "warn")  # functions whose calls are for the reader alone
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Stands in a normal form for a definition of this package; `name` None is the whole module."""
-
-    module: str
-    name: str | None
-
-
-@dataclass(frozen=True)
-class External:
-    """Stands for something that a third-party package or the standard library defines, by its full dotted name."""
-
-    name: str
-
-
-Form = tuple[object, ...]  # of str, Reference and External
-
-
-@dataclass(frozen=True)
-class Module:
-    """The top level of one module: what its names stand for."""
-
-    name: str
-    definitions: dict[str, list[ast.AST]] = field(default_factory=dict)
-    imports: dict[str, str] = field(default_factory=dict)  # a name here to a dotted name
-    statements: list[ast.AST] = field(default_factory=list)  # what it does when it is imported, definitions apart
+from fusionlib.behaviour.normal_form import (
+    PACKAGE,
+    External,
+    Module,
+    Reference,
+    collect,
+    form,
+    normal_form,
+    path_of,
+    resolve,
+)
 
 
 def digest(entries: Iterable[str]) -> str:
@@ -80,11 +55,11 @@ def modules_of(entries: Iterable[str], code: str = "") -> dict[str, Path]:
         entries: as in `digest`.
         code: Python that imports from this package, such as the cells of a notebook: what it names is an entry, too.
     """
-    scope = _collect(Module("__main__"), ast.parse(code).body)
+    scope = collect(Module("__main__"), ast.parse(code).body)
     nodes = [*scope.statements, *(node for nodes in scope.definitions.values() for node in nodes)]
-    named = [part for node in nodes for part in _form(scope, node) if isinstance(part, Reference)]
+    named = [part for node in nodes for part in form(scope, node) if isinstance(part, Reference)]
     found = {each.module for each in _walk([*map(_entry, entries), *dict.fromkeys(named)], set())}
-    return {name: _path(name) for name in sorted(found)}
+    return {name: path_of(name) for name in sorted(found)}
 
 
 def _hash(lines: Iterable[str]) -> str:
@@ -92,7 +67,7 @@ def _hash(lines: Iterable[str]) -> str:
 
 
 def _entry(dotted: str) -> Reference:
-    found = _resolve(dotted)
+    found = resolve(dotted)
     if not isinstance(found, Reference):
         raise ValueError(f"There is no {dotted} in {PACKAGE}: name a module, or a function or class of one.")
     return found
@@ -103,8 +78,8 @@ def _walk(entries: list[Reference], packages: set[str]) -> Iterator[Reference]:
     seen, waiting = set(entries), list(entries)
     for each in waiting:  # grows meanwhile
         yield each
-        for part in _normal_form(each):
-            if isinstance(part, External) and not part.name.startswith(KEEPING):
+        for part in normal_form(each):
+            if isinstance(part, External) and not part.name.startswith(f"{PACKAGE}."):
                 packages.add(part.name.partition(".")[0])
             elif isinstance(part, Reference) and part not in seen:
                 seen.add(part)
@@ -115,9 +90,7 @@ def _reachable(entries: list[Reference]) -> list[str]:
     packages: set[str] = set()
     order = list(_walk(list(dict.fromkeys(entries)), packages))
     numbers = {each: f"d{place}" for place, each in enumerate(order)}
-    lines = [
-        " ".join(numbers.get(part) or getattr(part, "name", part) for part in _normal_form(each)) for each in order
-    ]
+    lines = [" ".join(numbers.get(part) or getattr(part, "name", part) for part in normal_form(each)) for each in order]
     return [*lines, *(f"{package} {_version(package)}" for package in sorted(packages) if _version(package))]
 
 
@@ -132,221 +105,3 @@ def _version(package: str) -> str:
         names = importlib.metadata.packages_distributions().get(package, [])
         found = importlib.metadata.version(names[0]) if names else ""
     return found.partition("+")[0]
-
-
-# --- modules and names
-
-
-def _path(name: str) -> Path:
-    path = ROOT.joinpath(*name.split(".")[1:])
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-@cache
-def _module(name: str) -> Module | None:
-    """A module of this package by its dotted name, None if there is no such file."""
-    path = _path(name)
-    if name.partition(".")[0] != PACKAGE or not path.exists():
-        return None
-    return _collect(Module(name), ast.parse(path.read_text(encoding="utf-8")).body)
-
-
-def _collect(module: Module, body: Iterable[ast.stmt]) -> Module:
-    for node in body:
-        match node:
-            case ast.Import() | ast.ImportFrom():
-                module.imports.update(_imported(node))
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                module.definitions.setdefault(node.name, []).append(node)
-            case ast.Assign() | ast.AnnAssign() | ast.AugAssign():
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-                names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
-                for name in names:
-                    module.definitions.setdefault(name, []).append(node)
-                if not all(isinstance(target, ast.Name | ast.Tuple) for target in targets):
-                    module.statements.append(node)
-            case ast.If(test=ast.Name("TYPE_CHECKING")):
-                pass
-            case ast.If() | ast.Try() | ast.With():
-                module.statements.append(node)
-                for part in ("body", "handlers", "orelse", "finalbody"):
-                    inner = getattr(node, part, [])
-                    _collect(module, [each for one in inner for each in getattr(one, "body", [one])])
-            case ast.Expr(ast.Constant()):
-                pass
-            case _:
-                module.statements.append(node)
-    return module
-
-
-def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    if isinstance(node, ast.Import):
-        return {
-            each.asname or each.name.partition(".")[0]: each.name if each.asname else each.name.partition(".")[0]
-            for each in node.names
-        }
-    return {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
-
-
-@cache
-def _resolve(dotted: str) -> Reference | External | None:
-    """What a full dotted name stands for; None for a name of this package that is not there."""
-    if dotted.partition(".")[0] != PACKAGE or dotted.startswith(KEEPING):
-        return External(dotted)
-    if _module(dotted) is not None:
-        return Reference(dotted, None)
-    place, _, name = dotted.rpartition(".")
-    module = _module(place)
-    if module is None:
-        return None
-    if name in module.definitions:
-        return Reference(place, name)
-    return _resolve(module.imports[name]) if name in module.imports else None
-
-
-# --- the normal form of a definition
-
-
-@cache
-def _normal_form(each: Reference) -> Form:
-    module = _module(each.module)
-    own = tuple(part for node in module.statements for part in _form(module, node))
-    if each.name is None:
-        return (*own, *(Reference(each.module, name) for name in module.definitions))
-    return (*own, *(part for node in module.definitions[each.name] for part in _form(module, node)))
-
-
-def _form(module: Module, node: ast.AST) -> Form:
-    return tuple(_Writer(module).write(node, top=True))
-
-
-class _Writer:
-    """Writes one top-level statement down."""
-
-    def __init__(self, module: Module) -> None:
-        self.module = module
-        self.imports = module.imports  # of functions, too, while they are written
-        self.parameters: set[str] = set()
-        self.numbers: dict[str, str] = {}  # local variable to the name it has here
-        self.renamed: set[str] = set()
-        self.depth = 0  # of functions around
-
-    def write(self, node: object, top: bool = False) -> Iterator[object]:
-        match node:
-            case None | ast.Pass():
-                return
-            case list():
-                for each in node:
-                    yield from self.write(each)
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
-                yield from self._function(node, top)
-            case ast.ClassDef():
-                yield from ("class", "" if top else self._local(node.name))
-                yield from self._fields(node, "name")
-            case ast.Name():
-                yield from self._name(node.id)
-            case ast.Attribute():
-                found = self._dotted(node)
-                if found is None:
-                    yield from ("attribute", node.attr)
-                    yield from self.write(node.value)
-                else:
-                    yield found
-            case ast.Import() | ast.ImportFrom():
-                self.imports = {**self.imports, **_imported(node)}
-            case ast.Raise():
-                yield "raise"
-                yield from self.write(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
-            case ast.Assert():
-                yield "assert"
-                yield from self.write(node.test)
-            case ast.Expr(ast.Constant(str())):
-                return
-            case ast.Expr(ast.Call(func=ast.Name(name) | ast.Attribute(attr=name))) if name in SAID:
-                return
-            case ast.Constant():
-                yield f"{type(node.value).__name__}:{node.value!r}"
-            case ast.keyword(arg="repr"):
-                return
-            case ast.arg():
-                yield f"parameter:{node.arg}"
-            case ast.ExceptHandler():
-                yield from ("except", self._local(node.name) if node.name else "")
-                yield from self._fields(node, "name")
-            case ast.AST():
-                yield from self._fields(node)
-            case _:
-                yield repr(node)
-
-    def _fields(self, node: ast.AST, *without: str) -> Iterator[object]:
-        yield type(node).__name__
-        yield "("
-        for name, value in ast.iter_fields(node):
-            if name not in UNSEEN and name not in without and value not in (None, []):
-                yield name
-                yield from self.write(value)
-        yield ")"
-
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, top: bool) -> Iterator[object]:
-        outermost = self.depth == 0
-        if outermost:
-            before = self.imports
-            self.parameters = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-            self.renamed = _bound(node) - self.parameters
-            self.numbers = {}
-        name = getattr(node, "name", "")
-        yield type(node).__name__
-        yield "" if top else name if outermost else self._local(name) if name else ""
-        self.depth += 1
-        yield from self._fields(node, "name")
-        self.depth -= 1
-        if outermost:
-            self.imports, self.parameters, self.renamed = before, set(), set()
-
-    def _local(self, name: str) -> str:
-        if name not in self.renamed:
-            return name
-        return self.numbers.setdefault(name, f"v{len(self.numbers)}")
-
-    def _name(self, name: str) -> Iterator[object]:
-        if name in self.parameters:
-            yield f"parameter:{name}"
-        elif name in self.renamed and self._global(name) is None:
-            yield self._local(name)
-        else:  # a local variable may have the name of a definition: then both count
-            yield name if name in self.renamed or self._global(name) is None else "global"
-            if (found := self._global(name)) is not None:
-                yield found
-
-    def _global(self, name: str) -> Reference | External | None:
-        if name in self.module.definitions:
-            return Reference(self.module.name, name)
-        if name in self.imports:
-            return _resolve(self.imports[name])
-        return External(f"builtins.{name}") if hasattr(builtins, name) else None
-
-    def _dotted(self, node: ast.Attribute) -> Reference | External | None:
-        """What an attribute of a module stands for, as in `F.pad` or `metrics.endpoint_error`; None for any other."""
-        names, inner = [node.attr], node.value
-        while isinstance(inner, ast.Attribute):
-            names.append(inner.attr)
-            inner = inner.value
-        if not isinstance(inner, ast.Name) or inner.id in self.parameters or inner.id not in self.imports:
-            return None
-        found = _resolve(".".join([self.imports[inner.id], *reversed(names)]))
-        return found if isinstance(found, External | Reference) else None
-
-
-def _bound(function: ast.AST) -> set[str]:
-    """Names that a function, or one inside it, binds."""
-    found = set()
-    for node in ast.walk(function):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-                found.add(name)
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                if node is not function:
-                    found.add(name)
-            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                found.add(name)
-    return found

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mutations import CHANGED, NEUTRAL, REWRITTEN, Edit
 
-from fusionlib.behaviour import components, record, source
+from fusionlib.behaviour import components, normal_form, record, source
 
 EVERY = os.environ.get("FUSIONLIB_MUTATIONS") == "all"
 DIGESTS = """
@@ -141,13 +141,13 @@ OTHER = {
 def digest_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "module.py").write_text(code, encoding="utf-8")
     (folder / "__init__.py").touch()
-    monkeypatch.setattr(source, "ROOT", folder)
-    for each in (source._module, source._resolve, source._normal_form):
+    monkeypatch.setattr(normal_form, "ROOT", folder)
+    for each in (normal_form._module, normal_form.resolve, normal_form.normal_form):
         each.cache_clear()
     try:
         return source.digest(["fusionlib.module.length"])
     finally:
-        for each in (source._module, source._resolve, source._normal_form):
+        for each in (normal_form._module, normal_form.resolve, normal_form.normal_form):
             each.cache_clear()
 
 
@@ -174,6 +174,23 @@ def test_a_function_that_moves_to_another_module_stays_the_same(
     assert digest_of(moved, tmp_path, monkeypatch) == whole
     (tmp_path / "elsewhere.py").write_text("FACTOR = 3.0\n", encoding="utf-8")
     assert digest_of(moved, tmp_path, monkeypatch) != whole
+
+
+def test_a_module_that_moves_into_a_folder_stays_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = CODE.replace("SCALE = 2.0\n", "from fusionlib.places import FACTS as SCALE\n")
+    (tmp_path / "places.py").write_text(
+        "from pathlib import Path\nFACTS = Path(__file__).resolve().parent.parent / 'data'\n"
+    )
+    before = digest_of(code, tmp_path, monkeypatch)
+    (tmp_path / "support").mkdir()
+    (tmp_path / "support" / "__init__.py").write_text("from fusionlib.support.places import FACTS\n")
+    moved = tmp_path / "support" / "places.py"
+    moved.write_text("from pathlib import Path\nFACTS = Path(__file__).resolve().parents[2] / 'data'\n")
+    for module in ("support", "support.places"):  # by the folder's __init__, too
+        code = CODE.replace("SCALE = 2.0\n", f"from fusionlib.{module} import FACTS as SCALE\n")
+        assert digest_of(code, tmp_path, monkeypatch) == before
+    moved.write_text("from pathlib import Path\nFACTS = Path(__file__).resolve().parents[1] / 'data'\n")
+    assert digest_of(code, tmp_path, monkeypatch) != before
 
 
 def test_versions_of_packages_count(monkeypatch: pytest.MonkeyPatch) -> None:
