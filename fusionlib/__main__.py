@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from fusionlib.data import ROOT
+    from fusionlib.paths import ROOT
     from fusionlib.reproduce import reproduce
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: no notebook goes on unseen
@@ -174,7 +174,7 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
 
 def _results_check(arguments: argparse.Namespace) -> int:
     from fusionlib import results_check
-    from fusionlib.data import ROOT
+    from fusionlib.paths import ROOT
 
     return results_check.command(arguments.results or ROOT / "results", arguments.preset)
 
@@ -203,7 +203,7 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 def _retrain(arguments: argparse.Namespace) -> int:
     from fusionlib import once, presets, retraining
-    from fusionlib.data import ROOT
+    from fusionlib.paths import ROOT
 
     chosen = presets.load(arguments.preset, arguments.seed)
     recipes = [retraining.recipe(name, chosen) for name in arguments.names]  # a mistyped name is told at once
@@ -214,7 +214,7 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from fusionlib.data import ROOT
+    from fusionlib.paths import ROOT
     from fusionlib.publish import publish_all
 
     for page in publish_all(arguments.results or ROOT / "results"):

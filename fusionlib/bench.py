@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,30 +23,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fusionlib import data, evaluation, kept
+from fusionlib.benches import BenchConfig
 from fusionlib.data import PairSet, open_set
 from fusionlib.keys import Key
 from fusionlib.methods import Method
 
 Area = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """What is measured.
-
-    Attributes:
-        sets: (set, split) pairs.
-        sizes: sides in pixels to which the images are resized.
-        levels: of deformation.
-        draws: deformations a pair and level.
-        count: only so many pairs of each split; None for all.
-    """
-
-    sets: tuple[tuple[str, str], ...] = (("RoadScene", "val"), ("RoadScene", "test"))
-    sizes: tuple[int, ...] = (256, 512)
-    levels: tuple[str, ...] = ("light", "medium", "heavy")
-    draws: int = 5
-    count: int | None = None
 
 
 def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Area | None = None) -> pd.DataFrame:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusionlib.classes import CLASSES
 from fusionlib.files import InputError
-from fusionlib.street import CLASSES
 
 __all__ = ["CLASSES", "MIN_VISIBLE", "area", "checked", "crop", "flip", "iou", "project", "scale", "tensor"]
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib.baselines.murf_checkpoint import load_checkpoint
-from fusionlib.data import ROOT, data_root
 from fusionlib.files import InputError, fingerprint, sha256
+from fusionlib.paths import ROOT, data_root
 from fusionlib.systems import System
 from fusionlib.weights import key_of, read_header, read_state
 

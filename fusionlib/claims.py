@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fusionlib.report import direction, paper_table
+from fusionlib.directions import direction
+from fusionlib.paper_tables import paper_table
 
 OURS = "Ours"
 HOLDS, IN_PART, CONTRADICTED, OPEN = "holds", "in part", "contradicted", "open"

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionlib.files import InputError
-from fusionlib.network import check_pair, local_structure
+from fusionlib.inputs import check_pair
+from fusionlib.network import local_structure
 
 # cv2 and SimpleITK are imported where they are used: together they take a second, and few who import this need them.
 

@@ -24,11 +24,12 @@ from fusionlib import data, evaluation, kept, methods, metrics
 from fusionlib.checkpoints import IN_PART
 from fusionlib.data import PairSet, open_set
 from fusionlib.deformation import Misaligned
+from fusionlib.directions import direction
 from fusionlib.evaluation import BOUND
 from fusionlib.files import InputError
 from fusionlib.keys import Key
+from fusionlib.paper_tables import systems_in
 from fusionlib.presets import Preset
-from fusionlib.report import direction, systems_in
 
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
 APART = "not told apart"

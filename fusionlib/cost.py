@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -18,41 +18,10 @@ import torch
 from torch import Tensor
 
 from fusionlib import kept, metrics, metrics_many, metrics_plain, profiling, systems
+from fusionlib.benches import CostConfig
 from fusionlib.keys import Key
+from fusionlib.machine import machine
 from fusionlib.profiling import interleaved
-from fusionlib.provenance import machine
-from fusionlib.report import systems_in
-
-
-@dataclass(frozen=True)
-class CostConfig:
-    """What is measured.
-
-    Attributes:
-        joint, chains: methods that register and fuse at once, and those that do so in a row.
-        side: of the square images whose multiply-accumulates are counted. PAPER-GAP: the paper says 512 for all rows.
-        own_sides: (method, another side). The paper's number of IVFWSR belongs to 252 pixels, which is what its test
-            script makes of 256; at 512 a pair would take minutes.
-        timed: (side, threads), each timed in one run in turns; methods in `own_sides` only up to about theirs.
-        growth: sides at which time (`growth`) and memory (`tiles`) of Ours are measured.
-        large: height and width of a pair that is fused in tiles.
-        scored: side of the images whose scoring is timed.
-        runs: timed calls of each method.
-    """
-
-    joint: tuple[str, ...] = ("ours", *systems_in(6))
-    chains: tuple[str, ...] = tuple(f"crossraft+{name}" for name in systems_in(1))
-    side: int = 512
-    own_sides: tuple[tuple[str, int], ...] = (("ivfwsr", 252),)
-    timed: tuple[tuple[int, int], ...] = ((256, 1), (256, 2), (512, 2))
-    growth: tuple[int, ...] = (128, 256, 384, 512, 768, 1024)
-    large: tuple[int, int] = (3072, 4096)
-    scored: int = 512
-    runs: int = 7
-
-    def sides(self) -> dict[str, int]:
-        """Method to the side at which it is counted."""
-        return dict.fromkeys((*self.joint, *self.chains), self.side) | dict(self.own_sides)
 
 
 def counts(config: CostConfig, path: Path) -> pd.DataFrame:

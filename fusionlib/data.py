@@ -9,7 +9,6 @@ Convention:
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from fusionlib.images import (
     save_image,
     to_uint8,
 )
+from fusionlib.paths import FACTS, ROOT, data_root
 from fusionlib.synthetic import scene
 
 __all__ = [
@@ -51,8 +51,6 @@ __all__ = [
     "splits",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
-FACTS = ROOT / "data"  # the committed facts: registries, splits, homographies
 CACHE_BYTES = 4 << 30  # what a set holds in memory at most; pairs beyond it are read anew each time
 SYNTHETIC_SCENES = {"train": 64, "val": 8, "test": 16}
 DRAWN = ("synthetic", "brains")  # on the spot, so many of each
@@ -114,11 +112,6 @@ class PairSet(Sequence[Pair]):
                     "open the set with size=..., so that its pairs fit into one batch."
                 )
         return torch.stack([pair.ir for pair in pairs]), torch.stack([pair.vi for pair in pairs])
-
-
-def data_root() -> Path:
-    """Folder of the data sets: the environment variable FUSIONLIB_DATA, else `data/` of the checkout."""
-    return Path(os.environ.get("FUSIONLIB_DATA") or FACTS).expanduser()
 
 
 def read_pair(ir_path: Path | str, vi_path: Path | str, size: Size | None = None, name: str | None = None) -> Pair:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from fusionlib.boxes import CLASSES, checked, crop, iou, scale
 from fusionlib.configs import check
 from fusionlib.files import InputError
-from fusionlib.network import pad_to_multiple
+from fusionlib.inputs import pad_to_multiple
 
 MULTIPLE = 32  # the stride of the coarsest level; heights and widths are padded to a multiple of it
 CANDIDATES = 1000  # of a class in one image, the best so many enter the suppression of doubles

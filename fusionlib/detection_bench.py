@@ -17,7 +17,7 @@ mAP50:95; of "all" also the ends of the bootstrap interval over images, as mAP50
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -26,61 +26,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from fusionlib import boxes, data, detectors, evaluation, kept, labels, scoring
+from fusionlib.benches import DetectionBenchConfig
 from fusionlib.data import PairSet, data_root, open_set
 from fusionlib.detection import Detector
-from fusionlib.detectors import DetectorTraining
 from fusionlib.keys import Key
 from fusionlib.long_training import minutes_for
 from fusionlib.methods import Method, Ours
 
 Find = Callable[[Tensor, Tensor], list[Tensor]]  # deformed infrared and visible (B, 1, H, W) to detections of each
-# Whole images, hardly enlarged or reduced: with a budget of a few hundred steps, a detector learns from them in half of
-# the time that small windows, mosaics and large changes of scale take, which pay in long trainings.
-WHOLE = DetectorTraining(side=256, zoom=(0.8, 1.25), mosaic=0.0)
-
-
-@dataclass(frozen=True)
-class DetectionBenchConfig:
-    """What is measured.
-
-    Attributes:
-        dataset: whose training split the detectors learn on.
-        tests: name in the table, to the (set, splits) scored under it.
-        size: side in pixels to which images are resized.
-        level: of deformation, of training and test images alike.
-        count: only so many pairs of each split; None for all.
-        start: the training that all detectors have in common, on aligned infrared, visible and averaged pictures.
-        own: the training that each adds, on the images of its method.
-        methods: whose images are compared, beside Ours: the rows of Tables 1 and 2. Each costs fusing all training and
-            test images; IVFWSR's, at ten seconds an image, longer than all others together.
-        seeds: of the detectors on the images of Ours; the others have one, of seed 0.
-    """
-
-    dataset: str = "RoadScene"
-    tests: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-        ("RoadScene", "RoadScene", ("test", "val", "external")),
-        ("M3FD", "M3FD", ("test",)),
-    )
-    size: int = 256
-    level: str = "medium"
-    count: int | None = None
-    start: DetectorTraining = field(default_factory=lambda: replace(WHOLE, epochs=60))
-    own: DetectorTraining = field(default_factory=lambda: replace(WHOLE, epochs=10, learning_rate=5e-4))
-    methods: tuple[str, ...] = (
-        "infrared",
-        "visible",
-        "average",
-        "maximum",
-        "crossraft+datfuse",
-        "crossraft+tardal",
-        "crossraft+ydtr",
-        "crossraft+emma",
-        "imf",
-        "ivfwsr",
-        "murf",
-        "superfusion",
-    )
-    seeds: tuple[int, ...] = (0, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pooch
 
 from fusionlib import systems
-from fusionlib.data import FACTS, data_root
 from fusionlib.files import CLOSED, FULL, InputError, sha256
+from fusionlib.paths import FACTS, data_root
 
 WEIGHTS = "weights"  # the name for the published weights of all systems, and their folder below the data root
 REGISTRY = FACTS / "registry"

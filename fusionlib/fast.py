@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from fusionlib.deformation import warp
 from fusionlib.fast_layers import channels_last, folded, sample, structure
 from fusionlib.files import InputError
+from fusionlib.inputs import check_pair
 from fusionlib.methods import Chain, Method, Ours
-from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, check_pair, reduced
+from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, reduced
 from fusionlib.protocol import Fused
 from fusionlib.registration import Stage, resize_field
 

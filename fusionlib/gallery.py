@@ -16,10 +16,10 @@ from fusionlib import evaluation, methods, plotting
 from fusionlib.comparison import METRICS, Measured, Row, intervals, means
 from fusionlib.data import open_set
 from fusionlib.deformation import Misaligned
+from fusionlib.directions import ARROW, direction
 from fusionlib.evaluation import BOUND
 from fusionlib.files import InputError, fingerprint
 from fusionlib.presets import Preset
-from fusionlib.report import ARROW, direction
 
 STYLES = {1: "font-weight: bold", 2: "text-decoration: underline"}
 

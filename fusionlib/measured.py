@@ -22,7 +22,7 @@ import pandas as pd
 
 from fusionlib import comparison, kept, mri_study, profiling, systems
 from fusionlib.evaluation import BOUND, interval
-from fusionlib.report import paper_table, systems_in
+from fusionlib.paper_tables import paper_table, systems_in
 
 DETECTION = "detection.csv"  # the rows of `detection_bench`
 COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from fusionlib import checkpoints, systems
 from fusionlib.classical import REGISTRATIONS, Registration, register
-from fusionlib.data import ROOT
 from fusionlib.deformation import compose, warp
 from fusionlib.files import InputError
 from fusionlib.keys import Key
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
+from fusionlib.paths import ROOT
 from fusionlib.protocol import Fused, Method
 from fusionlib.rules import RULES, Rule
 from fusionlib.settling import SettledNetwork

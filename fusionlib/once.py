@@ -12,7 +12,6 @@ from pathlib import Path
 
 from fusionlib import retraining, training
 from fusionlib.files import alone, atomic, remove_halves
-from fusionlib.presets import Preset
 from fusionlib.recipe import Recipe
 from fusionlib.weights import key_of
 
@@ -60,7 +59,7 @@ def retrained(settings: retraining.Retraining, folder: Path, retrain: bool = Fal
         return retraining.retrained(settings, folder, retrain, device)
 
 
-def prepare(names: Iterable[str], preset: Preset, folder: Path, retrain: bool = False) -> None:
+def prepare(names: Iterable[str], preset: retraining.Plan, folder: Path, retrain: bool = False) -> None:
     """`retraining.prepare`, by one process at a time in a folder."""
     with _only_one(folder):
         retraining.prepare(names, preset, folder, retrain)

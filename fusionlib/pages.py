@@ -16,7 +16,8 @@ from fusionlib.comparison import METRICS
 from fusionlib.evaluation import BOUND, summary
 from fusionlib.files import InputError, write_text
 from fusionlib.measured import COMPARED, DETECTION, SWEPT
-from fusionlib.report import beside, markdown, paper_table
+from fusionlib.paper_tables import paper_table
+from fusionlib.report import beside, markdown
 from fusionlib.shipped import FOLDER as EXECUTED
 
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the test pairs of a preset

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from fusionlib.bench import BenchConfig
+from fusionlib.benches import BenchConfig, CostConfig, DetectionBenchConfig
 from fusionlib.configs import changed
-from fusionlib.cost import CostConfig
 from fusionlib.detection import DetectorConfig
-from fusionlib.detection_bench import DetectionBenchConfig
 from fusionlib.detectors import DetectorTraining
 from fusionlib.files import InputError
 from fusionlib.losses import LossWeights

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from fusionlib.files import write_json
-from fusionlib.weights import git_revision
-
-PACKAGES = ("torch", "numpy", "pandas", "pillow", "kornia", "matplotlib", "papermill", "ipykernel")
+from fusionlib.machine import git_revision, machine
 
 
 def note(path: Path, notebook: str, facts: dict[str, object], setting: dict[str, object]) -> None:
@@ -48,27 +42,3 @@ def read(path: Path) -> tuple[pd.Series, pd.DataFrame]:
     }
     columns = ["date", "revision", "minutes"]
     return pd.Series(facts, name="value", dtype=object), pd.DataFrame.from_dict(runs, orient="index", columns=columns)
-
-
-def machine() -> dict[str, object]:
-    """Python, platform, processor, GPU and the versions of the packages that numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _processor(),
-        "cores": cores(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: version(name) for name in PACKAGES},
-    }
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor())

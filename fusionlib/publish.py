@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fusionlib import model_cards, overview, pages, shipped
-from fusionlib.data import ROOT
 from fusionlib.files import write_text
+from fusionlib.paths import ROOT
 
 
 def publish(results: Path | str, preset: str) -> tuple[Path, Path]:

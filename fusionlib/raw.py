@@ -28,10 +28,11 @@ from kornia.geometry.transform import warp_perspective
 from PIL import Image
 from torch import Tensor
 
-from fusionlib.data import FACTS, Pair, PairSet, data_root, open_set
+from fusionlib.data import Pair, PairSet, open_set
 from fusionlib.deformation import Misaligned, valid_mask
 from fusionlib.files import InputError, fingerprint
 from fusionlib.images import Size, height_width, luma, read_infrared, resize, to_tensor, to_uint8
+from fusionlib.paths import FACTS, data_root
 
 HOMOGRAPHIES = FACTS / "homographies.json"
 FRAME = (512, 640)  # (h, w) of RoadScene's raw frames, and of those that are drawn

@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fusionlib.data import ROOT
 from fusionlib.files import fingerprint, write_bytes
 from fusionlib.long_training import ASKED
+from fusionlib.paths import ROOT
 from fusionlib.tasks import CLUSTER, PROGRESS
 from fusionlib.threads import waiting
 

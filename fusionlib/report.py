@@ -11,20 +11,18 @@ import math
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from fusionlib import systems
-from fusionlib.data import FACTS
+from fusionlib.directions import ARROW, direction
 from fusionlib.evaluation import BOUND
 from fusionlib.files import InputError, atomic, fingerprint
-from fusionlib.metrics import DIRECTION
+from fusionlib.paper_tables import paper_table
+from fusionlib.paths import ROOT
 
-ARROW = {"higher": "↑", "lower": "↓"}
 MARK = re.compile(r"PAPER-GAP:\s*")
 
 
@@ -115,43 +113,7 @@ def write_figure(figure: Figure, results: Path | str, preset: str, name: str) ->
     return path
 
 
-def direction(column: str) -> str | None:
-    """ "higher" or "lower", whichever is better of a metric (a variant like Q_CC@given or EPE_share too), else None."""
-    return _directions().get(re.sub(r"@(given|slice)$|_share$", "", str(column)))
-
-
 # --- the paper
-
-
-@cache
-def _paper() -> pd.DataFrame:
-    return pd.read_csv(FACTS / "paper_tables.csv")
-
-
-@cache
-def _directions() -> dict[str, str]:
-    paper = _paper()
-    return dict(zip(paper["metric"], paper["better"], strict=True)) | DIRECTION | {"folds": "lower", "seconds": "lower"}
-
-
-def paper_table(number: int) -> pd.DataFrame:
-    """A table of the paper as printed: rows (dataset, row), one column a metric, in the paper's order.
-
-    Raises:
-        InputError: the paper has no such table of numbers.
-    """
-    paper = _paper()
-    table = paper[paper["table"] == number]
-    if table.empty:
-        raise InputError(f"The paper has no table {number}; it has {', '.join(map(str, paper['table'].unique()))}.")
-    wide = table.pivot_table(index=["dataset", "row"], columns="metric", values="value", sort=False)
-    return wide.rename_axis(columns=None)
-
-
-def systems_in(number: int) -> dict[str, str]:
-    """Compared systems that are rows of a table of the paper: name to the title printed there, in the printed order."""
-    named = {systems.system(name).title: name for name in systems.names()}
-    return {named[row]: row for row in paper_table(number).index.get_level_values("row") if row in named}
 
 
 def beside(found: pd.DataFrame, number: int, rows: Mapping[str, str], tolerance: float = 0.01) -> pd.DataFrame:
@@ -192,7 +154,7 @@ def paper_gaps(package: Path | None = None) -> pd.DataFrame:
         Columns `where` (module, then class, function or setting) and `gap` (what follows the mark, up to the end of
         the paragraph, of the setting or of the comment).
     """
-    package = package or Path(__file__).parent
+    package = package or ROOT / "fusionlib"
     gaps = []
     for path in sorted(package.rglob("*.py")):
         module = ".".join(path.relative_to(package).with_suffix("").parts)

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING
 
 import nbformat
 
-from fusionlib import presets, provenance, remote, tasks
-from fusionlib.data import ROOT
+from fusionlib import machine, presets, provenance, remote, tasks
 from fusionlib.files import InputError, atomic, check_writable, fingerprint, write_bytes
 from fusionlib.long_training import ASKED
 from fusionlib.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
+from fusionlib.paths import ROOT
 from fusionlib.publish import publish
 from fusionlib.tasks import duration
 
@@ -115,7 +115,7 @@ def reproduce(
     root = Path(os.path.relpath(results, folder)).as_posix()
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fusionlib-"))
-        address = stack.enter_context(tasks.running(cluster, provenance.cores())) if cluster else None
+        address = stack.enter_context(tasks.running(cluster, machine.cores())) if cluster else None
         run = Run(
             preset=preset,
             seed=seed,
@@ -253,7 +253,7 @@ def _up_to_date(notebook: Notebook, run: Run) -> bool:
 
 def _environment(jobs: int, scratch: str, cluster: str | None = None) -> dict[str, str]:
     """Environment of the notebooks: a fair share of the cores, and the cluster to which they may hand out tasks."""
-    share = {"OMP_NUM_THREADS": str(max(1, provenance.cores() // jobs))}
+    share = {"OMP_NUM_THREADS": str(max(1, machine.cores() // jobs))}
     return share | remote.environment(scratch) | ({tasks.CLUSTER: cluster} if cluster else {})
 
 

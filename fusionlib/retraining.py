@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 import torch
@@ -30,13 +31,22 @@ from fusionlib.behaviour.components import LOSS
 from fusionlib.data import PairSet, open_set
 from fusionlib.files import InputError, atomic
 from fusionlib.keys import Key
-from fusionlib.presets import Preset
 from fusionlib.protocol import Lesson
 from fusionlib.recipe import Recipe, TrainingConfig
 from fusionlib.weights import key_of, save_weights
 
 SMOKE = systems.Budget(steps=2, batch=1, crop=64)  # proves the path
 REPORTS = 20  # lines of progress and checkpoints of one training
+
+
+class Plan(Protocol):
+    """What of a preset decides how systems are retrained: the recipe of Ours, and whether all is trained anew."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def always_train(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Retraining:
         return Key.of(parts, settings=self, **{self.dataset: data.checksum(self.dataset, names)})
 
 
-def recipe(name: str, preset: Preset) -> Retraining:
+def recipe(name: str, preset: Plan) -> Retraining:
     """How a system is retrained in a preset: on the pairs and deformations of Ours, with a budget of its own.
 
     The learning rate is the one of all systems, unless that is too high for this one.
@@ -95,7 +105,7 @@ def recipe(name: str, preset: Preset) -> Retraining:
     )
 
 
-def prepare(names: Iterable[str], preset: Preset, folder: Path, retrain: bool = False) -> None:
+def prepare(names: Iterable[str], preset: Plan, folder: Path, retrain: bool = False) -> None:
     """Train what a comparison needs trained: everything in a preset that always trains, else what `retrain` asks for.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionlib.network import check_pair
+from fusionlib.inputs import check_pair
 from fusionlib.protocol import Fused
 
 LEVELS = 5  # of the Laplacian pyramid, at most; the coarsest keeps 8 pixels on its shorter side

@@ -18,8 +18,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode, v4
 from PIL import Image
 
-from fusionlib.data import ROOT, data_root
 from fusionlib.files import fingerprint, sha256, write_text
+from fusionlib.paths import ROOT, data_root
 
 FOLDER, STYLE = "executed", "style.css"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")

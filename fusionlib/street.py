@@ -14,7 +14,6 @@ import numpy as np
 
 from fusionlib.canvas import EYE_X, Canvas, Points, ring
 
-CLASSES = ("person", "bicycle", "car")
 PERSON, BICYCLE, CAR = range(3)
 
 KERB, FACADE = 4.6, 7.4  # |x| of the kerbs and of the house fronts

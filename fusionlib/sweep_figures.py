@@ -15,10 +15,11 @@ from matplotlib.patches import Rectangle
 from fusionlib import evaluation, plotting
 from fusionlib.comparison import APART, METRICS
 from fusionlib.data import open_set
+from fusionlib.directions import ARROW, direction
 from fusionlib.files import InputError
 from fusionlib.methods import Ours
+from fusionlib.paper_tables import paper_table
 from fusionlib.presets import Preset
-from fusionlib.report import ARROW, direction, paper_table
 from fusionlib.sweep_rows import Row, line_of, settings_of
 from fusionlib.sweeps import SCORED
 from fusionlib.weights import load_network

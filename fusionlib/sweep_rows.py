@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from fusionlib.files import InputError
+from fusionlib.paper_tables import paper_table
 from fusionlib.presets import Preset, changed
 from fusionlib.recipe import Recipe
-from fusionlib.report import paper_table
 
 ABLATIONS = {
     "w/o l_c": {"losses.common": 0.0},

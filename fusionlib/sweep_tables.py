@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from fusionlib.comparison import APART, METRICS, holm, sign_flips, together, verdict
-from fusionlib.report import direction, paper_table
+from fusionlib.directions import direction
+from fusionlib.paper_tables import paper_table
 from fusionlib.sweep_rows import Row
 from fusionlib.sweeps import SCORED
 

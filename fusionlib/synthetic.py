@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from fusionlib.canvas import EYE_X, EYE_Y, HORIZON
+from fusionlib.classes import CLASSES
 from fusionlib.configs import check
 from fusionlib.draws import generator
 from fusionlib.files import InputError
 from fusionlib.images import luma, to_tensor
-from fusionlib.street import CLASSES, LAMPLIGHT, MOONLIGHT, WHITE, Street
+from fusionlib.street import LAMPLIGHT, MOONLIGHT, WHITE, Street
 
 __all__ = ["CLASSES", "Scene", "SceneConfig", "scene", "scenes", "tight_box"]
 

@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass, field
 from importlib import import_module
 
-from fusionlib.data import FACTS
 from fusionlib.files import InputError
+from fusionlib.paths import FACTS
 
 FOLDER = FACTS / "registry" / "methods"
 KINDS = ("fuses", "registers", "both")

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fusionlib.behaviour import components, record, source
 from fusionlib.behaviour.components import COMPONENTS
-from fusionlib.data import FACTS, ROOT
 from fusionlib.files import InputError, fingerprint, sha256
+from fusionlib.paths import FACTS, ROOT
 from fusionlib.threads import waiting
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ an uninterrupted one.
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from fusionlib.detection import Detector
 from fusionlib.files import InputError, atomic
 from fusionlib.long_training import may_start, refused, show_earlier
 from fusionlib.losses import alignment_terms, fusion_terms, total_loss
+from fusionlib.machine import computes_in_bfloat16, peak_memory
 from fusionlib.network import FusionNetwork, NetworkOutput
 from fusionlib.recipe import Recipe, TrainingConfig
 from fusionlib.weights import key_of, load_detector, load_network, save_weights
@@ -232,7 +232,7 @@ def one_epoch(model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe,
     fusion_alone = epoch >= settings.epochs - settings.fusion_epochs
     model.prepare(settings, fusion_alone)
     kind = torch.device(device).type
-    half = kind in settings.mixed_precision and (kind != "cpu" or _computes_in_bfloat16())
+    half = kind in settings.mixed_precision and (kind != "cpu" or computes_in_bfloat16())
     sums: dict[str, float] = {}
     start = stepped = time.perf_counter()
     preparing, count = 0.0, 0
@@ -256,20 +256,7 @@ def one_epoch(model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe,
         stepped = time.perf_counter()
     means = {name: value / count for name, value in sums.items()}
     seconds = stepped - start
-    return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": _peak_memory(device)}
-
-
-def _computes_in_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16; without them it would be emulated, slowly."""
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def _peak_memory(device: str) -> float:
-    """The most memory in use so far, GiB: of the GPU if there is one, else of this process."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": peak_memory(device)}
 
 
 @torch.no_grad()

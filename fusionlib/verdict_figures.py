@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fusionlib import charts, plotting
-from fusionlib.report import ARROW, direction
+from fusionlib.directions import ARROW, direction
 from fusionlib.verdicts import VERDICTS, summary
 
 SHADES = dict(zip(VERDICTS, ("#009E73", "#56B4E9", "#D55E00", "#d9d9d9"), strict=True))

@@ -21,9 +21,10 @@ import numpy as np
 import pandas as pd
 
 from fusionlib import measured
-from fusionlib.data import FACTS
+from fusionlib.directions import direction
 from fusionlib.measured import Number
-from fusionlib.report import direction, markdown
+from fusionlib.paths import FACTS
+from fusionlib.report import markdown
 
 AGREES, RANKED, DIFFERS, ABSENT = VERDICTS = ("agrees", "same ranking", "differs", "not measured")
 COLUMNS = ["table", "dataset", "row", "metric", "paper", "ours", "low", "high", "difference", "verdict", "why"]

@@ -6,7 +6,6 @@ The header holds the recipe (JSON), the key of recipe, data and code (`made_by`)
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -15,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fusionlib.data import ROOT
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.files import InputError, atomic
 from fusionlib.keys import Key
+from fusionlib.machine import git_revision
 from fusionlib.network import FusionNetwork, NetworkConfig
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -92,12 +91,3 @@ def read_header(path: Path | str) -> dict[str, str]:
 def key_of(path: Path | str) -> Key:
     """The key of what made a weights file; errors as in `read_header`."""
     return Key.parse(read_header(path)["made_by"])
-
-
-def git_revision() -> str:
-    """Commit of the checkout, with "+" if files differ from it; "unknown" outside git."""
-    try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

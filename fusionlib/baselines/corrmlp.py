@@ -28,8 +28,8 @@ from fusionlib.baselines.corrmlp_blocks import CMW, layer_norm
 from fusionlib.baselines.registering import RegisteringMethod, warp_with_zeros
 from fusionlib.deformation import warp
 from fusionlib.files import InputError
+from fusionlib.inputs import pad_to_multiple
 from fusionlib.losses import registration_loss
-from fusionlib.network import pad_to_multiple
 from fusionlib.protocol import Fused, Lesson
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionlib.network import check_pair
+from fusionlib.inputs import check_pair
 from fusionlib.protocol import Fused
 
 

@@ -27,8 +27,8 @@ from fusionlib.baselines.imf_cpstn import CPSTN
 from fusionlib.baselines.imf_fusion import CoFusionNet
 from fusionlib.baselines.imf_registration import MPDRNet
 from fusionlib.baselines.registering import RegisteringMethod
+from fusionlib.inputs import pad_to_multiple
 from fusionlib.losses import registration_loss
-from fusionlib.network import pad_to_multiple
 from fusionlib.protocol import Fused, Lesson
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.network import check_pair
+from fusionlib.inputs import check_pair
 from fusionlib.protocol import Fused
 
 

@@ -27,8 +27,8 @@ from torch.func import functional_call
 from fusionlib.baselines.fusing import FusingMethod
 from fusionlib.baselines.rmrfus_encoder import Encoder, double_conv
 from fusionlib.baselines.token_transformer import named
+from fusionlib.inputs import pad_to_multiple
 from fusionlib.losses import sobel
-from fusionlib.network import pad_to_multiple
 from fusionlib.protocol import Lesson
 
 

@@ -65,7 +65,7 @@ NEUTRAL = (
         "preparing, count = 0.0, 0",
         "preparing, count = 0.0, 0  # seconds, steps",
     ),
-    Edit("annotation, deformation", "deformation.py", "key: object, device: torch.device | str)", "key, device)"),
+    Edit("annotation, deformation", "random_fields.py", "key: object, device: torch.device | str)", "key, device)"),
     Edit("annotation, data", "data.py", "def _extent(image: Tensor) -> str", "def _extent(image) -> str"),
     Edit("moved import, network", "network.py", "import math\n", "from math import sqrt\nimport math\n"),
     Edit(
@@ -82,7 +82,7 @@ NEUTRAL = (
     ),
     Edit(
         "moved import, deformation",
-        "deformation.py",
+        "random_fields.py",
         "from functools import cache\n",
         "import functools\nfrom functools import cache\n",
     ),
@@ -100,11 +100,11 @@ NEUTRAL = (
     ),
     Edit("renamed local, losses", "losses.py", "matches", "found"),
     Edit("renamed local, training", "training.py", "stepped", "since"),
-    Edit("renamed local, deformation", "deformation.py", "turned", "rotated"),
+    Edit("renamed local, deformation", "random_fields.py", "turned", "rotated"),
     Edit("renamed local, data", "data.py", "stored", "held"),
     *(
-        Edit(f"unused function, {name}", f"{name}.py", "\n\ndef ", UNUSED + "\n\ndef ")
-        for name in ("network", "losses", "training", "deformation", "data")
+        Edit(f"unused function, {file}", file, "\n\ndef ", UNUSED + "\n\ndef ")
+        for file in ("network.py", "losses.py", "training.py", "deformation.py", "data.py")
     ),
 )
 
@@ -144,7 +144,7 @@ CHANGED = (
         "return then + first",
         "deformation",
     ),
-    Edit("rotation the other way", "deformation.py", "sin * x + cos * y", "cos * y - sin * x", "deformation"),
+    Edit("rotation the other way", "random_fields.py", "sin * x + cos * y", "cos * y - sin * x", "deformation"),
     Edit("a draw more", "deformation.py", "range(8)", "range(1, 9)", "deformation"),
     Edit(
         "cameras, seen in training alone",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fusionlib import bench, evaluation
-from fusionlib.bench import BenchConfig
+from fusionlib.benches import BenchConfig
 from fusionlib.data import open_set
 from fusionlib.deformation import warp
 from fusionlib.keys import Key

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fusionlib import boxes, data, detection_bench, evaluation, labels, methods, presets, training
-from fusionlib.detection_bench import DetectionBenchConfig, labelled
+from fusionlib.benches import DetectionBenchConfig
+from fusionlib.detection_bench import labelled
 
 TINY = presets.load("smoke").detection
 TINY = replace(

@@ -10,7 +10,18 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import claims, measured, model_cards, pages, provenance, publish, report, verdict_figures, verdicts
+from fusionlib import (
+    claims,
+    machine,
+    measured,
+    model_cards,
+    pages,
+    provenance,
+    publish,
+    report,
+    verdict_figures,
+    verdicts,
+)
 from fusionlib.__main__ import main
 from fusionlib.comparison import METRICS
 from fusionlib.files import InputError
@@ -307,7 +318,7 @@ def test_figures_show_every_table_and_metric(tmp_path):
 def test_provenance_reads_what_was_noted(tmp_path):
     path = tmp_path / "provenance.json"
     facts, runs = provenance.read(path)
-    assert facts["python"] == provenance.machine()["python"] and runs.empty
+    assert facts["python"] == machine.machine()["python"] and runs.empty
     provenance.note(path, "04_table1", {"seconds": 90.0}, {"seed": 7})
     facts, runs = provenance.read(path)
     assert facts["seed"] == "7" and runs.loc["04_table1", "minutes"] == 1.5
