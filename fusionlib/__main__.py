@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusionlib.files import InputError
-from fusionlib.threads import waiting
+from fusionlib.support.files import InputError
+from fusionlib.support.threads import waiting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,8 +128,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _reproduce(arguments: argparse.Namespace) -> int:
-    from fusionlib.paths import ROOT
-    from fusionlib.reproduce import reproduce
+    from fusionlib.reproduce.reproduce import reproduce
+    from fusionlib.support.paths import ROOT
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: no notebook goes on unseen
     return reproduce(
@@ -148,7 +148,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _fuse(arguments: argparse.Namespace) -> int:
-    from fusionlib.fuse import fuse_files
+    from fusionlib.methods.fuse import fuse_files
 
     fuse_files(
         arguments.ir,
@@ -164,7 +164,7 @@ def _fuse(arguments: argparse.Namespace) -> int:
 
 
 def _data_fetch(arguments: argparse.Namespace) -> int:
-    from fusionlib import download
+    from fusionlib.data import download
 
     names = [member for name in arguments.names for member in download.members(name)]
     for name in names:
@@ -173,20 +173,20 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
 
 
 def _results_check(arguments: argparse.Namespace) -> int:
-    from fusionlib import results_check
-    from fusionlib.paths import ROOT
+    from fusionlib.report import results_check
+    from fusionlib.support.paths import ROOT
 
     return results_check.command(arguments.results or ROOT / "results", arguments.preset)
 
 
 def _results_accept(arguments: argparse.Namespace) -> int:
-    from fusionlib import results_check
+    from fusionlib.report import results_check
 
     return results_check.accept(arguments.names, arguments.why)
 
 
 def _data_check(arguments: argparse.Namespace) -> int:
-    from fusionlib import download
+    from fusionlib.data import download
 
     return download.check_command(arguments.name)
 
@@ -202,8 +202,9 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
-    from fusionlib import once, presets, retraining
-    from fusionlib.paths import ROOT
+    from fusionlib import presets
+    from fusionlib.methods import once, retraining
+    from fusionlib.support.paths import ROOT
 
     chosen = presets.load(arguments.preset, arguments.seed)
     recipes = [retraining.recipe(name, chosen) for name in arguments.names]  # a mistyped name is told at once
@@ -214,8 +215,8 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from fusionlib.paths import ROOT
-    from fusionlib.publish import publish_all
+    from fusionlib.report.publish import publish_all
+    from fusionlib.support.paths import ROOT
 
     for page in publish_all(arguments.results or ROOT / "results"):
         print(f"wrote {page}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from fusionlib.detectors import DetectorTraining
-from fusionlib.paper_tables import systems_in
+from fusionlib.data.paper_tables import systems_in
+from fusionlib.training.detectors import DetectorTraining
 
 # Whole images, hardly enlarged or reduced: with a budget of a few hundred steps, a detector learns from them in half of
 # the time that small windows, mosaics and large changes of scale take, which pay in long trainings.

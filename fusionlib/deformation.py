@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionlib.files import InputError
-from fusionlib.random_fields import Level, draw, pixel_grid
+from fusionlib.support.files import InputError
+from fusionlib.support.random_fields import Level, draw, pixel_grid
 
 LEVELS = {
     level.name: level

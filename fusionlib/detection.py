@@ -6,7 +6,7 @@
 This is the only module that imports ultralytics, and it does so when the first detector is built, not before: a
 `DetectorConfig` costs nothing. What ultralytics changes on import, far from itself, is put back (`_upstream`).
 
-Convention: boxes and detections as in `fusionlib.boxes`, in pixels of what the detector was given.
+Convention: boxes and detections as in `fusionlib.support.boxes`, in pixels of what the detector was given.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fusionlib.boxes import CLASSES, checked, crop, iou, scale
-from fusionlib.configs import check
-from fusionlib.files import InputError
-from fusionlib.inputs import pad_to_multiple
+from fusionlib.support.boxes import CLASSES, checked, crop, iou, scale
+from fusionlib.support.files import InputError
+from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.support.settings import check
 
 MULTIPLE = 32  # the stride of the coarsest level; heights and widths are padded to a multiple of it
 CANDIDATES = 1000  # of a class in one image, the best so many enter the suppression of doubles

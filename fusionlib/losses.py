@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionlib.configs import check
 from fusionlib.network import Alignment, NetworkOutput
 from fusionlib.registration import Stage, resize_field
+from fusionlib.support.settings import check
 
 
 @dataclass(frozen=True)

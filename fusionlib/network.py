@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
-from fusionlib.files import InputError
-from fusionlib.inputs import check_pair, pad_to_multiple
 from fusionlib.registration import CSEB, PyramidMSRB, Stage, UNetMSRB, at_least_single, feature_layer, resize_field
+from fusionlib.support.files import InputError
+from fusionlib.support.inputs import check_pair, pad_to_multiple
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from fusionlib.benches import BenchConfig, CostConfig, DetectionBenchConfig
-from fusionlib.configs import changed
 from fusionlib.detection import DetectorConfig
-from fusionlib.detectors import DetectorTraining
-from fusionlib.files import InputError
 from fusionlib.losses import LossWeights
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
-from fusionlib.recipe import Recipe, TrainingConfig
+from fusionlib.support.files import InputError
+from fusionlib.support.settings import changed
+from fusionlib.training.detectors import DetectorTraining
+from fusionlib.training.recipe import Recipe, TrainingConfig
 
 
 @dataclass(frozen=True)

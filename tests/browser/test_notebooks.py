@@ -31,7 +31,7 @@ playwright = pytest.importorskip(
 )
 from playwright.sync_api import Locator, Page  # noqa: E402
 
-from fusionlib.widgets import CLASS  # noqa: E402
+from fusionlib.notebook.widgets import CLASS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

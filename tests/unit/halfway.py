@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fusionlib import systems
+from fusionlib.data import systems
 
 CODE = '''
 import torch
 from torch import nn
 
-from fusionlib.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.fusing import FusingMethod
 from fusionlib.losses import fusion_loss
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib import presets, sweep_rows, sweeps
+from fusionlib import presets
+from fusionlib.experiments import sweep_rows, sweeps
 from fusionlib.network import NetworkConfig
-from fusionlib.recipe import TrainingConfig
+from fusionlib.training.recipe import TrainingConfig
 
 NETWORK = NetworkConfig(channels=4, msrb_widths=(8, 8), gathering_widths=(8, 8))
 

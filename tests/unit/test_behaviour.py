@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from mutations import CHANGED, NEUTRAL, REWRITTEN, Edit
 
-from fusionlib.behaviour import components, normal_form, record, source
+from fusionlib.support.behaviour import components, normal_form, record, source
 
 EVERY = os.environ.get("FUSIONLIB_MUTATIONS") == "all"
 DIGESTS = """
 import json
-from fusionlib.behaviour import components, source
+from fusionlib.support.behaviour import components, source
 print(json.dumps({name: source.digest(components.entries(name)) for name in components.names()}))
 """
-VERSION = "import sys; from fusionlib.behaviour import record; print(record.version(sys.argv[1]))"
+VERSION = "import sys; from fusionlib.support.behaviour import record; print(record.version(sys.argv[1]))"
 
 
 @pytest.fixture(scope="module")

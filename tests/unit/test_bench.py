@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fusionlib import bench, evaluation
 from fusionlib.benches import BenchConfig
 from fusionlib.data import open_set
 from fusionlib.deformation import warp
-from fusionlib.keys import Key
+from fusionlib.experiments import evaluation, registration_bench
 from fusionlib.methods import Fused
+from fusionlib.support.keys import Key
 
 KEY = Key({"weights": "0"})
 CONFIG = BenchConfig(sets=(("synthetic", "test"),), sizes=(64,), levels=("light", "heavy"), draws=2, count=2)
@@ -54,7 +54,7 @@ class Knowing(Still):
 
 
 def test_the_bench_measures_what_is_left(tmp_path: Path) -> None:
-    rows = bench.run(
+    rows = registration_bench.run(
         CONFIG, {Still(): KEY, (off := Knowing("off", 1)): KEY, Knowing("exact", 0): KEY}, tmp_path / "bench.csv"
     )
     assert off.calls == 8 and len(rows) == 3 * 8
@@ -69,8 +69,8 @@ def test_the_bench_measures_what_is_left(tmp_path: Path) -> None:
 
 
 def test_the_summary_is_the_mean_and_what_it_is_of_the_identity(tmp_path: Path) -> None:
-    rows = bench.run(CONFIG, {Still(): KEY}, tmp_path / "bench.csv")
-    means = bench.summary(rows)
+    rows = registration_bench.run(CONFIG, {Still(): KEY}, tmp_path / "bench.csv")
+    means = registration_bench.summary(rows)
     assert list(means.index.names) == ["set", "split", "size", "level", "method"]
     assert list(means["EPE_share"]) == pytest.approx([1, 1])
     heavy = rows[rows["level"] == "heavy"]
@@ -79,7 +79,7 @@ def test_the_summary_is_the_mean_and_what_it_is_of_the_identity(tmp_path: Path) 
 
 def test_what_was_measured_is_read(tmp_path: Path) -> None:
     path, first, again, other = tmp_path / "bench.csv", Still(), Still(), Still()
-    rows = bench.run(CONFIG, {first: Key({"weights": "1"})}, path)
-    assert bench.run(CONFIG, {again: Key({"weights": "1"})}, path).equals(rows) and again.calls == 0
-    bench.run(CONFIG, {other: Key({"weights": "2"})}, path)
+    rows = registration_bench.run(CONFIG, {first: Key({"weights": "1"})}, path)
+    assert registration_bench.run(CONFIG, {again: Key({"weights": "1"})}, path).equals(rows) and again.calls == 0
+    registration_bench.run(CONFIG, {other: Key({"weights": "2"})}, path)
     assert other.calls == first.calls == 8

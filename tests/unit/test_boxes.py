@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import boxes
-from fusionlib.files import InputError
-from fusionlib.synthetic import CLASSES, tight_box
+from fusionlib.data.drawn.synthetic import CLASSES, tight_box
+from fusionlib.support import boxes
+from fusionlib.support.files import InputError
 
 ROWS = [(0, 10.0, 20.0, 30.0, 60.0), (2, 0.0, 0.0, 4.0, 4.0)]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib.brain import T1_WEIGHTED, T2_WEIGHTED, TISSUES, Brain, SpinEcho, Tissue, brain
 from fusionlib.data import SYNTHETIC_SCENES, open_set
-from fusionlib.files import InputError
+from fusionlib.data.drawn.brain import T1_WEIGHTED, T2_WEIGHTED, TISSUES, Brain, SpinEcho, Tissue, brain
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

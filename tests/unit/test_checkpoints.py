@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from fusionlib import checkpoints, methods, systems
-from fusionlib.behaviour import record
-from fusionlib.files import InputError
-from fusionlib.keys import Key
-from fusionlib.weights import save_weights
+from fusionlib import methods
+from fusionlib.data import systems
+from fusionlib.methods import checkpoints
+from fusionlib.support.behaviour import record
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
+from fusionlib.training.weights import save_weights
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionlib import classical, methods
-from fusionlib.classical import ECC, Identity, MutualInformation, PhaseCorrelation, register
+from fusionlib import methods
+from fusionlib.data.drawn.synthetic import scene
 from fusionlib.deformation import compose, invert, valid_mask, warp
-from fusionlib.files import InputError
+from fusionlib.methods import classical
+from fusionlib.methods.classical import ECC, Identity, MutualInformation, PhaseCorrelation, register
 from fusionlib.metrics import endpoint_error
 from fusionlib.network import FusionNetwork, NetworkConfig
-from fusionlib.synthetic import scene
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

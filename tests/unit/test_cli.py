@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 
 from fusionlib import __main__ as cli
-from fusionlib import download, methods, retraining
-from fusionlib import reproduce as reproduce_module
+from fusionlib import methods
 from fusionlib.__main__ import main
-from fusionlib.data import read_visible
-from fusionlib.keys import Key
+from fusionlib.data import download, read_visible
+from fusionlib.methods import retraining
 from fusionlib.network import FusionNetwork
-from fusionlib.training import Recipe
-from fusionlib.weights import save_weights
+from fusionlib.reproduce import reproduce as reproduce_module
+from fusionlib.support.keys import Key
+from fusionlib.training.recipe import Recipe
+from fusionlib.training.weights import save_weights
 
 
 def draw(path: Path, width: int = 45, height: int = 37, colour: bool = False, seed: int = 0) -> Path:

@@ -10,13 +10,26 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import comparison, evaluation, gallery, kept, methods, presets
-from fusionlib.comparison import METRICS, Measured, Row, against, holm, intervals, means, rows_of, sign_flips
-from fusionlib.evaluation import BOUND
-from fusionlib.files import InputError
-from fusionlib.keys import Key
-from fusionlib.protocol import Fused
-from fusionlib.report import paper_table
+from fusionlib import methods, presets
+from fusionlib.experiments import comparison, evaluation
+from fusionlib.experiments.comparison import (
+    METRICS,
+    Measured,
+    Row,
+    against,
+    holm,
+    intervals,
+    means,
+    rows_of,
+    sign_flips,
+)
+from fusionlib.experiments.evaluation import BOUND
+from fusionlib.methods.protocol import Fused
+from fusionlib.notebook import gallery
+from fusionlib.notebook.reporting import paper_table
+from fusionlib.support import result_tables
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
 
 PRESET = presets.load("smoke", test_size=48, levels=("medium",))
 ROWS = [
@@ -88,7 +101,7 @@ def test_every_row_is_measured_once(ours: dict, tmp_path: Path) -> None:
     assert set(table["method"]) == {row.method for row in ROWS} and set(table["level"]) == {"medium"}
     assert (table.groupby("method").size() == PRESET.bench.count).all()
     first = str(Key.of(weights="first weights"))
-    assert all(first in text for text in kept.read(path).query("method == 'ours'")["made_by"])
+    assert all(first in text for text in result_tables.read(path).query("method == 'ours'")["made_by"])
     again = comparison.run(ROWS, PRESET, path)
     assert len(ours["loads"]) == 3
     pd.testing.assert_frame_equal(again.table, table)
@@ -112,7 +125,8 @@ def test_what_has_changed_is_measured_again(ours: dict, tmp_path: Path) -> None:
     ours["mark"] = "other weights"
     comparison.run(ROWS, PRESET, path)
     assert all(
-        str(Key.of(weights="other weights")) in text for text in kept.read(path).query("method == 'ours'")["made_by"]
+        str(Key.of(weights="other weights")) in text
+        for text in result_tables.read(path).query("method == 'ours'")["made_by"]
     )
     assert ours["loads"] == ["ours"]
     comparison.run(ROWS, replace(PRESET, test_size=32), path)

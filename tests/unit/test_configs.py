@@ -6,14 +6,14 @@ import math
 
 import pytest
 
+from fusionlib.data.drawn.synthetic import SceneConfig
 from fusionlib.detection import DetectorConfig
-from fusionlib.detectors import DetectorTraining
-from fusionlib.files import InputError
 from fusionlib.losses import LossWeights
+from fusionlib.methods.field_refinement import Settling
 from fusionlib.presets import load
-from fusionlib.recipe import TrainingConfig
-from fusionlib.settling import Settling
-from fusionlib.synthetic import SceneConfig
+from fusionlib.support.files import InputError
+from fusionlib.training.detectors import DetectorTraining
+from fusionlib.training.recipe import TrainingConfig
 
 NUMBERS = {
     LossWeights: ("gamma", "lambda_reg", "lambda_fusion", "lambda_detection", "common", "specific", "coarse"),

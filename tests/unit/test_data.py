@@ -14,10 +14,10 @@ import torch
 from pictures import noise, write
 from PIL import Image
 
-from fusionlib import data
-from fusionlib.data import Pair, PairSet, open_folders, open_set, read_pair
-from fusionlib.files import InputError
-from fusionlib.synthetic import scenes
+from fusionlib.data import sets
+from fusionlib.data.drawn.synthetic import scenes
+from fusionlib.data.sets import Pair, PairSet, open_folders, open_set, read_pair
+from fusionlib.support.files import InputError
 
 # Pairs of (nearly) the same scene, found by eye; a split that separates them would test on what it trained on.
 SAME_SCENE = [
@@ -131,7 +131,7 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         reads.append(name)
         return Pair(name, torch.zeros(1, 32, 32), torch.zeros(1, 32, 32), torch.zeros(3, 32, 32))
 
-    monkeypatch.setattr(data, "CACHE_BYTES", 2 * 5 * 32 * 32)
+    monkeypatch.setattr(sets, "CACHE_BYTES", 2 * 5 * 32 * 32)
     pairs = PairSet("abc", load)
     for _ in range(3):
         assert len(list(pairs)) == 3
@@ -157,7 +157,7 @@ def roadscene(root: Path, names: list[str]) -> None:
 
 def test_a_set_opens_by_name_and_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path))
-    members = data.splits("roadscene")
+    members = sets.splits("roadscene")
     roadscene(tmp_path, members["val"] + members["test"])
     assert open_set("RoadScene", "val").names == members["val"]
     assert open_set("roadscene", "TEST", size=64)[0].vi.shape == (1, 64, 64)
@@ -194,22 +194,22 @@ def test_drawn_scenes_are_a_set_like_any_other() -> None:
     for pair, scene in zip(pairs, scenes(2, 32, 48, seed=0, split="val"), strict=True):
         assert pair.name == scene.name and torch.equal(pair.boxes, scene.boxes)
         assert all(torch.equal(getattr(pair, image), getattr(scene, image)) for image in ("ir", "vi", "rgb"))
-    assert len(open_set("synthetic")) == sum(data.SYNTHETIC_SCENES.values())
+    assert len(open_set("synthetic")) == sum(sets.SYNTHETIC_SCENES.values())
     assert open_set("synthetic", "test").names[0] == "synthetic_test_0000"
 
 
 def test_the_data_root_follows_the_environment(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path))
-    assert data.data_root() == tmp_path
+    assert sets.data_root() == tmp_path
     monkeypatch.delenv("FUSIONLIB_DATA")
-    assert data.data_root() == root / "data"
+    assert sets.data_root() == root / "data"
 
 
 # --- committed facts --------------------------------------------------------------------------------------------------
 
 
 def test_splits_are_disjoint_and_keep_scenes_together() -> None:
-    members = data.splits("roadscene")
+    members = sets.splits("roadscene")
     assert {split: len(names) for split, names in members.items()} == {
         "train": 152,
         "test": 18,
@@ -228,7 +228,7 @@ def test_every_pair_has_a_homography_onto_its_crop(root: Path) -> None:
     text = (root / "data" / "homographies.json").read_text(encoding="utf-8")
     assert len(text) < 200_000
     facts = json.loads(text)
-    assert facts.keys() == set().union(*data.splits("roadscene").values())
+    assert facts.keys() == set().union(*sets.splits("roadscene").values())
     for name, fact in facts.items():
         x, y, w = np.array(fact["H"]) @ [319.5, 255.5, 1]
         assert 0 < x / w < fact["w"] and 0 < y / w < fact["h"], name
@@ -239,6 +239,6 @@ def test_every_pair_has_a_homography_onto_its_crop(root: Path) -> None:
 def test_roadscene_is_read_at_its_own_size() -> None:
     pairs = open_set("RoadScene", root=real)
     assert len(pairs) == 221
-    facts = json.loads((data.FACTS / "homographies.json").read_text(encoding="utf-8"))
+    facts = json.loads((sets.FACTS / "homographies.json").read_text(encoding="utf-8"))
     for pair in map(pairs.__getitem__, range(0, 221, 20)):
         assert pair.ir.shape == pair.vi.shape == (1, facts[pair.name]["h"], facts[pair.name]["w"])

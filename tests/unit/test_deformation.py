@@ -25,8 +25,8 @@ from fusionlib.deformation import (
     valid_mask,
     warp,
 )
-from fusionlib.files import InputError
-from fusionlib.stress import farther
+from fusionlib.experiments.robustness import farther
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fusionlib import boxes
-from fusionlib.boxes import CLASSES
 from fusionlib.detection import Detector, DetectorConfig, Predictions, decode, suppress
-from fusionlib.files import InputError
+from fusionlib.support import boxes
+from fusionlib.support.boxes import CLASSES
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fusionlib import boxes, data, detection_bench, evaluation, labels, methods, presets, training
+from fusionlib import data, methods, presets, training
 from fusionlib.benches import DetectionBenchConfig
-from fusionlib.detection_bench import labelled
+from fusionlib.data import labels
+from fusionlib.experiments import detection_bench, evaluation
+from fusionlib.experiments.detection_bench import labelled
+from fusionlib.support import boxes
 
 TINY = presets.load("smoke").detection
 TINY = replace(

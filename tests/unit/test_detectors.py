@@ -12,12 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionlib import boxes, data, detectors, labels
+from fusionlib import data
+from fusionlib.data import labels
 from fusionlib.detection import Detector, DetectorConfig
-from fusionlib.detectors import DetectorTraining, batches, train_detector
-from fusionlib.files import InputError
-from fusionlib.scoring import average_precision
-from fusionlib.weights import key_of
+from fusionlib.metrics.average_precision import average_precision
+from fusionlib.support import boxes
+from fusionlib.support.files import InputError
+from fusionlib.training import detectors
+from fusionlib.training.detectors import DetectorTraining, batches, train_detector
+from fusionlib.training.weights import key_of
 
 TINY = DetectorTraining(epochs=3, batch=2, side=64)
 WHOLE = DetectorTraining(side=64, zoom=(1, 1), mosaic=0, mirror=False)

@@ -17,8 +17,9 @@ import halfway
 import pooch
 import pytest
 
-from fusionlib import data, download, systems
-from fusionlib.files import InputError
+from fusionlib import data
+from fusionlib.data import download, systems
+from fusionlib.support.files import InputError
 
 FILES = {"ir/a b.png": b"infrared", "vi/a b.png": b"visible", "vi/c.png": b"another"}
 BY_HAND = {"tno", "brats_format", "brats2020", "m3fd_full"}

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import data, evaluation, methods
+from fusionlib import data, methods
 from fusionlib.deformation import invert
-from fusionlib.files import InputError
+from fusionlib.experiments import evaluation
 from fusionlib.methods import Fused
 from fusionlib.network import FusionNetwork, NetworkConfig
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import nbformat
 from nbformat import v4
 
-from fusionlib.execute import execute
+from fusionlib.reproduce.execute import execute
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 EXPLORER = """from matplotlib.figure import Figure
-from fusionlib import widgets
+from fusionlib.notebook import widgets
 widgets.Explorer(lambda x: Figure(figsize=(x, 1)), x=widgets.slider('a slider', 1, 1, 3, 1))"""
 LABEL = "import ipywidgets\nipywidgets.Label('no picture')"
 

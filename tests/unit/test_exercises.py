@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import exercises
-from fusionlib.exercises import EXERCISES, check, compare
-from fusionlib.files import InputError
+from fusionlib.notebook import exercises
+from fusionlib.notebook.exercises import EXERCISES, check, compare
+from fusionlib.support.files import InputError
 
 # What a reader finds on paper.
 ON_PAPER = {

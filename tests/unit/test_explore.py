@@ -9,11 +9,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from fusionlib import explore
 from fusionlib.deformation import LEVELS
-from fusionlib.files import InputError
 from fusionlib.network import FusionNetwork, NetworkConfig
-from fusionlib.plotting import FOLD, GRID, png
+from fusionlib.notebook import explore
+from fusionlib.notebook.plotting import FOLD, GRID, png
+from fusionlib.support.files import InputError
 
 SIZE = 64
 

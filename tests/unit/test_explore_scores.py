@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionlib import boxes, losses, metrics, scoring
-from fusionlib import explore_scores as scores
-from fusionlib.plotting import png
+from fusionlib import losses, metrics
+from fusionlib.metrics import average_precision
+from fusionlib.notebook import explore_scores as scores
+from fusionlib.notebook.plotting import png
+from fusionlib.support import boxes
 
 TERMS = {"l_c": 0.5, "l_s": -0.9, "l_reg": 3.0, "l_coarse": 4.0, "l_match": 2.0, "l_b": 0.3, "l_g": 0.8, "l_ob": 3.5}
 
@@ -132,7 +134,7 @@ def test_recall_over_all_thresholds_is_that_of_the_average_precision():
     for chosen in (cars, cars[[0, 2]]):
         matched = scores.matches(chosen, TRUTH[1:])
         clean = bool(matched.right.all()) and bool((matched.by < len(chosen)).all())
-        ap = scoring.average_precision([chosen], [TRUTH[1:]], ["car"]).ap[0, 0]
+        ap = average_precision.average_precision([chosen], [TRUTH[1:]], ["car"]).ap[0, 0]
         assert (ap == pytest.approx(1)) == clean
 
 

@@ -17,21 +17,23 @@ from matplotlib.figure import Figure
 from pictures import noise, write
 from test_download import FILES, fetched, upstream  # noqa: F401 - a fixture
 
-from fusionlib import download, kept, report
 from fusionlib.__main__ import main
-from fusionlib.files import InputError, alone, atomic, check_writable, write_json, write_text
-from fusionlib.images import save_image
-from fusionlib.keys import Key
-from fusionlib.reproduce import reproduce
-from fusionlib.weights import save_weights
+from fusionlib.data import download
+from fusionlib.data.images import save_image
+from fusionlib.notebook import reporting
+from fusionlib.reproduce.reproduce import reproduce
+from fusionlib.support import result_tables
+from fusionlib.support.files import InputError, alone, atomic, check_writable, write_json, write_text
+from fusionlib.support.keys import Key
+from fusionlib.training.weights import save_weights
 
 TABLE = pd.DataFrame({"method": ["ours"], "value": [1.0]})
 WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda folder: write_text(folder / "a.txt", "text"),
     "json": lambda folder: write_json(folder / "a.json", [1]),
-    "table": lambda folder: report.write_table(TABLE, folder, "mini", "a"),
-    "part of a table": lambda folder: kept.put(folder / "a.csv", {"level": "light"}, Key(), TABLE),
-    "figure": lambda folder: report.write_figure(Figure(), folder, "mini", "a"),
+    "table": lambda folder: reporting.write_table(TABLE, folder, "mini", "a"),
+    "part of a table": lambda folder: result_tables.put(folder / "a.csv", {"level": "light"}, Key(), TABLE),
+    "figure": lambda folder: reporting.write_figure(Figure(), folder, "mini", "a"),
     "image": lambda folder: save_image(folder / "a.png", torch.zeros(1, 40, 40)),
     "weights": lambda folder: save_weights(folder / "a.safetensors", {"a": torch.zeros(9)}, {}, Key()),
 }
@@ -68,7 +70,7 @@ def test_room_that_ends_while_a_file_is_written_is_told_by_every_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For once not feigned: the system allows this process files of 15 bytes."""
-    monkeypatch.setattr("fusionlib.weights.git_revision", lambda: "none")  # git would be under the limit, too
+    monkeypatch.setattr("fusionlib.training.weights.git_revision", lambda: "none")  # git would be under the limit, too
     WRITERS["figure"](tmp_path / "before")  # matplotlib writes its cache of fonts now, if ever
     told, (soft, hard) = {}, resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (15, hard))

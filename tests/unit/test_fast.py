@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusionlib import fast, methods, profiling
+from fusionlib import methods
 from fusionlib.deformation import warp
-from fusionlib.fast import FastNetwork, FastOurs, warp_in_strips
-from fusionlib.fast_layers import folded, sample, structure
-from fusionlib.files import InputError
+from fusionlib.experiments import profiling
+from fusionlib.methods import fast
+from fusionlib.methods.fast import FastNetwork, FastOurs, warp_in_strips
+from fusionlib.methods.fast_layers import folded, sample, structure
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig, local_structure
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

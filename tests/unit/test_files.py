@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fusionlib import files
-from fusionlib.files import InputError, alone, atomic, fingerprint, sha256, write_json, write_text
+from fusionlib.support import files
+from fusionlib.support.files import InputError, alone, atomic, fingerprint, sha256, write_json, write_text
 
 
 def test_an_input_error_is_a_value_error() -> None:
@@ -59,7 +59,7 @@ def test_a_block_that_writes_nothing_is_an_error_and_harms_nothing(tmp_path: Pat
 HOLD = """
 import sys, time
 from pathlib import Path
-from fusionlib.files import alone
+from fusionlib.support.files import alone
 with alone(sys.argv[1]):
     print("mine", flush=True)
     sys.stdin.read()

@@ -25,14 +25,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from fusionlib import deformation, metrics, mri, presets
+from fusionlib import deformation, metrics, presets
 from fusionlib.__main__ import _value
 from fusionlib.data import open_folders, open_set, read_pair
+from fusionlib.data import volumes as mri
+from fusionlib.data.images import SMALLEST_SIDE, read_infrared, read_visible, recolour, resize, save_image, to_uint8
 from fusionlib.deformation import Level, compose, fold_share, invert, misalign, sample_field, warp
-from fusionlib.files import InputError
-from fusionlib.images import SMALLEST_SIDE, read_infrared, read_visible, recolour, resize, save_image, to_uint8
-from fusionlib.notebooks import Notebook, checked_parameters
-from fusionlib.weights import read_header
+from fusionlib.reproduce.notebooks import Notebook, checked_parameters
+from fusionlib.support.files import InputError
+from fusionlib.training.weights import read_header
 
 Result = TypeVar("Result")
 CASES = int(os.environ.get("FUSIONLIB_FUZZ_CASES", 0))

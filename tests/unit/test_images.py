@@ -10,8 +10,8 @@ import torch
 from pictures import noise, write
 from PIL import Image
 
-from fusionlib.files import InputError
-from fusionlib.images import luma, read_infrared, read_visible, recolour, resize, save_image, to_tensor, to_uint8
+from fusionlib.data.images import luma, read_infrared, read_visible, recolour, resize, save_image, to_tensor, to_uint8
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

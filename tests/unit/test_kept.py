@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fusionlib import kept, long_training
-from fusionlib.files import InputError
-from fusionlib.keys import Key
+from fusionlib.support import long_training, result_tables
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
 
 
 def made(settings: str, **parts: str) -> Key:
@@ -31,19 +31,19 @@ class Maker:
 def test_a_part_is_made_once_and_again_when_its_maker_changes(tmp_path: Path) -> None:
     path, first, second = tmp_path / "folder" / "table.csv", Maker(1.0), Maker(5.0)
     where = {"method": "ours", "size": 256}
-    rows = kept.part(path, where, made("mark-1"), first)
+    rows = result_tables.part(path, where, made("mark-1"), first)
     assert list(rows.columns) == ["method", "size", "pair", "EPE"] and list(rows["EPE"]) == [1, 2]
-    assert kept.part(path, where, made("mark-1"), first).equals(rows) and first.calls == 1
-    assert list(kept.part(path, where, made("mark-2"), second)["EPE"]) == [5, 6] and second.calls == 1
+    assert result_tables.part(path, where, made("mark-1"), first).equals(rows) and first.calls == 1
+    assert list(result_tables.part(path, where, made("mark-2"), second)["EPE"]) == [5, 6] and second.calls == 1
     assert list(pd.read_csv(path)["made_by"]) == ["settings=mark-2"] * 2
 
 
 def test_parts_lie_side_by_side_and_keep_their_places(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     for value, method in enumerate(("identity", "ecc", "ours")):
-        kept.part(path, {"method": method, "size": 256}, made("old"), Maker(value))
-    kept.part(path, {"method": "ecc", "size": 512}, made("old"), Maker(9.0))
-    kept.part(path, {"method": "ecc", "size": 256}, made("new"), Maker(7.0))
+        result_tables.part(path, {"method": method, "size": 256}, made("old"), Maker(value))
+    result_tables.part(path, {"method": "ecc", "size": 512}, made("old"), Maker(9.0))
+    result_tables.part(path, {"method": "ecc", "size": 256}, made("new"), Maker(7.0))
     table = pd.read_csv(path)
     assert list(table["method"]) == ["identity"] * 2 + ["ecc"] * 2 + ["ours"] * 2 + ["ecc"] * 2
     assert list(table["EPE"]) == [0, 1, 7, 8, 2, 3, 9, 10]
@@ -52,36 +52,38 @@ def test_parts_lie_side_by_side_and_keep_their_places(tmp_path: Path) -> None:
 
 def test_a_part_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    kept.part(path, {"method": "ours"}, made("mark"), Maker(1.0))
+    result_tables.part(path, {"method": "ours"}, made("mark"), Maker(1.0))
     before = path.read_bytes()
 
     def broken() -> pd.DataFrame:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        kept.part(path, {"method": "ecc"}, made("mark"), broken)
+        result_tables.part(path, {"method": "ecc"}, made("mark"), broken)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_there_can_be_read_whatever_made_it(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    assert kept.there(path, {"method": "ours"}).empty
-    kept.part(path, {"method": "ours"}, made("an-old-mark"), Maker(1.0))
-    assert kept.there(path, {"method": "other"}).empty
-    rows = kept.there(path, {"method": "ours"})
+    assert result_tables.there(path, {"method": "ours"}).empty
+    result_tables.part(path, {"method": "ours"}, made("an-old-mark"), Maker(1.0))
+    assert result_tables.there(path, {"method": "other"}).empty
+    rows = result_tables.there(path, {"method": "ours"})
     assert list(rows.columns) == ["method", "pair", "EPE"] and list(rows["EPE"]) == [1.0, 2.0]
 
 
 def test_parts_are_put_in_order_and_know_their_maker(tmp_path: Path) -> None:
     path, places = tmp_path / "table.csv", [{"method": name} for name in ("a", "b", "c")]
-    assert not kept.fits(path, places[0], made("mark"))
+    assert not result_tables.fits(path, places[0], made("mark"))
     for place in (places[2], {"method": "other"}, places[0], places[1]):
-        kept.put(path, place, made("mark"), Maker(1.0)())
-    assert kept.fits(path, places[0], made("mark")) and not kept.fits(path, places[0], made("another"))
-    kept.in_order(path, places)
+        result_tables.put(path, place, made("mark"), Maker(1.0)())
+    assert result_tables.fits(path, places[0], made("mark")) and not result_tables.fits(
+        path, places[0], made("another")
+    )
+    result_tables.in_order(path, places)
     assert list(pd.read_csv(path)["method"]) == ["a", "a", "b", "b", "c", "c", "other", "other"]
     before = path.stat().st_mtime_ns
-    kept.in_order(path, places)
+    result_tables.in_order(path, places)
     assert path.stat().st_mtime_ns == before  # nothing to do, nothing written
 
 
@@ -90,18 +92,18 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     for method in ("average", "ours"):
         rows = pd.DataFrame({"pair": ["00000", "01670"], "EPE": [1.0, 2.0]})
-        found = kept.part(path, {"method": method}, made("mark"), lambda rows=rows: rows)
+        found = result_tables.part(path, {"method": method}, made("mark"), lambda rows=rows: rows)
         assert found["pair"].tolist() == ["00000", "01670"]
-    assert kept.there(path, {"method": "average"})["pair"].tolist() == ["00000", "01670"]
-    assert kept.read(path)["pair"].nunique() == 2
+    assert result_tables.there(path, {"method": "average"})["pair"].tolist() == ["00000", "01670"]
+    assert result_tables.read(path)["pair"].nunique() == 2
 
 
 def test_a_file_of_another_form_gives_way(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    kept.part(path, {"dataset": "RoadScene", "method": "ours"}, made("mark"), Maker(1.0))
-    assert kept.there(path, {"set": "RoadScene", "method": "ours"}).empty
-    found = kept.part(path, {"set": "RoadScene", "method": "ours"}, made("mark"), Maker(5.0))
-    assert found["EPE"].tolist() == [5, 6] and "dataset" not in kept.read(path)
+    result_tables.part(path, {"dataset": "RoadScene", "method": "ours"}, made("mark"), Maker(1.0))
+    assert result_tables.there(path, {"set": "RoadScene", "method": "ours"}).empty
+    found = result_tables.part(path, {"set": "RoadScene", "method": "ours"}, made("mark"), Maker(5.0))
+    assert found["EPE"].tolist() == [5, 6] and "dataset" not in result_tables.read(path)
 
 
 def test_long_trainings_start_when_asked_alone(
@@ -111,19 +113,19 @@ def test_long_trainings_start_when_asked_alone(
     path = tmp_path / "table.csv"
     first = {name: ({"row": name}, made("s", training="1")) for name in ("a", "b")}
     with pytest.raises(InputError, match="--train"):
-        kept.to_train(path, first, minutes=30)
-    assert kept.to_train(path, first, minutes=0.1) == ["a", "b"]
+        result_tables.to_train(path, first, minutes=30)
+    assert result_tables.to_train(path, first, minutes=0.1) == ["a", "b"]
     for where, key in first.values():
-        kept.put(path, where, key, Maker(1.0)())
-    assert kept.to_train(path, first, minutes=30) == []
+        result_tables.put(path, where, key, Maker(1.0)())
+    assert result_tables.to_train(path, first, minutes=30) == []
 
     later = {name: (where, made("s", training="2")) for name, (where, _) in first.items()}
     capsys.readouterr()
-    assert kept.to_train(path, later, minutes=30) == []  # shown as they are
+    assert result_tables.to_train(path, later, minutes=30) == []  # shown as they are
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and "2 of 2 parts: made before a change of training" in said[0] and "60 min" in said[0]
     other = {name: (where, made("other", training="1")) for name, (where, _) in first.items()}
     with pytest.raises(InputError, match="--train"):  # numbers of other settings are never shown as these
-        kept.to_train(path, other, minutes=30)
+        result_tables.to_train(path, other, minutes=30)
     monkeypatch.setenv(long_training.ASKED, "1")
-    assert kept.to_train(path, later, minutes=30) == ["a", "b"]
+    assert result_tables.to_train(path, later, minutes=30) == ["a", "b"]

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from fusionlib import threads
-from fusionlib.behaviour import record
 from fusionlib.data import checksum, splits
-from fusionlib.files import InputError
-from fusionlib.keys import NEUTRAL, Key, settings
+from fusionlib.support import threads
+from fusionlib.support.behaviour import record
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import NEUTRAL, Key, settings
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ import pytest
 import torch
 from pictures import noise, write
 
-from fusionlib import boxes, data, labels
-from fusionlib.files import InputError
-from fusionlib.labels import boxes_of, label_status, labelled
+from fusionlib import data
+from fusionlib.data import labels
+from fusionlib.data.labels import boxes_of, label_status, labelled
+from fusionlib.support import boxes
+from fusionlib.support.files import InputError
 
 real = Path(os.environ.get("FUSIONLIB_DATA") or "not-there")
 needs = {

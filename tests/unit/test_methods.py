@@ -10,9 +10,10 @@ import halfway
 import pytest
 import torch
 
-from fusionlib import methods, systems
-from fusionlib.files import InputError
+from fusionlib import methods
+from fusionlib.data import systems
 from fusionlib.network import FusionNetwork
+from fusionlib.support.files import InputError
 
 
 def test_every_name_is_known_once() -> None:
@@ -51,6 +52,8 @@ def test_a_chain_gives_its_options_to_what_fuses(tmp_path: Path, monkeypatch: py
 
 
 def test_systems_are_imported_when_they_are_asked_for(root: Path) -> None:
-    code = "import sys, fusionlib.methods\nprint([name for name in sys.modules if 'fusionlib.baselines.' in name])"
+    code = (
+        "import sys, fusionlib.methods\nprint([name for name in sys.modules if 'fusionlib.methods.baselines.' in name])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['fusionlib.baselines.murf_checkpoint']"
+    assert done.stdout.strip() == "['fusionlib.methods.baselines.murf_checkpoint']"

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from fusionlib import metrics
-from fusionlib.files import InputError
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

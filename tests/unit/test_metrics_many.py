@@ -8,9 +8,11 @@ import torch
 from test_metrics import GOLDENS, assert_golden, synthetic
 from torch import Tensor
 
-from fusionlib import metrics, metrics_plain, profiling
-from fusionlib.files import InputError
-from fusionlib.metrics_many import fusion_metrics, fusion_metrics_many
+from fusionlib import metrics
+from fusionlib.experiments import profiling
+from fusionlib.metrics import fusion_plain
+from fusionlib.metrics.fusion_many import fusion_metrics, fusion_metrics_many
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 
@@ -48,7 +50,7 @@ def test_synthetic_goldens(golden: dict, dtype: torch.dtype, monkeypatch: pytest
     "golden", [one for one in SYNTHETIC if None not in one["values"].values()], ids=lambda one: one["id"]
 )
 def test_the_second_writing_has_the_values_of_the_goldens(golden: dict) -> None:
-    found = metrics_plain.fusion_metrics(*(image.astype(float) for image in synthetic(golden)))
+    found = fusion_plain.fusion_metrics(*(image.astype(float) for image in synthetic(golden)))
     for name, value in found.items():
         assert value == pytest.approx(golden["values"][name], rel=1e-11, abs=1e-9)
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from fusionlib import data, mri
-from fusionlib.data import open_set
-from fusionlib.files import InputError
+from fusionlib import data
+from fusionlib.data import open_set, volumes
+from fusionlib.support.files import InputError
 
 SHAPE = (60, 70, 8)  # right-left, back-front, up, in voxels of the phantom
 FIRST, LAST = 2, 6  # heights with enough brain
@@ -66,7 +66,7 @@ def brats(root: Path, *numbers: int, suffix: str = ".nii.gz", folder: str = "MIC
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "ASL", "SRP"])
 def test_front_is_up_and_left_is_right_however_it_is_stored(tmp_path: Path, axes: str) -> None:
     paths = [save(tmp_path / f"{name}.nii.gz", phantom(), axes) for name in ("t1", "t2")]
-    subject = mri.read_subject(*paths)
+    subject = volumes.read_subject(*paths)
     assert subject.heights == tuple(range(FIRST, LAST + 1))
     picture = subject.t1[0]
     rows, columns = np.nonzero(picture == 255)
@@ -81,9 +81,9 @@ def test_front_is_up_and_left_is_right_however_it_is_stored(tmp_path: Path, axes
 def test_a_slice_counts_if_it_has_enough_brain_in_both(tmp_path: Path) -> None:
     t2 = phantom()
     t2[:, 30:, LAST] = 0
-    assert mri.read_subject(*two(tmp_path / "a", phantom(), t2)).heights == (2, 3, 4, 5)
-    assert mri.read_subject(*two(tmp_path / "b", t2, phantom())).heights == (2, 3, 4, 5)
-    assert mri.read_subject(*two(tmp_path / "b", t2, phantom()), every=2).heights == (2, 4)
+    assert volumes.read_subject(*two(tmp_path / "a", phantom(), t2)).heights == (2, 3, 4, 5)
+    assert volumes.read_subject(*two(tmp_path / "b", t2, phantom())).heights == (2, 3, 4, 5)
+    assert volumes.read_subject(*two(tmp_path / "b", t2, phantom()), every=2).heights == (2, 4)
 
 
 def test_each_volume_has_one_scale_and_no_negative_values(tmp_path: Path) -> None:
@@ -91,13 +91,13 @@ def test_each_volume_has_one_scale_and_no_negative_values(tmp_path: Path) -> Non
     t1 = np.linspace(1, 1000, 60 * 70 * 8).reshape(SHAPE).astype(np.float32)
     t1[:5] = -300  # what resampling leaves at edges
     t1[30, 30, 3] = 1e6
-    subject = mri.read_subject(*two(tmp_path, t1, phantom(7)))
+    subject = volumes.read_subject(*two(tmp_path, t1, phantom(7)))
     white = np.percentile(t1[t1 > 0], 99.5)
     shown = subject.t1[subject.heights.index(3), ::-1, ::-1].T[90:150, 85:155]  # back in the order of the volume
     expected = np.round(np.clip(t1[..., 3] / white, 0, 1) * 255)
     assert np.abs(shown - expected).max() <= 1 and (shown == expected).mean() > 0.999
     assert (shown[:5] == 0).all() and shown[30, 30] == 255
-    assert np.array_equal(subject.t2[1], mri.read_subject(*two(tmp_path / "dim", t1, phantom())).t2[1])
+    assert np.array_equal(subject.t2[1], volumes.read_subject(*two(tmp_path / "dim", t1, phantom())).t2[1])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_slices_are_framed_in_the_middle(tmp_path: Path, length: int, kept: tupl
     volume = np.zeros((length, 70, 3), dtype=np.float32)
     middle = slice(length // 2 - 25, length // 2 + 25)
     volume[middle, 5:65, 1] = 1 + np.arange(50)[:, None]
-    picture = mri.read_subject(*two(tmp_path, volume, volume)).t1[0]
+    picture = volumes.read_subject(*two(tmp_path, volume, volume)).t1[0]
     part = np.round(np.minimum(volume[::-1, ::-1, 1] / 50, 1) * 255).T
     assert np.array_equal(picture[85:155, slice(*shown)], part[:, slice(*kept)])
     assert np.count_nonzero(picture) == 50 * 60
@@ -118,7 +118,7 @@ def test_integers_with_a_scale_are_read_as_their_values(tmp_path: Path) -> None:
     image = nibabel.Nifti1Image(phantom().astype(np.int16), np.eye(4))
     image.header.set_slope_inter(0.5, 0)
     nibabel.save(image, tmp_path / "t1.nii")
-    subject = mri.read_subject(tmp_path / "t1.nii", save(tmp_path / "t2.nii", phantom(3)))
+    subject = volumes.read_subject(tmp_path / "t1.nii", save(tmp_path / "t2.nii", phantom(3)))
     assert np.array_equal(subject.t1, subject.t2)
 
 
@@ -128,7 +128,7 @@ def test_integers_with_a_scale_are_read_as_their_values(tmp_path: Path) -> None:
 def refused(paths: tuple[Path, Path], *parts: str) -> None:
     """Reading fails, with a single sentence in which these parts occur in this order."""
     with pytest.raises(InputError) as failure:
-        mri.read_subject(*paths)
+        volumes.read_subject(*paths)
     assert re.search(".*".join(parts), str(failure.value)), failure.value
     assert str(failure.value).endswith(".") and ". " not in str(failure.value) and "\n" not in str(failure.value)
 
@@ -185,7 +185,7 @@ def test_other_scales_and_larger_heads_are_refused(tmp_path: Path) -> None:
     coarse = [save(tmp_path / f"{name}.nii", phantom(), affine=np.diag([0.5, 0.9375, 3, 1])) for name in ("t1", "t2")]
     refused(coarse, r"t1\.nii has pixels of 0\.5x0\.938 mm in its axial slices: resample it to 1 mm")
     thick = [save(tmp_path / f"{name}.nii", phantom(), affine=np.diag([1, 1, 3, 1])) for name in ("t1", "t2")]
-    assert mri.read_subject(*thick).heights == tuple(range(FIRST, LAST + 1))
+    assert volumes.read_subject(*thick).heights == tuple(range(FIRST, LAST + 1))
     for axis in (0, 1):
         damaged = nibabel.Nifti1Image(phantom(), np.eye(4))
         damaged.header["pixdim"][1 + axis] = np.nan
@@ -208,7 +208,7 @@ def test_brats2020_opens_as_its_archive_unpacks(tmp_path: Path, suffix: str, fol
     assert len(open_set("BraTS2020", root=tmp_path)) == 4
     (pair,) = open_set("BraTS2020", "test", root=tmp_path)
     case = tmp_path / "BraTS2020" / folder / "BraTS20_Training_010"
-    subject = mri.read_subject(*[case / f"{case.name}_{name}{suffix}" for name in ("t1", "t2")])
+    subject = volumes.read_subject(*[case / f"{case.name}_{name}{suffix}" for name in ("t1", "t2")])
     assert np.array_equal(255 * pair.vi[0], subject.t1[3]) and np.array_equal(255 * pair.ir[0], subject.t2[3])
     assert torch.equal(pair.rgb, pair.vi.expand(3, -1, -1)) and pair.boxes is None
     small = open_set("BraTS2020", "test", size=(64, 96), root=tmp_path)[0]
@@ -217,21 +217,21 @@ def test_brats2020_opens_as_its_archive_unpacks(tmp_path: Path, suffix: str, fol
 
 def test_the_splits_of_brats2020_part_its_cases() -> None:
     cases = [f"BraTS20_Training_{number:03d}" for number in range(1, 370)]
-    splits = [mri.split_of(case) for case in cases]
-    assert {split: splits.count(split) for split in mri.SPLITS} == {"train": 296, "val": 37, "test": 36}
+    splits = [volumes.split_of(case) for case in cases]
+    assert {split: splits.count(split) for split in volumes.SPLITS} == {"train": 296, "val": 37, "test": 36}
 
 
 def test_no_more_is_read_than_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Subjects beyond `count` stay closed, and a volume is read once, whatever the order of the slices."""
     brats(tmp_path, 1, 2, 3)
     reads: list[str] = []
-    read = mri.read_subject
+    read = volumes.read_subject
 
-    def counted(t1: Path, t2: Path, every: int) -> mri.Subject:
+    def counted(t1: Path, t2: Path, every: int) -> volumes.Subject:
         reads.append(t1.parent.name[-3:])
         return read(t1, t2, every=1)
 
-    monkeypatch.setattr(mri, "read_subject", counted)
+    monkeypatch.setattr(volumes, "read_subject", counted)
     pairs = open_set("BraTS2020", "train", root=tmp_path, count=7)
     assert reads == ["001", "002"] and [name[-8:] for name in pairs.names[4:]] == ["001_z006", "002_z002", "002_z003"]
     for index in (0, 6, 1, 5, 2):

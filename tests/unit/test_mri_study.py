@@ -10,11 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusionlib import bench, data, evaluation, methods, metrics, presets
-from fusionlib.comparison import Measured, Row
-from fusionlib.evaluation import BOUND
-from fusionlib.mri_study import box, by_subject, head, score, subject
-from fusionlib.protocol import Fused
+from fusionlib import data, methods, metrics, presets
+from fusionlib.experiments import evaluation, registration_bench
+from fusionlib.experiments.comparison import Measured, Row
+from fusionlib.experiments.evaluation import BOUND
+from fusionlib.experiments.mri_study import box, by_subject, head, score, subject
+from fusionlib.methods.protocol import Fused
 
 pytestmark = pytest.mark.numeric
 
@@ -135,7 +136,7 @@ def test_the_bench_counts_errors_inside_the_head_alone(tmp_path: Path) -> None:
     for area in (None, head):
         turn = iter(range(2))
         name = "everywhere" if area is None else "head"
-        found[name] = bench.run(config, {WrongOutside(): "mark"}, tmp_path / f"{name}.csv", area)
+        found[name] = registration_bench.run(config, {WrongOutside(): "mark"}, tmp_path / f"{name}.csv", area)
     assert (found["head"]["EPE"] == 0).all() and (found["everywhere"]["EPE"] > 1).all()
     assert found["head"]["pair"].nunique() == 2
 
@@ -143,12 +144,12 @@ def test_the_bench_counts_errors_inside_the_head_alone(tmp_path: Path) -> None:
 def test_rows_of_another_area_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, path = replace(SMOKE.bench, levels=("medium",), count=1), tmp_path / "kept.csv"
     compared = {methods.load("identity"): "first"}
-    inside = bench.run(config, compared, path, head)
+    inside = registration_bench.run(config, compared, path, head)
     calls = []
     monkeypatch.setattr(metrics, "endpoint_error", lambda *a, kept=metrics.endpoint_error: calls.append(a) or kept(*a))
-    pd.testing.assert_frame_equal(bench.run(config, compared, path, head), inside)
+    pd.testing.assert_frame_equal(registration_bench.run(config, compared, path, head), inside)
     assert not calls
-    everywhere = bench.run(config, compared, path)
+    everywhere = registration_bench.run(config, compared, path)
     assert calls and everywhere["EPE"].tolist() != inside["EPE"].tolist()
 
 

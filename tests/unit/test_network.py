@@ -11,16 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
-from fusionlib.files import InputError
-from fusionlib.network import (
-    AS_IN_THE_PAPER,
-    FusionNetwork,
-    NetworkConfig,
-    extractor,
-    local_structure,
-    pad_to_multiple,
-)
+from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig, extractor, local_structure, pad_to_multiple
 from fusionlib.registration import CSEB, Comparison, expected_shift, local_correlation, resize_field, window_mean
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 from test_training import TINY
 
-from fusionlib import once, presets, retraining, systems, training
-from fusionlib.keys import Key
-from fusionlib.retraining import Retraining
-from fusionlib.weights import key_of
+from fusionlib import presets, training
+from fusionlib.data import systems
+from fusionlib.methods import once, retraining
+from fusionlib.methods.retraining import Retraining
+from fusionlib.support.keys import Key
+from fusionlib.training.weights import key_of
 
 WANT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from fusionlib import once
+from fusionlib.methods import once
 from test_training import TINY
 print("reused" if once.trained(TINY, Path(sys.argv[2]), device="cpu").reused else "trained")
 """

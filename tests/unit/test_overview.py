@@ -14,7 +14,7 @@ import pytest
 from nbformat import v4
 from PIL import Image
 
-from fusionlib.overview import first_figure, write_overview
+from fusionlib.report.index_page import first_figure, write_overview
 
 
 class Page(HTMLParser):

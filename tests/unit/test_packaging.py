@@ -21,7 +21,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import fusionlib
-from fusionlib.files import sha256
+from fusionlib.support.files import sha256
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

@@ -10,8 +10,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from fusionlib import charts, plotting
 from fusionlib.data import Pair
+from fusionlib.notebook import charts, plotting
 
 SIDE = 64
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionlib import data, evaluation, methods
-from fusionlib.fast import FastNetwork, fast
-from fusionlib.files import InputError
+from fusionlib import data, methods
+from fusionlib.experiments import evaluation
 from fusionlib.methods import Method, Ours
+from fusionlib.methods.fast import FastNetwork, fast
+from fusionlib.methods.field_refinement import SettledNetwork
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
-from fusionlib.settling import SettledNetwork
+from fusionlib.support.files import InputError
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # Mean difference from float32 that rounding explains: of the image, and in pixels of the field.

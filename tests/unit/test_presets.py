@@ -9,9 +9,9 @@ import pytest
 from fusionlib import presets
 from fusionlib.data import SETS, splits
 from fusionlib.deformation import LEVELS
-from fusionlib.files import InputError
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
 from fusionlib.presets import PRESETS, as_in_the_paper, changed, load
+from fusionlib.support.files import InputError
 
 
 def test_there_are_three_presets_that_name_themselves() -> None:

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib import cost, methods, presets, profiling
-from fusionlib.files import InputError
+from fusionlib import methods, presets
+from fusionlib.experiments import cost, profiling
+from fusionlib.experiments.profiling import Counts, count
 from fusionlib.network import FusionNetwork, NetworkConfig
-from fusionlib.profiling import Counts, count
+from fusionlib.support.files import InputError
 
 SMOKE = replace(
     presets.load("smoke").cost, joint=("ours", "superfusion"), chains=(), own_sides=(), growth=(64,), runs=2

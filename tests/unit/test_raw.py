@@ -11,10 +11,11 @@ import pytest
 import torch
 from pictures import noise, write
 
-from fusionlib import data, images, metrics, raw
+from fusionlib import data, metrics
+from fusionlib.data import images, raw_pairs
+from fusionlib.data.raw_pairs import open_raw, place, placement, true_field
 from fusionlib.deformation import valid_mask, warp
-from fusionlib.files import InputError
-from fusionlib.raw import open_raw, place, placement, true_field
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 
@@ -188,7 +189,7 @@ def test_pairs_are_read_when_asked_for(val, monkeypatch):
     assert pair.rgb.shape == (3, 64, 64) and pair.phi_gt.shape == (2, 64, 64)
     assert torch.equal(pair.vi, pairs.aligned[0].vi)
     assert torch.equal(pair.ir, again.ir) and torch.equal(pair.phi_gt, again.phi_gt)
-    facts = json.loads(raw.HOMOGRAPHIES.read_text(encoding="utf-8"))
+    facts = json.loads(raw_pairs.HOMOGRAPHIES.read_text(encoding="utf-8"))
     assert [pairs[index].rig for index in (0, 2)] == [facts[names[index]]["cluster"] for index in (0, 2)] == [0, 1]
     with pytest.raises(InputError, match=rf"{names[1]}\.png cannot be read as an image"):
         pairs[1]
@@ -268,7 +269,7 @@ def test_the_fetched_set_has_the_raw_frames(root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> raw.RawSet:
+def drawn() -> raw_pairs.RawSet:
     return open_raw("Synthetic", "test", count=1)
 
 
@@ -286,7 +287,7 @@ def test_a_drawn_scene_is_a_raw_frame_like_any_other(drawn):
 
 
 def test_the_crop_shows_the_drawn_scene_through_its_homography(drawn):
-    facts = json.loads(raw.HOMOGRAPHIES.read_text(encoding="utf-8"))
+    facts = json.loads(raw_pairs.HOMOGRAPHIES.read_text(encoding="utf-8"))
     pair, scene = drawn[0], data.open_set("synthetic", "test", (512, 640), count=1)[0]
     sizes = [fact for fact in facts.values() if (fact["h"], fact["w"]) == pair.vi.shape[1:]]
     source, crop = (torch.cat([each.ir, each.rgb]).double() for each in (scene, drawn.aligned[0]))
@@ -333,7 +334,7 @@ def test_an_unknown_split_of_drawn_scenes_lists_the_known_ones():
 
 def test_misalignment_of_the_real_frames():
     """What doing nothing leaves. Median over all 221 frames: 6.51 px on all pixels, 6.18 where the truth is valid."""
-    facts = json.loads(raw.HOMOGRAPHIES.read_text(encoding="utf-8"))
+    facts = json.loads(raw_pairs.HOMOGRAPHIES.read_text(encoding="utf-8"))
     everywhere, in_valid = [], []
     assert len(facts) == 221
     for name in sorted(facts)[::3]:

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import pages, paper_tables, report
-from fusionlib.evaluation import COLUMNS, summary
-from fusionlib.files import InputError
-from fusionlib.paths import ROOT
+from fusionlib.data import paper_tables
+from fusionlib.experiments.evaluation import COLUMNS, summary
+from fusionlib.notebook import reporting
+from fusionlib.report import pages
+from fusionlib.support.files import InputError
+from fusionlib.support.paths import ROOT
 
 OURS = {"Q_CC": 0.8325, "Q_AB/F": 0.3420, "Q_CV": 1375.5238, "Q_SSIM": 1.2271}  # as printed in Tables 1 and 2
 
@@ -38,17 +40,17 @@ def pairs() -> pd.DataFrame:
 
 
 def test_check_prints_the_same_on_every_machine(capsys):
-    report.check("Q_CC", torch.tensor(0.7312), expect=0.731, atol=0.005)
-    report.check_that("no field folds", np.bool_(True))
+    reporting.check("Q_CC", torch.tensor(0.7312), expect=0.731, atol=0.005)
+    reporting.check_that("no field folds", np.bool_(True))
     assert capsys.readouterr().out == "ok  Q_CC = 0.731 within 0.005\nok  no field folds\n"
 
 
 @pytest.mark.parametrize("value", [0.74, float("nan")])
 def test_check_raises_with_the_value_found(value, capsys):
     with pytest.raises(AssertionError, match=f"Q_CC = {value:.6g}, expected 0.731 within 0.005"):
-        report.check("Q_CC", value, expect=0.731, atol=0.005)
+        reporting.check("Q_CC", value, expect=0.731, atol=0.005)
     with pytest.raises(AssertionError, match="no field folds"):
-        report.check_that("no field folds", value < 0)
+        reporting.check_that("no field folds", value < 0)
     assert capsys.readouterr().out == ""
 
 
@@ -57,18 +59,18 @@ def test_check_raises_with_the_value_found(value, capsys):
 
 def test_show_marks_the_best_of_each_group_and_no_bound(pairs):
     means = summary(pairs, ["Q_CC", "Q_CV"])
-    html = report.show(means, "Means").data
-    assert html == report.show(means, "Means").data
+    html = reporting.show(means, "Means").data
+    assert html == reporting.show(means, "Means").data
     assert "Q_CC ↑" in html and "Q_CV ↓" in html and "<caption>Means</caption>" in html and "1376" in html
-    best = report._best(means)
+    best = reporting._best(means)
     assert {key[2] for key in best.index[best["Q_CC"]]} == {"ours"}
     assert {key[2] for key in best.index[best["Q_CV"]]} == {"average"}
     assert best.sum().to_list() == [6, 6]  # RoadScene, M3FD and all, at two levels
-    assert "bold" in html and "bold" not in report.show(means, best=False).data
+    assert "bold" in html and "bold" not in reporting.show(means, best=False).data
 
 
 def test_show_escapes_what_is_not_html():
-    html = report.show(pd.DataFrame({"a<b": ["<i>x</i>"], "n": [3]})).data
+    html = reporting.show(pd.DataFrame({"a<b": ["<i>x</i>"], "n": [3]})).data
     assert "<i>" not in html and "a&lt;b" in html and ">3<" in html
 
 
@@ -76,14 +78,14 @@ def test_numbers_have_four_digits():
     frame = pd.DataFrame(
         {"Q_CC": [0.83251, 0.7], "Q_CV": [1375.5238, 900.0], "x": [12.345678, np.nan], "n": [7, 123456]}
     )
-    rows = [line.strip("| ").split(" | ") for line in report.markdown(frame).splitlines()]
+    rows = [line.strip("| ").split(" | ") for line in reporting.markdown(frame).splitlines()]
     assert rows[0] == ["Q_CC ↑", "Q_CV ↓", "x", "n"]
     assert rows[2:] == [["**0.8325**", "1376", "12.35", "7"], ["0.7000", "**900**", "–", "123456"]]
 
 
 def test_write_table_keeps_names_and_numbers(tmp_path):
     frame = pd.DataFrame({"Q_CC": [1 / 3]}, index=pd.Index(["ours"], name="method"))
-    path = report.write_table(frame, tmp_path, "smoke", "table1")
+    path = reporting.write_table(frame, tmp_path, "smoke", "table1")
     assert path == tmp_path / "smoke" / "tables" / "table1.csv"
     assert path.read_text() == "method,Q_CC\nours,0.333333\n"
 
@@ -94,23 +96,23 @@ def test_write_table_keeps_names_and_numbers(tmp_path):
 def test_paper_tables_are_the_printed_ones():
     assert paper_row(1, "Ours") == paper_row(2, "Ours") == paper_row(4, "Ours") == OURS
     assert paper_row(6, "Ours") == {"FLOPs(G)": 60.12, "Size(M)": 0.97, "Time(s)": 0.4}
-    table = report.paper_table(1).droplevel("dataset")
+    table = reporting.paper_table(1).droplevel("dataset")
     assert list(table.index) == ["DATFuse", "TarDAL", "YDTR", "EMMA", "Ours"]
-    assert [len(report.paper_table(number)) for number in range(1, 8)] == [5, 5, 9, 4, 9, 5, 6]
+    assert [len(reporting.paper_table(number)) for number in range(1, 8)] == [5, 5, 9, 4, 9, 5, 6]
     with pytest.raises(InputError, match="no table 8"):
-        report.paper_table(8)
+        reporting.paper_table(8)
 
 
 def test_systems_are_found_by_the_titles_that_the_paper_prints():
     assert paper_tables.systems_in(1) == {"datfuse": "DATFuse", "tardal": "TarDAL", "ydtr": "YDTR", "emma": "EMMA"}
     assert list(paper_tables.systems_in(7)) == ["matr", "almfnet", "emma", "bsafusion", "rmrfus"]
     for number in (1, 2, 3, 6, 7):  # every row but Ours is a system that can be run
-        titles = list(report.paper_table(number).index.get_level_values("row"))
+        titles = list(reporting.paper_table(number).index.get_level_values("row"))
         assert [*paper_tables.systems_in(number).values(), "Ours"] == titles
 
 
 def paper_row(number: int, row: str) -> dict[str, float]:
-    return report.paper_table(number).droplevel("dataset").loc[row].to_dict()
+    return reporting.paper_table(number).droplevel("dataset").loc[row].to_dict()
 
 
 def test_verdicts_follow_the_direction_of_the_metric():
@@ -118,7 +120,7 @@ def test_verdicts_follow_the_direction_of_the_metric():
         {"Q_CC": [0.84, 0.9, np.nan], "Q_CV": [1000.0, 2000.0, 1.0], "EPE": [1.0, 2.0, 3.0]},
         index=pd.Index(["mine", "theirs", "unrelated"], name="method"),
     )
-    table = report.beside(found, 1, {"mine": "Ours", "theirs": "TarDAL"})
+    table = reporting.beside(found, 1, {"mine": "Ours", "theirs": "TarDAL"})
     assert list(table.columns) == ["method", "paper_row", "metric", "here", "paper", "difference", "verdict"]
     assert [*zip(table["method"], table["metric"], table["verdict"], strict=True)] == [
         ("mine", "Q_CC", "within 1 %"),
@@ -127,9 +129,9 @@ def test_verdicts_follow_the_direction_of_the_metric():
         ("theirs", "Q_CV", "worse"),
     ]
     assert table["difference"].to_list() == (table["here"] - table["paper"]).to_list()
-    assert report.beside(found, 1, {"unrelated": "Ours"})["verdict"].to_list() == ["no number", "better"]
+    assert reporting.beside(found, 1, {"unrelated": "Ours"})["verdict"].to_list() == ["no number", "better"]
     with pytest.raises(InputError, match="no row 'SuperFusion'"):
-        report.beside(found, 1, {"mine": "SuperFusion"})
+        reporting.beside(found, 1, {"mine": "SuperFusion"})
 
 
 def test_gaps_are_found_where_they_are_marked(tmp_path):
@@ -140,7 +142,7 @@ def test_gaps_are_found_where_they_are_marked(tmp_path):
         f'            three.\n        depth, height: layers. {mark} nor this.\n    """\n\n    width: int = 3\n\n'
         f"    def go(self):\n        # {mark} a comment's\n        # gap.\n        return 1  # no part of it\n"
     )
-    gaps = report.paper_gaps(tmp_path)
+    gaps = reporting.paper_gaps(tmp_path)
     assert [*gaps.itertuples(index=False, name=None)] == [
         ("one", "the module's gap, on two lines."),
         ("one.Config.width", "not given; three."),
@@ -152,7 +154,7 @@ def test_gaps_are_found_where_they_are_marked(tmp_path):
 def test_gaps_of_the_library_are_all_found():
     package = ROOT / "fusionlib"
     marked = sum(path.read_text(encoding="utf-8").count("PAPER-GAP: ") for path in package.rglob("*.py"))
-    gaps = report.paper_gaps()
+    gaps = reporting.paper_gaps()
     assert len(gaps) >= marked - 1  # the pattern in `report` itself is no gap
     assert gaps["gap"].str.len().min() > 10 and {"deformation", "metrics.q_cc"} <= set(gaps["where"])
 
@@ -161,8 +163,8 @@ def test_gaps_of_the_library_are_all_found():
 
 
 def test_page_shows_what_is_in_the_csv(tmp_path, pairs):
-    report.write_table(pairs, tmp_path, "mini", "test_pairs")
-    report.write_table(pairs, tmp_path, "smoke", "test_pairs")
+    reporting.write_table(pairs, tmp_path, "mini", "test_pairs")
+    reporting.write_table(pairs, tmp_path, "smoke", "test_pairs")
     page = pages.results_page(tmp_path)
     assert "Preset `mini`" in page and "smoke" not in page and "Preset `paper`" not in page
     assert "2 pairs of RoadScene, 1 pairs of M3FD" in page
@@ -185,7 +187,7 @@ def test_page_shows_the_registration_as_a_share_of_doing_nothing(tmp_path, pairs
         {"switch": ["all on"], "parameters": [0.7], "steps": [9], "light": [0.9], "made_by": "mark"}
     )
     for name, table in (("test_pairs", pairs), ("registration_bench", rows), ("switches", switches)):
-        report.write_table(table, tmp_path, "mini", name)
+        reporting.write_table(table, tmp_path, "mini", name)
     page = pages.results_page(tmp_path)
     assert "| RoadScene | test | 256 | light | 4.000 | 0.2500 |" in page and "of Ours: 1e-05." in page
     assert "| all on | 0.7000 | 0.9000 |" in page and "trainings of 9 steps" in page and "More tables" not in page
@@ -197,7 +199,7 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
     table = pd.DataFrame(rows, columns=columns).assign(dataset="RoadScene", level="medium", pair="a", made_by="mark")
     table = table.assign(**dict.fromkeys(("Q_AB/F", "Q_SSIM", "EPE"), 1.0))
     for name, frame in (("test_pairs", pairs), ("table1", table)):
-        report.write_table(frame, tmp_path, "mini", name)
+        reporting.write_table(frame, tmp_path, "mini", name)
     page = pages.results_page(tmp_path)
     assert "### Table 1" in page and "### Table 2" not in page and "table1.csv" in page
     assert "| Table 1 | crossraft+emma | retrained | 0.5000 | 0.8255 | 1.000 | 0.3341 |" in page.replace("**", "")
@@ -205,7 +207,7 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
     assert "| Table 1 | crossraft+ydtr | paper only | – | 0.8246 | – |" in page
 
     brains = table.assign(dataset="open_ms", method=["corrmlp+emma", "ours", "bound"])
-    report.write_table(brains, tmp_path, "mini", "table7")
+    reporting.write_table(brains, tmp_path, "mini", "table7")
     page = pages.results_page(tmp_path)
     assert "### Table 7" in page and "around the head" in page
     assert "| Table 7 | corrmlp+emma | retrained | 0.5000 | 0.7906 |" in page.replace("**", "")
@@ -213,7 +215,7 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
 
 def test_page_of_a_preset_without_meaning_says_so(tmp_path, pairs):
     for preset in ("smoke", "mini"):
-        report.write_table(pairs, tmp_path, preset, "test_pairs")
+        reporting.write_table(pairs, tmp_path, preset, "test_pairs")
     assert "say nothing about any method" in pages.results_page(tmp_path, ["smoke"])
     assert "say nothing" not in pages.results_page(tmp_path)
 
@@ -238,7 +240,7 @@ def test_page_shows_how_well_objects_are_found(tmp_path, pairs):
     rows = rows.assign(**{"mAP50:95": 0.36, "made_by": "mark"})
     table = pd.concat([rows.assign(**{"class": name}) for name in ("car", "all")])
     for name, frame in (("test_pairs", pairs), ("detection", table)):
-        report.write_table(frame, tmp_path, "mini", name)
+        reporting.write_table(frame, tmp_path, "mini", name)
     page = pages.results_page(tmp_path).replace("**", "")
     assert "### Detection" in page and "detection.csv" in page and "mAP50:90 = 54.5 for Ours" in page
     assert "| M3FD | visible | 50.00 | 40.00 | 36.00 | 30.0 to 50.0 | 1 |" in page

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from fusionlib import reproduce as reproduce_module
-from fusionlib.execute import ThisInterpreter
-from fusionlib.files import InputError
-from fusionlib.notebooks import checked_parameters, choose, find_notebooks, in_order
-from fusionlib.reproduce import Run, reproduce
+from fusionlib.reproduce import reproduce as reproduce_module
+from fusionlib.reproduce.execute import ThisInterpreter
+from fusionlib.reproduce.notebooks import checked_parameters, choose, find_notebooks, in_order
+from fusionlib.reproduce.reproduce import Run, reproduce
+from fusionlib.support.files import InputError
 
 HEAD = 'preset: str = "paper"  # size\nseed: int = 5  # of all\n'
 
@@ -134,7 +134,7 @@ def test_what_follows_others_runs_after_them_even_if_they_fail(tmp_path, capsys)
 
 
 def test_tasks_of_a_notebook_are_told_while_it_runs(tmp_path, capsys):
-    cells = "from fusionlib import tasks", "list(tasks.spread(len, {'one': 'a', 'two': 'b'}))"
+    cells = "from fusionlib.support import parallel", "list(tasks.spread(len, {'one': 'a', 'two': 'b'}))"
     write(tmp_path / "notebooks", "07_spreads", *cells)
     assert reproduce(results=tmp_path / "results", folder=tmp_path / "notebooks") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fusionlib import kept, results_check
 from fusionlib.__main__ import main
-from fusionlib.behaviour import record
-from fusionlib.keys import Key
-from fusionlib.weights import key_of, read_header, read_state, save_weights
+from fusionlib.report import results_check
+from fusionlib.support import result_tables
+from fusionlib.support.behaviour import record
+from fusionlib.support.keys import Key
+from fusionlib.training.weights import key_of, read_header, read_state, save_weights
 
 MINI = ("weights/ours.safetensors", "weights/ours.csv", "weights/registration.safetensors", "weights/registration.csv")
 
@@ -51,9 +52,9 @@ def test_a_component_that_changed_is_named_with_what_rests_on_it(
 def test_a_table_is_outdated_row_by_row(results: Path, capsys: pytest.CaptureFixture) -> None:
     path = results / "mini" / "tables" / "table1.csv"
     where = {"dataset": "RoadScene", "level": "medium", "method": "ours"}
-    (key,) = kept.keys_of(path, where)
-    rows = kept.there(path, where).drop(columns=list(where))
-    kept.put(path, where, key | Key({"scores": "0", "ours:weights": "00000000"}), rows)
+    (key,) = result_tables.keys_of(path, where)
+    rows = result_tables.there(path, where).drop(columns=list(where))
+    result_tables.put(path, where, key | Key({"scores": "0", "ours:weights": "00000000"}), rows)
     assert results_check.command(results, "mini") == 1
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "table1.csv" in line]
     assert line.startswith("tables/table1.csv: 1 of 92 parts outdated by scores, ours:weights, about 1 min")

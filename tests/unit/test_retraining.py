@@ -10,13 +10,14 @@ import halfway
 import pytest
 import torch
 
-from fusionlib import checkpoints, methods, presets, retraining, systems
-from fusionlib.behaviour import record
-from fusionlib.data import open_set
+from fusionlib import methods, presets
+from fusionlib.data import open_set, systems
 from fusionlib.deformation import warp
-from fusionlib.files import InputError
-from fusionlib.retraining import Retraining, recipe, retrained, train
-from fusionlib.weights import read_header, read_state
+from fusionlib.methods import checkpoints, retraining
+from fusionlib.methods.retraining import Retraining, recipe, retrained, train
+from fusionlib.support.behaviour import record
+from fusionlib.support.files import InputError
+from fusionlib.training.weights import read_header, read_state
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fusionlib import methods, rules
+from fusionlib import methods
+from fusionlib.methods import simple_fusion
 
 pytestmark = pytest.mark.numeric
 
@@ -20,7 +21,7 @@ def test_the_pyramid_adds_up_to_the_image(size: tuple[int, int]) -> None:
 
 def test_levels_halve_and_smooth_images_have_no_details() -> None:
     y, x = torch.meshgrid(torch.linspace(0, 1, 96), torch.linspace(0, 1, 64), indexing="ij")
-    *details, rest = rules.pyramid((x + y)[None, None] / 2)
+    *details, rest = simple_fusion.pyramid((x + y)[None, None] / 2)
     assert [tuple(level.shape[-2:]) for level in (*details, rest)] == [(96, 64), (48, 32), (24, 16), (12, 8)]
     inside = (..., slice(4, -4), slice(4, -4))
     assert details[0][inside].abs().max() < 1e-5 < details[0].abs().max()  # the border is repeated, not continued

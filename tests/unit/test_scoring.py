@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionlib import boxes, scoring
-from fusionlib.files import InputError
-from fusionlib.scoring import THRESHOLDS, average_precision, intervals, resampled
+from fusionlib.metrics import average_precision as scoring
+from fusionlib.metrics.average_precision import THRESHOLDS, average_precision, intervals, resampled
+from fusionlib.support import boxes
+from fusionlib.support.files import InputError
 
 PERSON, BICYCLE, CAR = range(3)
 BOX = (10.0, 10.0, 30.0, 50.0)

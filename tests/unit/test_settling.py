@@ -6,11 +6,13 @@ import kornia
 import pytest
 import torch
 
-from fusionlib import data, evaluation, methods, settling
-from fusionlib.fast import fast
-from fusionlib.files import InputError
+from fusionlib import data, methods
+from fusionlib.experiments import evaluation
+from fusionlib.methods import field_refinement
+from fusionlib.methods.fast import fast
+from fusionlib.methods.field_refinement import SettledNetwork, Settling, affine_fit, settle, smooth, sureness
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
-from fusionlib.settling import SettledNetwork, Settling, affine_fit, settle, smooth, sureness
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 
@@ -165,4 +167,4 @@ def test_by_name_and_in_a_hurry() -> None:
 
 
 def test_the_bare_network_by_name() -> None:
-    assert isinstance(methods.network("ours_settled"), settling.SettledNetwork)
+    assert isinstance(methods.network("ours_settled"), field_refinement.SettledNetwork)

@@ -13,8 +13,9 @@ import pytest
 from nbformat import v4
 from PIL import Image
 
-from fusionlib import data, shipped
-from fusionlib.shipped import INSTEAD, ship, without_pictures
+from fusionlib import data
+from fusionlib.report import shipped
+from fusionlib.report.shipped import INSTEAD, ship, without_pictures
 
 CHART = 'report.write_figure(figure, results, preset, "curves")\nplt.show()'
 PHOTOGRAPHS = 'report.write_figure(figure, results, preset, "fused_table1")\nplt.show()'

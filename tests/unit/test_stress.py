@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import data, deformation, methods, metrics, stress
-from fusionlib.files import InputError
-from fusionlib.keys import Key
-from fusionlib.stress import TRIALS, farther, given, glare, night, run, shares
+from fusionlib import data, deformation, methods, metrics
+from fusionlib.experiments import robustness
+from fusionlib.experiments.robustness import TRIALS, farther, given, glare, night, run, shares
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
 
 pytestmark = pytest.mark.numeric
 
@@ -71,7 +72,7 @@ def test_rows_are_kept_and_say_what_is_left(tmp_path: Path) -> None:
         raise AssertionError("measured twice")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stress, "_measure", again)
+        patch.setattr(robustness, "_measure", again)
         pd.testing.assert_frame_equal(run(TRIALS["glare"], asked, pairs, path, amounts=(0, 4)), rows)
         with pytest.raises(AssertionError, match="twice"):
             run(TRIALS["glare"], {methods.load("average"): Key({"weights": "another"})}, pairs, path, amounts=(0,))

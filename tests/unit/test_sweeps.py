@@ -20,15 +20,18 @@ import pytest
 import small_sweep
 import torch
 
-from fusionlib import data, pages, presets, sweep_figures, sweep_rows, sweep_tables, sweeps
-from fusionlib.batches import batches
-from fusionlib.behaviour import record
-from fusionlib.comparison import APART, METRICS
-from fusionlib.files import InputError
+from fusionlib import data, presets
+from fusionlib.experiments import sweep_rows, sweep_tables, sweeps
+from fusionlib.experiments.comparison import APART, METRICS
+from fusionlib.experiments.sweep_rows import Row, neighbours, optimum, recipe_of, table4, table5
 from fusionlib.network import FusionNetwork
-from fusionlib.report import direction, paper_table
-from fusionlib.starts import calibrate, fitting
-from fusionlib.sweep_rows import Row, neighbours, optimum, recipe_of, table4, table5
+from fusionlib.notebook import sweep_figures
+from fusionlib.notebook.reporting import direction, paper_table
+from fusionlib.report import pages
+from fusionlib.support.behaviour import record
+from fusionlib.support.files import InputError
+from fusionlib.training.batches import batches
+from fusionlib.training.warm_start import calibrate, fitting
 
 KILLS = int(os.environ.get("FUSIONLIB_KILLS", "2"))  # of the driver, in a row; ten on request
 WITHOUT = "w/o concat of F_i^r and F_v"

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fusionlib import presets, switches
+from fusionlib import presets
+from fusionlib.experiments import switches
+from fusionlib.experiments.switches import SWITCHES, recipe_of
 from fusionlib.network import FusionNetwork
-from fusionlib.switches import SWITCHES, recipe_of
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)

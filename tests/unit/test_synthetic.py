@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fusionlib.draws import generator
-from fusionlib.files import InputError
-from fusionlib.street import BICYCLE, CAR, PERSON, Street
-from fusionlib.synthetic import CLASSES, Scene, SceneConfig, scene, scenes, tight_box
+from fusionlib.data.drawn.street import BICYCLE, CAR, PERSON, Street
+from fusionlib.data.drawn.synthetic import CLASSES, Scene, SceneConfig, scene, scenes, tight_box
+from fusionlib.support.draws import generator
+from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
 

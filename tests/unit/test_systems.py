@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from fusionlib import download, methods, systems
-from fusionlib.baselines.fusing import FusingMethod
-from fusionlib.baselines.registering import RegisteringMethod
-from fusionlib.data import FACTS
-from fusionlib.files import InputError
+from fusionlib import methods
+from fusionlib.data import FACTS, download, systems
+from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.support.files import InputError
 
 NAMES = ["almfnet", "bsafusion", "corrmlp", "crossraft", "datfuse", "emma", "imf"]
 NAMES += ["ivfwsr", "matr", "murf", "rmrfus", "superfusion", "tardal", "ydtr"]

@@ -18,17 +18,19 @@ import pytest
 import small_sweep
 from nbformat.v4 import new_code_cell, new_notebook
 
-from fusionlib import presets, remote, tasks
+from fusionlib import presets
 from fusionlib.__main__ import main
-from fusionlib.files import InputError, write_bytes
-from fusionlib.reproduce import reproduce
+from fusionlib.reproduce import remote
+from fusionlib.reproduce.reproduce import reproduce
+from fusionlib.support import parallel
+from fusionlib.support.files import InputError, write_bytes
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """The address of a scheduler with two workers."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it tells of every lost worker
-    with tasks.running("local:2", cores=2) as address:
+    with parallel.running("local:2", cores=2) as address:
         yield address
 
 
@@ -37,14 +39,14 @@ def same_files(left: Path, right: Path) -> bool:
 
 
 def test_without_a_cluster_jobs_are_done_in_their_order(capsys, monkeypatch) -> None:
-    monkeypatch.setattr(tasks.time, "perf_counter", lambda: 0.0)
-    found = list(tasks.spread(len, {"three": "abc", "one": "a"}))
+    monkeypatch.setattr(parallel.time, "perf_counter", lambda: 0.0)
+    found = list(parallel.spread(len, {"three": "abc", "one": "a"}))
     assert found == [("three", 3), ("one", 1)]
     assert capsys.readouterr().out == "three: 0 s; 1/2, about 0 s left\none: 0 s; 2/2, about 0 s left\n"
 
 
 def test_progress_counts_workers() -> None:
-    progress = tasks.Progress(5)
+    progress = parallel.Progress(5)
     assert progress.add(60) == "1/5, about 4 min 00 s left"
     assert progress.add(120, side_by_side=3) == "2/5, about 1 min 30 s left"
 
@@ -55,7 +57,7 @@ def test_two_workers_give_the_same_table_and_a_lost_one_changes_nothing(straight
 
     def kill_one(done: threading.Event, after: str) -> None:
         """Kill a worker that is at work, as soon as there is such a file."""
-        with tasks.connect(cluster) as client:
+        with parallel.connect(cluster) as client:
             pids = client.run(os.getpid)
             while not (killed or done.is_set()):
                 busy = [worker for worker, keys in client.processing().items() if keys]
@@ -87,17 +89,17 @@ def test_two_workers_give_the_same_table_and_a_lost_one_changes_nothing(straight
 
 def test_a_worker_s_mistake_comes_back_as_one(cluster, monkeypatch) -> None:
     with pytest.raises(InputError, match=r"Unknown preset 'huge'.* \(on worker tcp://"):
-        list(tasks.spread(presets.load, {"name": "huge"}, cluster))
-    monkeypatch.setattr(tasks, "_own_state", lambda: "edited since")
+        list(parallel.spread(presets.load, {"name": "huge"}, cluster))
+    monkeypatch.setattr(parallel, "_own_state", lambda: "edited since")
     with pytest.raises(InputError, match="runs another fusionlib: bring its checkout to this commit"):
-        list(tasks.spread(presets.load, {"name": "mini"}, cluster))
+        list(parallel.spread(presets.load, {"name": "mini"}, cluster))
 
 
 def test_a_worker_without_data_of_its_own_takes_the_driver_s(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address="tcp://worker"))
 
     def seen(data: Path) -> str | None:
-        return tasks._on_worker(os.getenv, "FUSIONLIB_DATA", tasks._own_state(), str(data))[0]
+        return parallel._on_worker(os.getenv, "FUSIONLIB_DATA", parallel._own_state(), str(data))[0]
 
     monkeypatch.setenv("FUSIONLIB_DATA", "its own")
     assert seen(tmp_path) == "its own"
@@ -168,9 +170,9 @@ def test_gpus_are_asked_for_where_workers_declare_them() -> None:
             submit=lambda *_, resources, **__: asked.append(resources),
         )
 
-    assert [tasks.slots(client(*gpus)) for gpus in ((), (0, 0), (0, 1, 2))] == [1, 2, 3]
-    tasks.submit(client(0, 0), len, "")
-    tasks.submit(client(0, 1), len, "")
+    assert [parallel.slots(client(*gpus)) for gpus in ((), (0, 0), (0, 1, 2))] == [1, 2, 3]
+    parallel.submit(client(0, 0), len, "")
+    parallel.submit(client(0, 1), len, "")
     assert asked == [None, {"GPU": 1}]
 
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import boxes, data, long_training, presets, training, weights
-from fusionlib.batches import batches
+from fusionlib import data, presets
 from fusionlib.detection import DetectorConfig
-from fusionlib.files import InputError
-from fusionlib.keys import Key
 from fusionlib.losses import LossWeights
 from fusionlib.network import NetworkConfig
-from fusionlib.recipe import TrainingConfig
+from fusionlib.support import boxes, long_training
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
+from fusionlib.training import loop, weights
+from fusionlib.training.batches import batches
+from fusionlib.training.recipe import TrainingConfig
 
 pytestmark = pytest.mark.numeric
 
@@ -48,7 +50,7 @@ def cut_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
         if len(rows) == epoch:
             raise PowerCutError
 
-    monkeypatch.setattr(training, "report_progress", report)
+    monkeypatch.setattr(loop, "report_progress", report)
 
 
 def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
@@ -58,14 +60,14 @@ def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_killed_training_ends_in_the_same_weights(epoch, tmp_path, monkeypatch):
-    straight, _, log = training.train(TINY, tmp_path / "straight.safetensors", "cpu")
+    straight, _, log = loop.train(TINY, tmp_path / "straight.safetensors", "cpu")
     path = tmp_path / "cut.safetensors"
     with monkeypatch.context() as patch:
         cut_after(epoch, patch)
         with pytest.raises(PowerCutError):
-            training.train(TINY, path, "cpu")
+            loop.train(TINY, path, "cpu")
     assert not path.exists()  # no weights that look finished
-    resumed, _, resumed_log = training.train(TINY, path, "cpu")
+    resumed, _, resumed_log = loop.train(TINY, path, "cpu")
     assert same(straight, resumed)
     assert resumed_log["l_t"].tolist() == log["l_t"].tolist()
     assert [file.name for file in tmp_path.iterdir() if "checkpoint" in file.name or "part" in file.name] == []
@@ -76,24 +78,24 @@ def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, monkeypatch, c
     with monkeypatch.context() as patch:
         cut_after(1, patch)
         with pytest.raises(PowerCutError):
-            training.train(TINY, path, "cpu")
-    _, _, log = training.train(replace(TINY, seed=1), path, "cpu")
+            loop.train(TINY, path, "cpu")
+    _, _, log = loop.train(replace(TINY, seed=1), path, "cpu")
     assert "starting anew" in capsys.readouterr().out
     assert len(log) == 3
 
 
 def test_weights_are_reused_only_if_the_recipe_made_them(tmp_path):
-    first = training.trained(TINY, tmp_path)
-    again = training.trained(TINY, tmp_path)
+    first = loop.trained(TINY, tmp_path)
+    again = loop.trained(TINY, tmp_path)
     assert (first.reused, again.reused) == (False, True)
     assert same(first.network, again.network)
     assert again.log["epoch"].tolist() == [1, 2, 3]
-    assert not training.trained(TINY, tmp_path, retrain=True).reused
-    assert not training.trained(replace(TINY, losses=LossWeights(gamma=1.0)), tmp_path).reused
+    assert not loop.trained(TINY, tmp_path, retrain=True).reused
+    assert not loop.trained(replace(TINY, losses=LossWeights(gamma=1.0)), tmp_path).reused
 
 
 def test_the_log_names_every_term_and_the_validation_error(tmp_path):
-    log = training.trained(TINY, tmp_path).log
+    log = loop.trained(TINY, tmp_path).log
     assert {"l_c", "l_s", "l_reg", "l_coarse", "l_match", "l_b", "l_g", "l_t", "epe", "epe_share"} <= set(log)
     assert log["l_s"].isna().tolist() == [True, False, False]  # the first epoch trains the registration alone
 
@@ -101,8 +103,8 @@ def test_the_log_names_every_term_and_the_validation_error(tmp_path):
 def test_registration_epochs_leave_the_fusion_alone(tmp_path):
     recipe = replace(TINY, training=replace(TINY.training, epochs=1, registration_epochs=1, fusion_epochs=0))
     torch.manual_seed(recipe.seed)
-    before = training.FusionNetwork(recipe.network).state_dict()
-    after = training.train(recipe, tmp_path / "w.safetensors", "cpu")[0].state_dict()
+    before = loop.FusionNetwork(recipe.network).state_dict()
+    after = loop.train(recipe, tmp_path / "w.safetensors", "cpu")[0].state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert not any(name.startswith(("head", "ir_sfe", "vi_sfe")) for name in moved)
     assert any(name.startswith("ir_cfe") for name in moved)
@@ -113,8 +115,8 @@ def test_fusion_epochs_leave_the_registration_as_it_is(tmp_path):
     fusion = ("head", "ir_sfe", "vi_sfe")
     torch.manual_seed(recipe.seed)
     alone = replace(recipe, training=replace(recipe.training, epochs=1, fusion_epochs=0))
-    before = training.train(alone, tmp_path / "before.safetensors", "cpu")[0].state_dict()
-    after = training.train(recipe, tmp_path / "after.safetensors", "cpu")[0].state_dict()
+    before = loop.train(alone, tmp_path / "before.safetensors", "cpu")[0].state_dict()
+    after = loop.train(recipe, tmp_path / "after.safetensors", "cpu")[0].state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(name.startswith(fusion) for name in moved)
 
@@ -177,7 +179,7 @@ def test_the_detection_loss_reaches_all_four_extractors(tmp_path):
     """Eq. (12): with lambda_3 = 0 the network learns as if there were no detector, with lambda_3 > 0 it does not."""
     silent = replace(TOGETHER, losses=replace(TOGETHER.losses, lambda_detection=0.0))
     alone, together, unheard = (
-        training.train(recipe, tmp_path / f"{name}.safetensors", "cpu")[0].state_dict()
+        loop.train(recipe, tmp_path / f"{name}.safetensors", "cpu")[0].state_dict()
         for name, recipe in (("alone", replace(TOGETHER, detector=None)), ("together", TOGETHER), ("unheard", silent))
     )
     assert all(torch.equal(alone[name], unheard[name]) for name in alone)
@@ -188,7 +190,7 @@ def test_the_detection_loss_reaches_all_four_extractors(tmp_path):
 
 def test_pairs_that_nobody_has_labelled_have_no_detection_loss(tmp_path):
     pairs = data.open_set("synthetic", "train", 64, count=2)
-    batch, model = next(batches(pairs, TOGETHER, 0)), training.Model(TOGETHER)
+    batch, model = next(batches(pairs, TOGETHER, 0)), loop.Model(TOGETHER)
     unknown = replace(batch, boxes=[None, None])
     assert model.terms(batch, False, False)["l_ob"] > 0
     assert model.terms(unknown, False, False)["l_ob"] == 0
@@ -197,25 +199,25 @@ def test_pairs_that_nobody_has_labelled_have_no_detection_loss(tmp_path):
 
 
 def test_a_detector_comes_back_with_its_network(tmp_path):
-    first, again = training.trained(TOGETHER, tmp_path), training.trained(TOGETHER, tmp_path)
+    first, again = loop.trained(TOGETHER, tmp_path), loop.trained(TOGETHER, tmp_path)
     assert again.reused and same(first.detector, again.detector) and "l_ob" in first.log
-    training.detector_path(again.path).unlink()
-    assert not training.trained(TOGETHER, tmp_path).reused
+    loop.detector_path(again.path).unlink()
+    assert not loop.trained(TOGETHER, tmp_path).reused
     with pytest.raises(InputError, match="without a detector"):
-        weights.load_detector(training.trained(TINY, tmp_path, "plain").path)
+        weights.load_detector(loop.trained(TINY, tmp_path, "plain").path)
 
 
 def test_a_training_goes_on_from_its_start(tmp_path):
     still = replace(TINY.training, epochs=1, registration_epochs=0, learning_rate=0.0, frozen_statistics=True)
     recipe = replace(TINY, training=replace(still, fusion_epochs=0), start=TINY)
-    made = training.trained(recipe, tmp_path)
-    start = training.trained(TINY, tmp_path, training.START)
+    made = loop.trained(recipe, tmp_path)
+    start = loop.trained(TINY, tmp_path, loop.START)
     assert start.reused and len(start.log) == 3 and len(made.log) == 1
     kept = ("ir_cfe", "vi_cfe", "ir_cseb", "vi_cseb", "msrb", "head")  # the specific extractors count on
     before, after = start.network.state_dict(), made.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(kept))
     with pytest.raises(InputError, match="needs the weights of its start"):
-        training.train(recipe, tmp_path / "alone.safetensors", "cpu")
+        loop.train(recipe, tmp_path / "alone.safetensors", "cpu")
     with pytest.raises(InputError, match="different networks"):
         replace(recipe, network=NetworkConfig())
 
@@ -229,18 +231,18 @@ def test_a_recipe_changes_with_its_start_and_its_detector():
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     wild = replace(TINY, training=replace(TINY.training, learning_rate=1e30, schedule="constant"))
     with pytest.raises(InputError, match=r"The loss is (nan|inf) in epoch \d: lower the learning rate"):
-        training.train(wild, tmp_path / "wild.safetensors", "cpu")
+        loop.train(wild, tmp_path / "wild.safetensors", "cpu")
     assert not (tmp_path / "wild.safetensors").exists()
 
 
 def test_the_learning_rate_follows_its_schedule():
-    rate = training._rate("one-cycle", 100)
+    rate = loop._rate("one-cycle", 100)
     rates = [rate(step) for step in range(100)]
     assert max(rates) == pytest.approx(1) and rates.index(max(rates)) in (9, 10)
     assert rates[-1] < 0.01 and all(type(value) is float for value in rates)  # what a checkpoint can hold
-    assert training._rate("constant", 100)(50) == 1
+    assert loop._rate("constant", 100)(50) == 1
     with pytest.raises(InputError, match="schedule"):
-        training._rate("cosine", 100)
+        loop._rate("cosine", 100)
 
 
 def test_unreadable_weights_say_what_to_do(tmp_path):
@@ -253,7 +255,7 @@ def test_unreadable_weights_say_what_to_do(tmp_path):
 
 
 def test_weights_come_back_as_they_were(tmp_path: Path):
-    made = training.trained(TINY, tmp_path)
+    made = loop.trained(TINY, tmp_path)
     header = weights.read_header(made.path)
     assert header["made_by"] == str(TINY.key()) and header["revision"]
     loaded = weights.load_network(made.path)
@@ -263,21 +265,21 @@ def test_weights_come_back_as_they_were(tmp_path: Path):
 
 def test_a_long_training_starts_when_asked_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.delenv(long_training.ASKED, raising=False)
-    made = training.trained(TINY, tmp_path)
+    made = loop.trained(TINY, tmp_path)
     monkeypatch.setattr(long_training, "PIXELS_PER_SECOND", 1.0)  # a slow machine: everything is long
-    assert training.trained(TINY, tmp_path).reused
+    assert loop.trained(TINY, tmp_path).reused
     with pytest.raises(InputError, match="--train"):
-        training.trained(replace(TINY, seed=1), tmp_path)  # never weights of another seed in its place
+        loop.trained(replace(TINY, seed=1), tmp_path)  # never weights of another seed in its place
     with pytest.raises(InputError, match="--train"):
-        training.trained(TINY, tmp_path, "elsewhere")
+        loop.trained(TINY, tmp_path, "elsewhere")
 
     header = weights.read_header(made.path)
     state = weights.read_state(made.path)
     earlier = Key.parse(header["made_by"]) | Key({"training": "0"})
     weights.save_weights(made.path, state, asdict(TINY), earlier)
     capsys.readouterr()
-    assert training.trained(TINY, tmp_path).reused
+    assert loop.trained(TINY, tmp_path).reused
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and said[0].startswith("ours: made before a change of training")
     monkeypatch.setattr(long_training, "PIXELS_PER_SECOND", 1e9)
-    assert not training.trained(TINY, tmp_path).reused  # seconds: made again without a word
+    assert not loop.trained(TINY, tmp_path).reused  # seconds: made again without a word

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fusionlib.deformation import compose, misalign_by_key, warp
-from fusionlib.truth import BlockMatching, at, corrected, own_misalignment
+from fusionlib.experiments.label_accuracy import BlockMatching, at, corrected, own_misalignment
 
 pytestmark = pytest.mark.numeric
 

@@ -13,9 +13,9 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fusionlib import widgets
-from fusionlib.files import InputError
-from fusionlib.widgets import Explorer
+from fusionlib.notebook import widgets
+from fusionlib.notebook.widgets import Explorer
+from fusionlib.support.files import InputError
 
 
 def draw(x: float, word: str = "a") -> Figure:

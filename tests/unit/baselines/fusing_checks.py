@@ -1,4 +1,5 @@
-"""What every fusing system must hold: weights by rule or published, the protocol of `fusionlib.protocol.Method`."""
+"""What every fusing system must hold: weights by rule or published, the protocol of
+`fusionlib.methods.protocol.Method`."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import torch
 from golden import check_one_by_one, pair
 from torch import nn
 
-from fusionlib.baselines.fusing import FusingMethod
-from fusionlib.files import InputError
+from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.support.files import InputError
 
 
 def fill(net: nn.Module, case: dict) -> nn.Module:

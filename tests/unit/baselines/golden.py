@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fusionlib.protocol import Method
+from fusionlib.methods.protocol import Method
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -8,9 +8,9 @@ import torch
 from golden import check_one_by_one, pair
 from torch import nn
 
-from fusionlib.baselines.registering import RegisteringMethod
 from fusionlib.deformation import warp
-from fusionlib.files import InputError
+from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.support.files import InputError
 
 
 def check_parts(net: nn.Module, facts: dict) -> None:

@@ -1,4 +1,4 @@
-"""What every registering system must hold: weights by rule, and the protocol of `fusionlib.protocol.Method`."""
+"""What every registering system must hold: weights by rule, and the protocol of `fusionlib.methods.protocol.Method`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from golden import check_one_by_one, pair
 from torch import Tensor, nn
 
-from fusionlib.baselines.registering import RegisteringMethod
 from fusionlib.deformation import valid_mask, warp
-from fusionlib.files import InputError
+from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.support.files import InputError
 
 
 def fill(net: nn.Module, factors: Mapping[str, float]) -> nn.Module:

@@ -8,7 +8,7 @@ import torch
 from fusing_checks import check_protocol, fill, load_published
 from golden import check_output, check_state, exact, inputs, pair
 
-from fusionlib.baselines.almfnet import ALMFNet, ALMFNetMethod
+from fusionlib.methods.baselines.almfnet import ALMFNet, ALMFNetMethod
 
 FACTS = golden.load("almfnet")
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from golden import check_outputs, exact, inputs, pair
 from medical_checks import check_brings_back, check_parts, check_registering_protocol, fill_parts
 
-from fusionlib.baselines.bsafusion import BSAFusion, BSAFusionMethod
-from fusionlib.baselines.bsafusion_registration import collect, shift
 from fusionlib.deformation import warp
-from fusionlib.files import InputError
+from fusionlib.methods.baselines.bsafusion import BSAFusion, BSAFusionMethod
+from fusionlib.methods.baselines.bsafusion_registration import collect, shift
+from fusionlib.support.files import InputError
 
 FACTS = golden.load("bsafusion")
 

@@ -11,10 +11,10 @@ from golden import check_outputs, check_state, exact, inputs, pair
 from medical_checks import check_brings_back, check_registering_protocol
 from torch import nn
 
-from fusionlib.baselines.corrmlp import CorrMLP, CorrMLPMethod
-from fusionlib.baselines.corrmlp_blocks import correlation
 from fusionlib.deformation import valid_mask
-from fusionlib.files import InputError
+from fusionlib.methods.baselines.corrmlp import CorrMLP, CorrMLPMethod
+from fusionlib.methods.baselines.corrmlp_blocks import correlation
+from fusionlib.support.files import InputError
 
 FACTS = golden.load("corrmlp")
 

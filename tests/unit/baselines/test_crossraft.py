@@ -12,7 +12,7 @@ from golden import check_outputs, check_state, exact, inputs, pair
 from registering_checks import check_field, check_protocol, fill
 from torch import Tensor
 
-from fusionlib.baselines.crossraft import CrossRAFT, CrossRAFTMethod, align, mixed, padded
+from fusionlib.methods.baselines.crossraft import CrossRAFT, CrossRAFTMethod, align, mixed, padded
 
 FACTS = golden.load("crossraft")
 

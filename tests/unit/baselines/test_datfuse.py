@@ -8,7 +8,7 @@ import torch
 from fusing_checks import check_protocol, fill, load_published
 from golden import check_output, check_state, exact, inputs, pair
 
-from fusionlib.baselines.datfuse import DATFuse, DATFuseMethod
+from fusionlib.methods.baselines.datfuse import DATFuse, DATFuseMethod
 
 FACTS = golden.load("datfuse")
 

@@ -12,8 +12,8 @@ import torch
 from fusing_checks import check_protocol, fill
 from golden import check_output, check_state, exact, inputs, pair
 
-from fusionlib.baselines.emma import EMMAMethod, Ufuser, stretched
-from fusionlib.baselines.emma_sensing import SensingUNet
+from fusionlib.methods.baselines.emma import EMMAMethod, Ufuser, stretched
+from fusionlib.methods.baselines.emma_sensing import SensingUNet
 
 FACTS = golden.load("emma")
 

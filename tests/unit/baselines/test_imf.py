@@ -10,8 +10,8 @@ import torch
 from golden import check_outputs, check_state, exact, inputs, pair
 from registering_checks import check_field, check_protocol, fill
 
-from fusionlib.baselines.imf import IMF, IMFMethod
-from fusionlib.baselines.imf_registration import without_grids
+from fusionlib.methods.baselines.imf import IMF, IMFMethod
+from fusionlib.methods.baselines.imf_registration import without_grids
 
 FACTS = golden.load("imf")
 PARTS = ("cpstn", "mpdr", "cofusion")

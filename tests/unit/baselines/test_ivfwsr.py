@@ -11,9 +11,9 @@ from fusing_checks import check_protocol
 from golden import check_outputs, check_state, exact, inputs, pair
 from torch import Tensor, nn
 
-from fusionlib.baselines import ivfwsr_blocks
-from fusionlib.baselines.ivfwsr import IVFWSR, IVFWSRMethod
-from fusionlib.baselines.ivfwsr_blocks import WIDTH, WindowAttention
+from fusionlib.methods.baselines import ivfwsr_blocks
+from fusionlib.methods.baselines.ivfwsr import IVFWSR, IVFWSRMethod
+from fusionlib.methods.baselines.ivfwsr_blocks import WIDTH, WindowAttention
 
 FACTS = golden.load("ivfwsr")
 

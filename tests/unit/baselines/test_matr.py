@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fusing_checks import check_protocol, fill, load_published
 from golden import check_output, check_state, exact, inputs, pair
 
-from fusionlib.baselines.matr import MATR, AdaptiveConv2d, MATRMethod
+from fusionlib.methods.baselines.matr import MATR, AdaptiveConv2d, MATRMethod
 
 FACTS = golden.load("matr")
 

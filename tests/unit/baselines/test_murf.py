@@ -12,12 +12,12 @@ from golden import check_outputs, check_state, exact, inputs, pair
 from registering_checks import check_protocol
 from torch import Tensor, nn
 
-from fusionlib.baselines import murf
-from fusionlib.baselines.murf import MURF, MURFMethod
-from fusionlib.baselines.murf_coarse import affine_field, affine_sample, coarse_loss, extent, identity, sample
-from fusionlib.baselines.murf_descriptor import Descriptors
-from fusionlib.baselines.murf_fine import with_colour
 from fusionlib.deformation import valid_mask, warp
+from fusionlib.methods.baselines import murf
+from fusionlib.methods.baselines.murf import MURF, MURFMethod
+from fusionlib.methods.baselines.murf_coarse import affine_field, affine_sample, coarse_loss, extent, identity, sample
+from fusionlib.methods.baselines.murf_descriptor import Descriptors
+from fusionlib.methods.baselines.murf_fine import with_colour
 
 FACTS = golden.load("murf")
 SIDE = 64  # of the squares that MCRM gets in these tests

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib.baselines.murf import MURF
-from fusionlib.baselines.murf_checkpoint import load_checkpoint, read_checkpoint, torch_name
-from fusionlib.files import InputError
+from fusionlib.methods.baselines.murf import MURF
+from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint, read_checkpoint, torch_name
+from fusionlib.support.files import InputError
 
 TENSORS = {
     "f2m_net/bf1": np.arange(3, dtype="<f4"),

@@ -9,9 +9,9 @@ from fusing_checks import check_protocol
 from golden import check_outputs, exact, inputs, pair
 from medical_checks import check_parts, fill_parts
 
-from fusionlib.baselines import windows
-from fusionlib.baselines.rmrfus import RMRFus, RMRFusMethod, from_zero
-from fusionlib.baselines.rmrfus_encoder import Encoder, WindowAttention, neighbours
+from fusionlib.methods.baselines import windows
+from fusionlib.methods.baselines.rmrfus import RMRFus, RMRFusMethod, from_zero
+from fusionlib.methods.baselines.rmrfus_encoder import Encoder, WindowAttention, neighbours
 
 FACTS = golden.load("rmrfus")
 

@@ -11,10 +11,10 @@ from golden import check_outputs, check_state, exact, inputs
 from registering_checks import check_protocol, fill
 from torch import Tensor, nn
 
-from fusionlib.baselines.superfusion import SuperFusion, SuperFusionMethod, pixel_field
-from fusionlib.baselines.superfusion_fusion import Scan
-from fusionlib.baselines.superfusion_matcher import blur, cost_volume, edge_warp
 from fusionlib.deformation import warp
+from fusionlib.methods.baselines.superfusion import SuperFusion, SuperFusionMethod, pixel_field
+from fusionlib.methods.baselines.superfusion_fusion import Scan
+from fusionlib.methods.baselines.superfusion_matcher import blur, cost_volume, edge_warp
 
 FACTS = golden.load("superfusion")
 

@@ -8,7 +8,7 @@ import torch
 from fusing_checks import check_protocol, fill, load_published
 from golden import check_output, check_state, exact, inputs, pair
 
-from fusionlib.baselines.tardal import TarDALGenerator, TarDALMethod, with_own_statistics
+from fusionlib.methods.baselines.tardal import TarDALGenerator, TarDALMethod, with_own_statistics
 
 FACTS = golden.load("tardal")
 

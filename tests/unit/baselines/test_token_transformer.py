@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusionlib.baselines.token_transformer import SelfAttention, TokenTransformer
+from fusionlib.methods.baselines.token_transformer import SelfAttention, TokenTransformer
 
 
 def noise(*shape: int) -> torch.Tensor:

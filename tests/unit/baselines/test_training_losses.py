@@ -9,12 +9,12 @@ import torch
 from golden import pair
 from torch import Tensor, nn
 
-from fusionlib import systems
-from fusionlib.baselines import bsafusion_training, crossraft, imf, rmrfus, superfusion
-from fusionlib.baselines.crossraft import CrossRAFT
-from fusionlib.baselines.superfusion import SuperFusion, pixel_field
+from fusionlib.data import systems
 from fusionlib.deformation import warp
-from fusionlib.protocol import Lesson
+from fusionlib.methods.baselines import bsafusion_training, crossraft, imf, rmrfus, superfusion
+from fusionlib.methods.baselines.crossraft import CrossRAFT
+from fusionlib.methods.baselines.superfusion import SuperFusion, pixel_field
+from fusionlib.methods.protocol import Lesson
 
 # Parts of a network that a loss leaves as they are: unused by their authors, or learned in another way.
 UNTAUGHT = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fusionlib.baselines import windows
+from fusionlib.methods.baselines import windows
 
 
 def test_windows_and_positions_are_counted_row_by_row() -> None:

@@ -8,7 +8,7 @@ import torch
 from fusing_checks import check_protocol, fill, load_published
 from golden import check_output, check_state, exact, inputs, pair
 
-from fusionlib.baselines.ydtr import YDTR, YDTRMethod
+from fusionlib.methods.baselines.ydtr import YDTR, YDTRMethod
 
 FACTS = golden.load("ydtr")
 

@@ -1,0 +1,53 @@
+"""Images and what is known about them: sets of pairs, volumes of brains, labels, raw frames, drawn scenes, downloads,
+the compared systems and the paper's tables. Uses the method and `support`.
+
+The names of `fusionlib.data.sets` are those of this folder, too: `from fusionlib import data; data.open_set(...)`.
+"""
+
+from fusionlib.data.sets import (
+    CACHE_BYTES,
+    DRAWN,
+    FACTS,
+    IMAGE_SUFFIXES,
+    ROOT,
+    SETS,
+    SYNTHETIC_SCENES,
+    Pair,
+    PairSet,
+    Size,
+    behaviour,
+    checksum,
+    data_root,
+    open_folders,
+    open_set,
+    read_infrared,
+    read_pair,
+    read_visible,
+    recolour,
+    save_image,
+    splits,
+)
+
+__all__ = [
+    "CACHE_BYTES",
+    "DRAWN",
+    "FACTS",
+    "IMAGE_SUFFIXES",
+    "ROOT",
+    "SETS",
+    "SYNTHETIC_SCENES",
+    "Pair",
+    "PairSet",
+    "Size",
+    "behaviour",
+    "checksum",
+    "data_root",
+    "open_folders",
+    "open_set",
+    "read_infrared",
+    "read_pair",
+    "read_visible",
+    "recolour",
+    "save_image",
+    "splits",
+]

@@ -1,0 +1,232 @@
+"""The boxes that sets come with: RoadScene's from FLIR's annotations of the raw frames, M3FD's in four file forms.
+
+RoadScene has no boxes of its own. Its pairs are frames of FLIR ADAS v1, whose boxes were drawn on the raw thermal
+frame; the homography that made the aligned crop takes them along. FLIR's files are fetched, only homographies and the
+status of the frames without such a file are committed.
+
+Convention:
+    Boxes as in `fusionlib.support.boxes`. For one pair they are a tensor (N, 5), which is (0, 5) where nothing is to be
+    found,
+    and None where nobody has looked: such an image must not enter a detection loss, nor a count of false alarms.
+    Classes of a set that are not in `CLASSES` are dropped (a dog, a lamp); one that the set does not have is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from fusionlib.data.images import IMAGE_SUFFIXES, Size, height_width
+from fusionlib.support.boxes import CLASSES, checked, crop, project, scale, tensor
+from fusionlib.support.files import InputError
+
+FACTS = Path(__file__).resolve().parents[2] / "data"
+STATES = ("boxes", "probably_empty", "unlabelled")
+# What a set calls our classes; the rest of what it has. FLIR writes COCO's numbers, 91 being "other vehicle".
+FLIR_CLASSES = {"1": "person", "2": "bicycle", "3": "car"}, {"17", "18", "91"}
+M3FD_CLASSES = {"People": "person", "Car": "car"}, {"Bus", "Lamp", "Motorcycle", "Truck"}
+M3FD_ORDER = ("People", "Car", "Bus", "Lamp", "Motorcycle", "Truck")  # of its YOLO files without a classes.txt
+M3FD_UPSTREAM = "ganlumomo/TarDAL at commit c453fe1afefd4eaa09db2e4acb44f6f629b2a6f5"
+
+Labelled = tuple[Tensor, tuple[int, int]]  # boxes on the image that was labelled, or a crop of it, and its (H, W)
+
+
+def label_status() -> dict[str, str]:
+    """What is known of each RoadScene pair: "boxes", "probably_empty" (none seen by eye) or "unlabelled"."""
+    without = json.loads((FACTS / "label_status.json").read_text(encoding="utf-8"))
+    found = {name: state for state in STATES[1:] for name in without[state]}
+    return {name: found.get(name, "boxes") for name in _homographies()}
+
+
+def labelled(name: str, members: Iterable[str], empty: bool = False) -> list[str]:
+    """Those of the pairs of a set that have labels; `empty` adds RoadScene's that were looked at and found empty."""
+    members, key = list(members), name.lower()
+    if key == "roadscene":
+        wanted, status = STATES[: 1 + empty], label_status()
+        return [member for member in members if status.get(member) in wanted]
+    return members if key in ("m3fd", "synthetic") else []
+
+
+def boxes_of(name: str, root: Path | str, size: Size | None = None) -> Callable[[str], Tensor | None]:
+    """A function from the name of a pair to its boxes, to be put beside its images.
+
+    Args:
+        name: RoadScene or M3FD; of other sets, which have no labels, the function gives None. The pairs of synthetic
+            carry their boxes already.
+        root: Data root.
+        size: To which the images are resized, as in `data.open_set`.
+
+    Raises:
+        InputError: The labels of the set are not below the root; later, a pair of it is not among them, or a file
+            cannot be read.
+    """
+    if name.lower() == "synthetic":
+        raise InputError("Boxes of synthetic scenes come with the scenes: take them from Pair.boxes.")
+    readers = {"roadscene": _roadscene, "m3fd": _m3fd}
+    read = readers[name.lower()](Path(root)) if name.lower() in readers else lambda member: None
+
+    def boxes(member: str) -> Tensor | None:
+        found = read(member)
+        if found is None:
+            return None
+        on_image, old = checked(found[0]), found[1]
+        whole = crop(on_image, 0, 0, *old)
+        return whole if size is None else scale(whole, old, height_width(size))
+
+    return boxes
+
+
+def _roadscene(root: Path) -> Callable[[str], Labelled | None]:
+    folder, facts, status = root / "FLIR_ADAS_v1", _homographies(), label_status()
+    files = {file.stem: file for split in ("train", "val") for file in (folder / split).glob("*.txt")}
+    fetch = "run `python -m fusionlib data fetch flir_adas_v1`"
+    if not files:
+        raise InputError(f"The boxes of RoadScene's frames are not in {folder}: {fetch}.")
+
+    def read(member: str) -> Labelled | None:
+        if member not in facts:
+            raise InputError(f"{member} is no pair of RoadScene that the project knows: open one of its splits.")
+        shape = facts[member]["h"], facts[member]["w"]
+        if status[member] != "boxes":
+            return (tensor(), shape) if status[member] == "probably_empty" else None
+        if member not in files:
+            raise InputError(f"{folder} has no {member}.txt, a frame with boxes: {fetch}.")
+        return project(read_flir(files[member]), np.array(facts[member]["H"])), shape
+
+    return read
+
+
+def _m3fd(root: Path) -> Callable[[str], Labelled | None]:
+    folder = root / "M3FD"
+    for base in (folder / "M3FD_Detection", folder):
+        for kind, reader in (("Annotation", read_voc), ("labels", _read_yolo_beside_images)):
+            suffix = ".xml" if reader is read_voc else ".txt"
+            if any((base / kind).glob(f"*{suffix}")):
+                return lambda member, of=base / kind, read=reader, end=suffix: read(of / f"{member}{end}")
+    coco = sorted(folder.glob("meta/m3fd-*.json"))
+    if (folder / "boxes.json").is_file():
+        known = read_listed(folder / "boxes.json")
+    elif coco:
+        known = read_coco(coco)
+    else:
+        files = "data/M3FD/meta/m3fd-train.json, m3fd-val.json and m3fd-test.json"
+        get = f"put {files} of the GitHub repository {M3FD_UPSTREAM} into {folder / 'meta'}"
+        raise InputError(f"{folder} has no boxes: {get}, or the official Annotation folder beside its Ir and Vis.")
+
+    def read(member: str) -> Labelled:
+        if member not in known:
+            raise InputError(f"The boxes in {folder} do not cover {member}: add the file that has them.")
+        return known[member]
+
+    return read
+
+
+def read_flir(path: Path) -> Tensor:
+    """FLIR ADAS v1 as text: a line `class x y w h` a box, COCO's class number and pixels of the raw 640x512 frame."""
+    return _boxes(path, map(str.split, filter(str.strip, _text(path).splitlines())), *FLIR_CLASSES)
+
+
+def read_voc(path: Path) -> Labelled:
+    """M3FD's official form: one VOC file an image, with its size and each object's name and corners."""
+    try:
+        tree = ElementTree.fromstring(_text(path))
+        shape = int(tree.findtext("size/height")), int(tree.findtext("size/width"))
+        rows = []
+        for thing in tree.iter("object"):
+            x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
+            rows.append((thing.findtext("name"), x0, y0, x1 - x0, y1 - y0))
+    except (ElementTree.ParseError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no VOC annotation ({error}): unpack the set again.") from None
+    return _boxes(path, rows, *M3FD_CLASSES), shape
+
+
+def read_yolo(path: Path, shape: tuple[int, int], order: tuple[str, ...] = M3FD_ORDER) -> Labelled:
+    """M3FD as YOLO text: a line `class cx cy w h` a box, centre and size as parts of an image of `shape` (H, W)."""
+    height, width = shape
+    rows = []
+    for line in filter(str.strip, _text(path).splitlines()):
+        try:
+            cx, cy, w, h = (float(word) for word in line.split()[1:])
+            label = order[int(line.split()[0])]
+        except (ValueError, IndexError):
+            form = f"`class cx cy w h`, class below {len(order)}"
+            raise InputError(f"{path} has the line {line!r}: give {form}.") from None
+        rows.append((label, (cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height))
+    return _boxes(path, rows, *M3FD_CLASSES), shape
+
+
+def read_coco(paths: Iterable[Path]) -> dict[str, Labelled]:
+    """M3FD as COCO files, such as TarDAL's m3fd-train.json: stem of an image to its boxes and (H, W)."""
+    found: dict[str, Labelled] = {}
+    for path in paths:
+        try:
+            listed = json.loads(_text(path))
+            names = {kind["id"]: kind["name"] for kind in listed["categories"]}
+            images = {str(image["id"]): image for image in listed["images"]}
+            shapes = {key: (image["height"], image["width"]) for key, image in images.items()}
+            stems = {key: Path(image.get("file_name", key)).stem for key, image in images.items()}
+            rows = {key: [] for key in images}
+            for thing in listed["annotations"]:
+                rows[str(thing["image_id"])].append((names[thing["category_id"]], *thing["bbox"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is no COCO file ({error!r}): download it again.") from None
+        found |= {stems[key]: (_boxes(path, rows[key], *M3FD_CLASSES), shapes[key]) for key in images}
+    return found
+
+
+def read_listed(path: Path) -> dict[str, Labelled]:
+    """A file {stem: {width, height, boxes_xywh: [[class, x, y, w, h]]}} of M3FD pairs."""
+    try:
+        listed = json.loads(_text(path))
+        return {
+            stem: (_boxes(path, entry["boxes_xywh"], *M3FD_CLASSES), (entry["height"], entry["width"]))
+            for stem, entry in listed.items()
+        }
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is no list of boxes ({error!r}): remove it or write it anew.") from None
+
+
+def _read_yolo_beside_images(path: Path) -> Labelled:
+    """The size of the image comes from the picture, the order of classes from a classes.txt if there is one."""
+    _text(path)  # says so if that is what is missing
+    folders = [path.parent.parent / name for name in ("Vis", "vi", "Ir", "ir")]
+    images = [folder / f"{path.stem}{suffix}" for folder in folders for suffix in IMAGE_SUFFIXES]
+    image = next((image for image in images if image.is_file()), None)
+    if image is None:
+        raise InputError(f"{path} has no image {path.stem} beside it in Vis or Ir: unpack the set again.")
+    with Image.open(image) as picture:
+        shape = picture.height, picture.width
+    order = path.with_name("classes.txt")
+    return read_yolo(path, shape, tuple(_text(order).split()) if order.is_file() else M3FD_ORDER)
+
+
+def _boxes(path: Path, rows: Iterable, ours: dict[str, str], dropped: set[str]) -> Tensor:
+    """Rows (class, x, y, w, h) in the class names of a set, as a tensor."""
+    kept = []
+    for row in rows:
+        try:
+            label, (x, y, w, h) = str(row[0]), (float(value) for value in row[1:])
+        except ValueError:
+            raise InputError(f"{path} has the box {row}: give a class, x, y, width and height.") from None
+        if label in ours:
+            kept.append((CLASSES.index(ours[label]), x, y, x + w, y + h))
+        elif label not in dropped:
+            raise InputError(f"{path} has a box of class {label!r}, which that set does not have: correct the file.")
+    return tensor(kept)
+
+
+def _homographies() -> dict[str, dict]:
+    return json.loads((FACTS / "homographies.json").read_text(encoding="utf-8"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"There are no boxes at {path}: unpack the set again or leave the image out.") from None

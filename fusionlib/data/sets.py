@@ -1,0 +1,288 @@
+"""Pairs of infrared and visible images: the sets by name, their splits, two folders of one's own.
+
+Convention:
+    Images are as `fusionlib.data.images` reads them. Infrared `ir` and visible `vi` have one channel; `vi` is the luma,
+    and its colour travels beside it as `rgb` until `recolour` puts it back. Of a brain T1 plays the visible image,
+    which stays in place, and T2 the infrared one, which is deformed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fusionlib.data import volumes as mri
+from fusionlib.data.drawn.brain import brain
+from fusionlib.data.drawn.synthetic import scene
+from fusionlib.data.images import (
+    IMAGE_SUFFIXES,
+    Size,
+    height_width,
+    luma,
+    read_infrared,
+    read_visible,
+    recolour,
+    resize,
+    save_image,
+    to_uint8,
+)
+from fusionlib.support.files import InputError, fingerprint
+from fusionlib.support.paths import FACTS, ROOT, data_root
+
+__all__ = [
+    "FACTS",
+    "ROOT",
+    "SETS",
+    "Pair",
+    "PairSet",
+    "data_root",
+    "open_folders",
+    "open_set",
+    "read_infrared",
+    "read_pair",
+    "read_visible",
+    "recolour",
+    "save_image",
+    "splits",
+]
+
+CACHE_BYTES = 4 << 30  # what a set holds in memory at most; pairs beyond it are read anew each time
+SYNTHETIC_SCENES = {"train": 64, "val": 8, "test": 16}
+DRAWN = ("synthetic", "brains")  # on the spot, so many of each
+
+# (infrared, visible) below the data root; of several layouts the first that is there counts.
+SETS = {
+    "RoadScene": (("RoadScene/cropinfrared", "RoadScene/crop_LR_visible"),),
+    "M3FD": (("M3FD/M3FD_Detection/Ir", "M3FD/M3FD_Detection/Vis"), ("M3FD/Ir", "M3FD/Vis"), ("M3FD/ir", "M3FD/vi")),
+    "TNO": (("TNO/ir", "TNO/vi"),),
+    "LLVIP": (("LLVIP/ir", "LLVIP/vi"),),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One scene in both modalities: `ir` and `vi` (1, H, W), `rgb` (3, H, W) the colour of the visible image.
+
+    `boxes` (N, 5), class and corners x0, y0, x1, y1 in pixels, is there where the set is drawn together with its boxes.
+    """
+
+    name: str
+    ir: Tensor
+    vi: Tensor
+    rgb: Tensor
+    boxes: Tensor | None = None
+
+
+class PairSet(Sequence[Pair]):
+    """Pairs in the order of `names`; each is read when first asked for and kept in memory, as bytes, from then on."""
+
+    def __init__(self, names: Iterable[str], load: Callable[[str], Pair], title: str = "") -> None:
+        self.names = list(names)
+        self.title = title  # of the set, where it is one that `open_set` knows
+        self._load = load
+        self._cache: dict[str, Pair] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Pair:
+        name = self.names[index]
+        stored = self._cache.get(name)
+        if stored is None:
+            stored = _map_images(self._load(name), to_uint8)
+            size = stored.ir.numel() + stored.vi.numel() + stored.rgb.numel()
+            if self._cached_bytes + size <= CACHE_BYTES:
+                self._cache[name] = stored
+                self._cached_bytes += size
+        return _map_images(stored, lambda image: image.float() / 255)
+
+    def stack(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
+        """Batch the pairs at these positions: `ir` and `vi`, each (B, 1, H, W); InputError if they differ in size."""
+        pairs = [self[index] for index in indices]
+        for pair in pairs:
+            if pair.ir.shape != pairs[0].ir.shape:
+                raise InputError(
+                    f"{pairs[0].name} is {_extent(pairs[0].ir)} and {pair.name} is {_extent(pair.ir)} pixels: "
+                    "open the set with size=..., so that its pairs fit into one batch."
+                )
+        return torch.stack([pair.ir for pair in pairs]), torch.stack([pair.vi for pair in pairs])
+
+
+def read_pair(ir_path: Path | str, vi_path: Path | str, size: Size | None = None, name: str | None = None) -> Pair:
+    """Read two images of one scene, resized to `size` (bicubic, on 8 bits); `name` defaults to the visible file's stem.
+
+    Raises:
+        InputError: As `read_infrared`, or the two images differ in size.
+    """
+    ir, (vi, rgb) = read_infrared(ir_path), read_visible(vi_path)
+    if ir.shape != vi.shape:
+        sizes = f"{ir_path} is {_extent(ir)} and {vi_path} is {_extent(vi)}"
+        raise InputError(f"{sizes} pixels: crop or resize one of them, so that both have the same width and height.")
+    if size is not None:
+        # The colour is resized and the luma taken from it, so that the two keep belonging together.
+        ir, rgb = resize(ir, size), resize(rgb, size)
+        vi = luma(rgb)
+    return Pair(name or Path(vi_path).stem, ir, vi, rgb)
+
+
+def splits(name: str) -> dict[str, list[str]]:
+    """Names of the pairs in each committed split of a set, by split."""
+    files = sorted((FACTS / "splits" / name.lower()).glob("*.txt"))
+    return {file.stem: file.read_text(encoding="utf-8").split() for file in files}
+
+
+def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
+    """Eight hexadecimal digits for the files of some pairs of a set, by their recorded SHA-256.
+
+    Args:
+        name: the set.
+        members: names of pairs, whose order counts. Of drawn pairs there are no files, and the names alone count.
+        labels: the boxes count, too, and the homographies that bring RoadScene's to its crops.
+    """
+    members, key = list(members), name.lower()
+    stems = {*members, *(member.rpartition("_z")[0] for member in members)}
+    registries = [key, "flir_adas_v1"] if labels and key == "roadscene" else [key]
+    found = {}
+    for registry in (FACTS / "registry" / f"{each}.json" for each in registries):
+        files = json.loads(registry.read_text(encoding="utf-8"))["files"] if registry.exists() else {}
+        for path, facts in files.items():
+            if {Path(path).stem, Path(path).parent.name} & stems:
+                found[f"{registry.stem}/{path}"] = facts["sha256"]
+    committed = ("homographies.json", "label_status.json") if len(registries) > 1 else ()
+    return fingerprint(members, found, [(FACTS / each).read_text(encoding="utf-8") for each in committed])[:8]
+
+
+def behaviour(name: str, labels: bool = False) -> list[str]:
+    """The components of `fusionlib.support.behaviour` that make the pairs of a set, and their boxes if those count."""
+    if name.lower() in DRAWN:
+        return ["drawn-brains" if name.lower() == "brains" else "drawn-scenes"]
+    volumes = name.lower() in {each.lower() for each in mri.SETS}
+    return ["volumes" if volumes else "images", *(["labels"] if labels else [])]
+
+
+def open_set(
+    name: str,
+    split: str | None = None,
+    size: Size | None = None,
+    root: Path | str | None = None,
+    count: int | None = None,
+) -> PairSet:
+    """Open a set by its name: RoadScene, M3FD, TNO, LLVIP, or synthetic (drawn scenes, which need no download).
+
+    Brains, T2 as `ir` and T1 as `vi`: open_ms, brats_format, BraTS2020, or brains (drawn ones).
+
+    Args:
+        name: The set, in upper or lower case.
+        split: train, val, test or external of RoadScene; train, val or test of open_ms, BraTS2020 and what is drawn;
+            test of the others, which is what `data fetch` brings of them. None or "all" is every pair there is.
+        size: None for the size of the files, a side for a square, or (H, W).
+        root: Data root, by default `data_root()`.
+        count: Only the first `count` pairs; of synthetic and brains, how many of each split are drawn.
+
+    Raises:
+        InputError: Unknown set or split, data that are not there, or volumes as `mri.read_subject` refuses them.
+    """
+    key, split, known = name.lower(), (split or "all").lower(), [*SETS, *DRAWN, *mri.SETS]
+    title = {title.lower(): title for title in known}.get(key)
+    if title is None:
+        raise InputError(f"There is no set {name!r}: choose one of {', '.join(known)}.")
+    members = SYNTHETIC_SCENES if key in DRAWN else splits(key) or dict.fromkeys(mri.SPLITS)
+    if split not in (*members, "all"):
+        raise InputError(f"{title} has no split {split!r}: choose one of {', '.join([*members, 'all'])}.")
+    if key in DRAWN:
+        return _open_drawn(key, split, size, count)
+
+    root = data_root() if root is None else Path(root)
+    if title in mri.SETS:
+        names, read = mri.open_slices(title, split, members.get(split), root, _how_to_get(key, root), size, count)
+        return PairSet(names, lambda member: _of_brain(member, *read(member)), title)
+
+    command = f"run `python -m fusionlib data fetch {key}`"
+    layouts = [(root / ir, root / vi) for ir, vi in SETS[title]]
+    ir_dir, vi_dir = next(((ir, vi) for ir, vi in layouts if ir.is_dir() and vi.is_dir()), (None, None))
+    if ir_dir is None:
+        raise InputError(f"{title} is not in {root}: {command}, or set FUSIONLIB_DATA to the folder that has it.")
+    paths = _match(ir_dir, vi_dir, command)
+    names = sorted(paths) if split == "all" else members[split]
+    absent = [member for member in names if member not in paths]
+    if absent:
+        some = f"{len(absent)} of the {len(names)} pairs of {title} {split}, such as {absent[0]}"
+        raise InputError(f"{some}, are not in {vi_dir}: {command}.")
+    return PairSet(names[:count], lambda member: read_pair(*paths[member], size=size, name=member), title)
+
+
+def open_folders(ir_dir: Path | str, vi_dir: Path | str, size: Size | None = None) -> PairSet:
+    """Open two folders whose images belong together by stem; extensions may differ, other files are ignored.
+
+    Raises:
+        InputError: A folder is not there or has no image, or an image has no twin.
+    """
+    paths = _match(Path(ir_dir), Path(vi_dir), "give both folders images of the same names")
+    return PairSet(sorted(paths), lambda member: read_pair(*paths[member], size=size, name=member))
+
+
+def _match(ir_dir: Path, vi_dir: Path, advice: str) -> dict[str, tuple[Path, Path]]:
+    ir, vi = _images_by_stem(ir_dir), _images_by_stem(vi_dir)
+    for here, there, folder, other in ((ir, vi, ir_dir, vi_dir), (vi, ir, vi_dir, ir_dir)):
+        alone = sorted(here.keys() - there.keys())
+        if alone:
+            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+            raise InputError(f"No image in {other} goes with {', '.join(alone[:3])}{more} of {folder}: {advice}.")
+    return {stem: (ir[stem], vi[stem]) for stem in ir}
+
+
+def _images_by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
+    images: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            if path.stem in images:
+                raise InputError(f"{folder} has both {images[path.stem].name} and {path.name}: remove one of them.")
+            images[path.stem] = path
+    if not images:
+        raise InputError(f"{folder} has no image: give a folder of {', '.join(IMAGE_SUFFIXES)} files.")
+    return images
+
+
+def _open_drawn(key: str, split: str, size: Size | None, count: int | None) -> PairSet:
+    sides = () if size is None else height_width(size)
+    parts = [part for part in SYNTHETIC_SCENES if split in (part, "all")]
+    # Keyed and named as synthetic.scenes does it, but drawn one by one: a large scene takes a second.
+    keys = {
+        f"{key}_{part}_{number:04d}": (part, 0, number)
+        for part in parts
+        for number in range(count or SYNTHETIC_SCENES[part])
+    }
+
+    def draw(name: str) -> Pair:
+        if key == "brains":
+            drawn = brain(keys[name], *sides)
+            return _of_brain(name, drawn.t1, drawn.t2)
+        drawn = scene(keys[name], *sides)
+        return Pair(name, drawn.ir, drawn.vi, drawn.rgb, drawn.boxes)
+
+    return PairSet(keys, draw, key)
+
+
+def _of_brain(name: str, t1: Tensor, t2: Tensor) -> Pair:
+    return Pair(name, ir=t2, vi=t1, rgb=t1.expand(3, -1, -1))
+
+
+def _how_to_get(key: str, root: Path) -> str:
+    entry = json.loads((FACTS / "registry" / f"{key}.json").read_text(encoding="utf-8"))
+    return entry.get("by_hand", f"run `python -m fusionlib data fetch {key}`").format(root=root)
+
+
+def _extent(image: Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"
+
+
+def _map_images(pair: Pair, change: Callable[[Tensor], Tensor]) -> Pair:
+    return replace(pair, ir=change(pair.ir), vi=change(pair.vi), rgb=change(pair.rgb))

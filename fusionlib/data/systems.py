@@ -1,0 +1,114 @@
+"""The compared systems: whose they are, where their code and weights are published, and what is retrained here.
+
+`data/registry/methods/NAME.json` holds the facts about one system; the network itself is a file in
+`fusionlib.methods.baselines`. Nothing else knows the systems by name, so a new one is one file and one entry.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib import import_module
+
+from fusionlib.support.files import InputError
+from fusionlib.support.paths import FACTS
+
+FOLDER = FACTS / "registry" / "methods"
+KINDS = ("fuses", "registers", "both")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the retraining of a system may cost on two CPU cores, at 256 pixels: see `fusionlib.methods.retraining`.
+
+    Attributes:
+        steps: of the optimiser.
+        batch: pairs a step.
+        crop: side in pixels of the squares cut from them, which has to suit the network.
+    """
+
+    steps: int
+    batch: int
+    crop: int
+
+
+@dataclass(frozen=True)
+class System:
+    """One compared system.
+
+    Attributes:
+        name: as `methods.load` knows it; also the folder of its published weights.
+        title: as the paper's tables print it.
+        kind: "fuses" an aligned pair, "registers" the infrared to the visible image, or "both".
+        moves: what a registering system warps: "infrared", "visible" or "features" (no field comes out); else None.
+        network, method, loss: dotted names of the class of the network, of the class that makes a
+            `protocol.Method` of it, and of the function (network, `protocol.Lesson`) -> loss that it is retrained by.
+        paper: whom to cite.
+        upstream, commit: repository on GitHub and the state of it that this was written from.
+        licence: what upstream states about its code and weights.
+        files: the published weights, as in the registries of the data sets: path to sha256, bytes and url.
+        published: part of the network to the file that holds it; the part "" is all of it. Empty if upstream's weights
+            are not to be had. The file of a TensorFlow checkpoint is named without .index and .data.
+        untuned: options of the method by which it does not train itself on each pair that it is given.
+        partial: options of the method by which it does with the published parts, where others are missing.
+        budget: of the retraining; None if all weights are published.
+        learning_rate: of the retraining, where the rate of all others is too high for this system; else None.
+        retraining: how the loss relates to the published one, and what was cut for want of time.
+    """
+
+    name: str
+    title: str
+    kind: str
+    moves: str | None
+    network: str
+    method: str
+    loss: str
+    paper: str
+    upstream: str
+    commit: str
+    licence: str
+    retraining: str
+    files: dict[str, dict]
+    published: dict[str, str]
+    untuned: dict[str, object] = field(default_factory=dict)
+    partial: dict[str, object] | None = None
+    budget: Budget | None = None
+    learning_rate: float | None = None
+
+
+def names() -> list[str]:
+    """Names of all compared systems."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def system(name: str) -> System:
+    """The facts about a system.
+
+    Raises:
+        InputError: no such system, or an entry that is not one.
+    """
+    if name not in names():
+        raise InputError(f"There is no compared system {name!r}; choose one of {', '.join(names())}.")
+    path = FOLDER / f"{name}.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        budget = facts.get("budget")
+        found = System(name, **facts | {"budget": budget and Budget(**budget)})
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not the entry of a system ({error}); see fusionlib.data.systems.System.") from None
+    if found.kind not in KINDS:
+        raise InputError(f"{path} says that {name} {found.kind!r}; a system fuses, registers, or does both.")
+    return found
+
+
+def part(dotted: str) -> object:
+    """The class or function of a dotted name, such as "fusionlib.methods.baselines.datfuse.DATFuse"; imports its
+    module.
+
+    Systems are imported one by one, when they are asked for: all of them together take a second.
+    """
+    module, _, name = dotted.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"There is no {dotted} ({error}); correct the entry of the system.") from None

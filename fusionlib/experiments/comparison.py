@@ -1,0 +1,257 @@
+"""Tables of methods: Tables 1, 2 and 7 of the paper measured here, row by row, and held against Ours.
+
+A row of the long table is one method on one deformed pair. Columns: dataset, level, method, pair, `weights` (where they
+come from, see `methods.Origin`), then every number of `evaluation.score`. The file
+that keeps it grows part by part (`fusionlib.support.result_tables`): a run that is stopped goes on from there, and what
+changes later is measured again alone.
+
+PAPER-GAP: the paper names neither the registration settings nor the weights of its compared systems. Each row says
+which weights it was measured with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fusionlib import data, methods, metrics
+from fusionlib.data import PairSet, open_set
+from fusionlib.data.paper_tables import systems_in
+from fusionlib.deformation import Misaligned
+from fusionlib.experiments import evaluation
+from fusionlib.experiments.evaluation import BOUND
+from fusionlib.methods.checkpoints import IN_PART
+from fusionlib.metrics.directions import direction
+from fusionlib.presets import Preset
+from fusionlib.support import result_tables
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
+
+METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
+APART = "not told apart"
+ABSENT = "paper only"  # the weights of a row that could not be measured
+FUSERS, JOINT, MEDICAL = (systems_in(number) for number in (1, 2, 7))
+COMPARED = {
+    1: {f"crossraft+{name}": title for name, title in FUSERS.items()},
+    2: JOINT,
+    7: {f"corrmlp+{name}": title for name, title in MEDICAL.items()},
+}
+# Beside the rows of a table, what tells registration and fusion apart: the same fusers behind something else.
+BEHIND = {
+    1: {"not registered": "{}", "by SimpleITK": "simpleitk+{}", "by the field of Ours": "ours+{}"},
+    7: {"by SimpleITK": "simpleitk+{}"},
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table of methods.
+
+    Attributes:
+        method: as `methods.load` knows it, or `evaluation.BOUND`.
+        part: the heading under which it stands; the best are looked for among those of one part.
+        printed: the row of the paper's table that it is; None for one that the paper does not have.
+        options: of the method, as `methods.load` takes them.
+    """
+
+    method: str
+    part: str
+    printed: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def rows_of(table: int, options: Mapping[str, Mapping[str, object]] | None = None) -> list[Row]:
+    """The rows of the paper's Table 1, 2 or 7, and others beside which they can be understood.
+
+    Args:
+        table: 1, 2 or 7.
+        options: method to its options.
+    """
+    part, fusers = f"Table {table}", FUSERS if table == 1 else MEDICAL
+    rows = [Row(name, part, title) for name, title in {**COMPARED[table], "ours": "Ours"}.items()]
+    for heading, chain in BEHIND.get(table, {}).items():
+        rows += [Row(chain.format(fuser), heading) for fuser in fusers]
+    rows += [Row(name, "no network") for name in (*methods.RULES, BOUND)]
+    return [Row(row.method, row.part, row.printed, (options or {}).get(row.method, {})) for row in rows]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `run` gives.
+
+    Attributes:
+        rows: which rows were asked for, in their order.
+        table: the long table, of those that could be measured.
+        missing: method to the sentence that says why it could not, and how it can.
+    """
+
+    rows: Sequence[Row]
+    table: pd.DataFrame = field(repr=False)
+    missing: Mapping[str, str]
+
+
+def run(
+    rows: Sequence[Row],
+    preset: Preset,
+    path: Path,
+    weights: Path | None = None,
+    score: Callable[[methods.Method, Tensor, Tensor, Misaligned], dict[str, float]] = evaluation.score,
+) -> Measured:
+    """Measure every row on the test pairs of a preset, or read what was measured by the same method before.
+
+    Args:
+        rows: what to measure. One whose weights are not there, or only in part, is read from the file, and says so; or
+            else it is `missing`, or measured with that part.
+        preset: sets, size and levels of the test pairs; as many of each set as its bench takes.
+        path: CSV file in which the rows are kept.
+        weights: folder whose NAME.safetensors are taken before any others.
+        score: gives the numbers of one pair, as `evaluation.score` does.
+    """
+    scored = ["deformation", "scores", *([] if score is evaluation.score else ["head-scores"])]
+    parts, missing = [], {}
+    places = [(name, level) for name in preset.test_sets for level in preset.levels]
+    progress = tqdm(total=len(places) * len(rows), desc=path.stem, mininterval=5)
+    for name, level in places:
+        pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
+        for row in rows:
+            where = {"dataset": name, "level": level, "method": row.method}
+            progress.set_postfix_str(" ".join(where.values()), refresh=False)
+            progress.update()
+            old = result_tables.there(path, where)
+            try:
+                origin = _origin(row, weights)
+            except InputError as error:
+                parts.append(old.assign(weights=old["weights"] + ", not here") if len(old) else old)
+                missing |= {} if len(old) else {row.method: str(error)}
+                continue
+            # What was measured with all weights is not given up for what can be measured with some of them.
+            if IN_PART in origin.weights and len(old) and not old["weights"].str.contains(IN_PART).any():
+                parts.append(old.assign(weights=old["weights"] + ", not here"))
+                continue
+            facts = {"size": preset.test_size, name: data.checksum(name, pairs.names)}
+            key = Key.of([*data.behaviour(name), *scored], **facts) | origin.key
+            parts.append(
+                result_tables.part(path, where, key, lambda: _measure(row, origin, pairs, level, weights, score))  # noqa: B023
+            )
+    progress.close()
+    return Measured(rows, pd.concat(parts, ignore_index=True), missing)
+
+
+def read(table: int, path: Path) -> Measured:
+    """What `run` has kept of the paper's Table 1, 2 or 7; a row that the file has not counts as one without weights."""
+    rows, found = rows_of(table), result_tables.read(path)
+    absent = {row.method: "not measured" for row in rows if row.method not in set(found["method"])}
+    return Measured(rows, found, absent)
+
+
+def _origin(row: Row, weights: Path | None) -> methods.Origin:
+    return methods.Origin("", Key()) if row.method == BOUND else methods.origin(row.method, weights, **row.options)
+
+
+def _measure(
+    row: Row, origin: methods.Origin, pairs: PairSet, level: str, weights: Path | None, score: Callable
+) -> pd.DataFrame:
+    method = None if row.method == BOUND else methods.load(row.method, weights, **row.options)
+    found = []
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        if method is None:
+            values = {"Q_CC": metrics.q_cc_bound(ir, vi).item()}
+        else:
+            values = score(method, ir, vi, evaluation.deform(ir, name, level))
+        found.append({"pair": name, "weights": origin.weights or "-", **values})
+    return pd.DataFrame(found)
+
+
+def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Means over pairs at a level: rows (data, part, method), each set apart and, if there are several, "all" pairs.
+
+    Columns are `weights` and the metrics; a row that could not be measured says "paper only" and has no numbers.
+    """
+    here = measured.table[measured.table["level"] == level]
+    groups = together(here).groupby(["dataset", "method"], sort=False)
+    found = groups[list(columns)].mean()
+    found.insert(0, "weights", groups["weights"].first())
+    index = [(name, row.part, row.method) for name in _sets(here) for row in measured.rows]
+    found = found.reindex([(name, method) for name, _, method in index])
+    found["weights"] = found["weights"].fillna(ABSENT)
+    return found.set_axis(pd.MultiIndex.from_tuples(index, names=["data", "part", "method"]))
+
+
+def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
+    """95 % bootstrap intervals of `means`, in the same rows and columns: (low, high), or None where there is none."""
+    here = together(measured.table[measured.table["level"] == level])
+    groups = dict(iter(here.groupby(["dataset", "method"], sort=False)))
+    found = means(measured, level, columns)[list(columns)].astype(object)
+    for (name, part, method), values in found.iterrows():
+        for column, mean in values.items():
+            ends = evaluation.interval(groups[name, method][column]) if pd.notna(mean) else None
+            found.at[(name, part, method), column] = ends
+    return found
+
+
+def against(measured: Measured, level: str, reference: str = "ours", columns: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Every method against one, pair by pair: is the difference more than the choice of pairs can explain?
+
+    Returns:
+        A row for each set, method and metric: pairs, difference (mean of method - reference), p (of `sign_flips`, then
+        Holm's correction over the methods of the table) and verdict: "better", "worse" or "not told apart" at 5 %.
+        No rows if the reference could not be measured.
+    """
+    here = together(measured.table[measured.table["level"] == level])
+    others = [row.method for row in measured.rows if row.method not in (BOUND, reference, *measured.missing)]
+    found = []
+    for name, each in here.groupby("dataset", sort=False) if reference not in measured.missing else ():
+        for column in columns:
+            values = each.pivot(index="pair", columns="method", values=column)
+            apart = {method: (values[method] - values[reference]).dropna() for method in others}
+            tested = holm({method: sign_flips(differences) for method, differences in apart.items()})
+            for method, differences in apart.items():
+                line = (name, method, column, len(differences), differences.mean(), tested[method])
+                found.append((*line, verdict(differences.mean(), tested[method], column)))
+    names = ["data", "method", "metric", "pairs", "difference", "p", "verdict"]
+    return pd.DataFrame(found, columns=names)
+
+
+def sign_flips(differences: Sequence[float], draws: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value of a paired permutation test of the mean: had the two sides been swapped pair by pair?
+
+    Fisher's randomisation test with so many random swaps; the smallest p is 1 / (draws + 1).
+    """
+    sample = np.asarray(differences, dtype=float)
+    if not len(sample):
+        return float("nan")
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, len(sample)))
+    extreme = np.abs(signs @ sample) >= np.abs(sample.sum()) * (1 - 1e-12)  # equal up to rounding counts
+    return float((1 + extreme.sum()) / (1 + draws))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's correction for asking several questions at once (1979): adjusted p-values by name."""
+    adjusted, largest = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.get)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = largest
+    return adjusted
+
+
+def verdict(difference: float, p: float, metric: str) -> str:
+    """ "better" or "worse" in the metric's own direction, or `APART` unless p is below 5 %."""
+    if not p < 0.05:
+        return APART
+    return "better" if (difference > 0) == (direction(metric) == "higher") else "worse"
+
+
+def together(table: pd.DataFrame) -> pd.DataFrame:
+    """A long table, and if it has several sets, all their rows once more under the name "all"."""
+    return pd.concat([table, table.assign(dataset="all")]) if len(table["dataset"].unique()) > 1 else table
+
+
+def _sets(table: pd.DataFrame) -> list[str]:
+    return list(together(table)["dataset"].unique())

@@ -1,0 +1,184 @@
+"""Table 6 measured: what methods that register and fuse count, take and need, kept as `fusionlib.support.result_tables`
+keeps tables.
+
+Every method has random weights: what it costs does not depend on them. Times are of one machine; the table says which.
+Operations are counted of the networks as they are trained; time and memory of Ours are those of
+`fusionlib.methods.fast`, which gives the same images.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fusionlib import metrics
+from fusionlib.benches import CostConfig
+from fusionlib.data import systems
+from fusionlib.experiments import profiling
+from fusionlib.experiments.profiling import interleaved
+from fusionlib.metrics import fusion_many, fusion_plain
+from fusionlib.support import result_tables
+from fusionlib.support.keys import Key
+from fusionlib.support.machine import machine
+
+
+def counts(config: CostConfig, path: Path) -> pd.DataFrame:
+    """A row a method: side, `thop`, `fvcore` and `executed` multiply-accumulates in G, `parameters` in M."""
+    rows = []
+    for name, side in config.sides().items():
+        rows.append(result_tables.part(path, {"method": name, "side": side}, _key(name), lambda: _count(name, side)))  # noqa: B023
+    return pd.concat(rows, ignore_index=True)
+
+
+def _count(name: str, side: int) -> pd.DataFrame:
+    method = profiling.fresh(name)
+    found = asdict(profiling.count(profiling.Whole(method), *profiling.pair(side)))
+    row = {what: None if number is None else number / 1e9 for what, number in found.items()}
+    return pd.DataFrame([row | {"parameters": sum(profiling.parameters(method).values()) / 1e6}])
+
+
+def memory(config: CostConfig, path: Path) -> pd.DataFrame:
+    """A row a method at its side: the GiB by which a process grows at most while it fuses, `memory`."""
+    cases = list(config.sides().items())
+    key = Key.of(cases=cases) | _key(*(name for name, _ in cases))
+
+    def measure() -> pd.DataFrame:
+        return pd.DataFrame(cases, columns=["method", "side"]).assign(memory=profiling.peak_memory(cases))
+
+    return result_tables.part(path, {"what": "memory"}, key, measure)
+
+
+def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
+    """A row for each method, side and number of threads: the seconds of `profiling.Timed`, and the cpu.
+
+    All methods of one side and number of threads are one part, measured in turns: their ratios are of one run. Kept
+    times are taken whatever machine made them, unless `again`.
+    """
+    parts = []
+    for side, threads in config.timed:
+        too_large = [name for name, own in config.own_sides if side > 1.2 * own]
+        names = [name for name in config.sides() if name not in too_large]
+
+        def measure(names: list[str] = names, side: int = side, threads: int = threads) -> pd.DataFrame:
+            return _time(names, side, threads, config.runs)
+
+        key = Key.of(methods=names) | _key(*names)
+        parts.append(_again({"side": side, "threads": threads}, path, key, config, measure, again))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _time(names: list[str], side: int, threads: int, runs: int) -> pd.DataFrame:
+    both = profiling.pair(side)
+    calls = {name: partial(profiling.quick(name).fuse, *both) for name in names}
+    with profiling.threads(threads):
+        found = interleaved(calls, runs)
+    rows = [{"method": name, **asdict(timed), "cpu": machine()["cpu"]} for name, timed in found.items()]
+    return pd.DataFrame(rows)
+
+
+def growth(config: CostConfig, path: Path) -> pd.DataFrame:
+    """How the time of Ours grows with the image: a row a side with the seconds of `profiling.Timed`, on all cores."""
+    method = profiling.quick("ours")
+
+    def measure() -> pd.DataFrame:
+        calls = {side: partial(method.fuse, *profiling.pair(side)) for side in config.growth}
+        return pd.DataFrame(
+            [{"side": side, **asdict(timed)} for side, timed in interleaved(calls, config.runs).items()]
+        )
+
+    key = Key.of(sides=config.growth, runs=config.runs) | _key("ours")
+    return result_tables.part(path, {"method": "ours"}, key, measure)
+
+
+def gain(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
+    """Ours as it is trained, `plain`, and as `fusionlib.methods.fast` has it, `fast`: a row each with its seconds.
+
+    Sides and numbers of threads are those of `timed`; the two are timed in turns.
+    """
+    parts = []
+    for side, threads in config.timed:
+
+        def measure(side: int = side, threads: int = threads) -> pd.DataFrame:
+            ways = {"plain": profiling.fresh("ours"), "fast": profiling.quick("ours")}
+            with profiling.threads(threads):
+                return _rows({way: partial(method.fuse, *profiling.pair(side)) for way, method in ways.items()}, config)
+
+        parts.append(_again({"side": side, "threads": threads}, path, _key("ours"), config, measure, again))
+    return pd.concat(parts, ignore_index=True)
+
+
+def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
+    """A row a size: the GiB by which a process grows at most while Ours fuses it, `plain` and `fast`.
+
+    Sizes are those of `growth` and the large one, which the plain network is spared.
+    """
+    sizes = [(side, side) for side in config.growth] + [config.large]
+
+    def measure() -> pd.DataFrame:
+        plain = profiling.peak_memory([("ours", size) for size in sizes[:-1]], fast=False)
+        fast = profiling.peak_memory([("ours", size) for size in sizes])
+        rows = pd.DataFrame(sizes, columns=["height", "width"])
+        return rows.assign(plain=pd.Series(plain), fast=fast)
+
+    return result_tables.part(path, {"method": "ours"}, Key.of(sizes=sizes) | _key("ours"), measure)
+
+
+def scoring(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
+    """All four metrics of one fused image, by three writings: a row each with seconds of one computing thread."""
+    key = Key.of(["scores", "quick-metrics", "cost"])
+
+    def measure() -> pd.DataFrame:
+        images = scored_images(config.scored)
+        levels = [image[0, 0].double().mul(255).round().numpy() for image in images]
+        calls = {
+            "numpy and scikit-image": partial(fusion_plain.fusion_metrics, *levels),
+            "fusionlib.metrics": partial(metrics.fusion_metrics, *images),
+            "fusionlib.metrics_many": partial(fusion_many.fusion_metrics, *images),
+        }
+        with profiling.threads(1):
+            return _rows(calls, config, time.thread_time)
+
+    return _again({"scored": config.scored}, path, key, config, measure, again)
+
+
+def scored_images(side: int) -> list[Tensor]:
+    """An infrared, a visible and a fused image of 8 bits, (1, 1, side, side) in [0, 1], with noise in the infrared."""
+    ir, vi = profiling.pair(side)
+    ir = 0.8 * ir + 0.2 * torch.rand(ir.shape, generator=torch.Generator().manual_seed(0))
+    return [(image * 255).round() / 255 for image in (ir, vi, (ir + vi) / 2)]
+
+
+def _rows(
+    calls: Mapping[str, Callable[[], object]], config: CostConfig, clock: Callable[[], float] | None = None
+) -> pd.DataFrame:
+    found = interleaved(calls, config.runs, clock=clock)
+    return pd.DataFrame([{"way": way, **asdict(timed), "cpu": machine()["cpu"]} for way, timed in found.items()])
+
+
+def _again(
+    where: dict[str, object],
+    path: Path,
+    key: Key,
+    config: CostConfig,
+    measure: Callable[[], pd.DataFrame],
+    again: bool,
+) -> pd.DataFrame:
+    """A kept part, or measured `again`."""
+    key |= Key.of(runs=config.runs)
+    if again:
+        result_tables.put(path, where, key, measure())
+    return result_tables.part(path, where, key, measure)
+
+
+def _key(*names: str) -> Key:
+    """What is counted and timed: the way it is done, and the behaviour of the methods, whose weights do not matter."""
+    parts = dict.fromkeys(part for name in names for part in name.split("+"))
+    own = [part if part in systems.names() else "network" for part in parts]
+    return Key.of(dict.fromkeys(["cost", *own]))

@@ -1,0 +1,63 @@
+"""What a registration leaves, taken apart: which part of the misalignment it has found and which it has not.
+
+Three questions, each with a number that another would hide:
+
+    affine, bent      a shift, a rotation, a shear and a stretch move the whole picture and can be told from a few good
+                      places; what is bent differs from place to place, and where both images are empty nothing tells it
+    own               error that comes back with the same sign whatever the deformation: that of the published alignment
+                      and of what the method mistakes in these two images
+    chance            what is left without it
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fusionlib.data import PairSet
+from fusionlib.experiments import evaluation
+from fusionlib.methods import Method
+from fusionlib.methods.field_refinement import affine_fit
+
+
+def parts(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:
+    """What is to be undone and what a method leaves of it, in parts.
+
+    Args:
+        method: one that registers.
+        pairs: aligned pairs.
+        level: of deformation; keyed as in `fusionlib.experiments.evaluation`, draw by draw.
+        draws: deformations a pair, at least 2.
+
+    Returns:
+        Rows "to undo" and "left", columns EPE, affine, bent, own, chance: mean lengths in pixels over the valid pixels,
+        averaged over draws and pairs. The parts do not add up to the EPE, as the sides of a triangle do not. `own` is
+        the length of the mean error at each pixel over the other draws, `chance` what is left without that mean.
+    """
+    rows = []
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        moved = [evaluation.deform(ir, name, level, seed=draw) for draw in range(draws)]
+        valid = torch.cat([each.valid for each in moved])
+        wanted = torch.cat([each.phi_gt for each in moved])
+        left = torch.cat([method.fuse(each.ir, vi).field for each in moved]) - wanted
+        for what, fields in (("to undo", wanted), ("left", left)):
+            affine = affine_fit(fields, valid.float())
+            own = _mean_of_the_others(fields, valid)
+            apart = {"EPE": fields, "affine": affine, "bent": fields - affine, "own": own, "chance": fields - own}
+            rows.append({"what": what} | {column: _length(part, valid) for column, part in apart.items()})
+    return pd.DataFrame(rows).groupby("what", sort=False).mean()
+
+
+def _mean_of_the_others(fields: Tensor, valid: Tensor) -> Tensor:
+    """Of each draw, the mean of the other draws' fields at each pixel where they are valid; 0 where none is."""
+    weighed = fields * valid
+    others = (valid.sum(0, keepdim=True) - valid.float()).clamp(min=1)
+    return (weighed.sum(0, keepdim=True) - weighed) / others
+
+
+def _length(fields: Tensor, valid: Tensor) -> float:
+    """Mean length of the vectors of fields (D, 2, H, W) over the valid pixels of each, then over the draws."""
+    lengths = fields.norm(dim=1, keepdim=True) * valid
+    return (lengths.sum((1, 2, 3)) / valid.sum((1, 2, 3))).mean().item()

@@ -1,0 +1,102 @@
+"""The MRI study, Table 7: T2 slices moved out of place, laid on T1 and fused, and scored where there is a head.
+
+The T1 slice plays the visible image, the reference; the T2 slice plays the infrared one and is deformed. Beyond the
+brain both are zero: a registration can show nothing there, and a fusion that keeps black black is right for nothing. So
+
+    Q_CC, ...         the four metrics in the upright box around the head
+    Q_CC@slice, ...   the same over the whole slice, its background included
+    EPE, EPE_p95, EPE_share, NCC, MSE     inside the head alone
+    EPE@slice         over the whole slice
+    folds, seconds    as in `fusionlib.experiments.evaluation`
+
+PAPER-GAP: the paper scores slices of BraTS2020 and says neither which, nor how far T2 was moved, nor whether the
+background counts, nor what its detection loss is where there are no objects: here there is none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pandas as pd
+from torch import Tensor
+
+from fusionlib import metrics
+from fusionlib.deformation import Misaligned
+from fusionlib.experiments import evaluation
+from fusionlib.experiments.comparison import METRICS, Measured
+from fusionlib.methods import Method
+
+MARGIN = 4  # pixels around the head that belong to its box: an edge needs both of its sides
+
+
+def head(t2: Tensor, t1: Tensor) -> Tensor:
+    """Where there is a head: (1, 1, H, W) bool, true in each row between the first and the last signal of either slice.
+
+    Dark ventricles lie between signal, so they count, whatever their brightness.
+    """
+    there = ((t1 > 0) | (t2 > 0)).int()
+    from_left, from_right = there.cummax(-1).values, there.flip(-1).cummax(-1).values.flip(-1)
+    return (from_left & from_right).bool()
+
+
+def box(mask: Tensor, margin: int = MARGIN) -> tuple[slice, slice]:
+    """Rows and columns of the upright box around a mask (1, 1, H, W), widened by a margin where the image allows it."""
+    _, _, rows, columns = mask.nonzero(as_tuple=True)
+    return tuple(slice(max(0, int(each.min()) - margin), int(each.max()) + 1 + margin) for each in (rows, columns))
+
+
+def score(method: Method, t2: Tensor, t1: Tensor, moved: Misaligned) -> dict[str, float]:
+    """Every number of one method on one slice; `t2` is the aligned slice, `moved` what the method is given.
+
+    Args:
+        method: what registers and fuses.
+        t2, t1: (1, 1, H, W) in [0, 1]; not both of them empty.
+        moved: the deformed T2.
+    """
+    start = time.perf_counter()
+    fused = method.fuse(moved.ir, t1)
+    seconds = time.perf_counter() - start
+    there = head(t2, t1)
+    seen = (..., *box(there))
+    inside = evaluation.registration(fused, t2, replace(moved, valid=moved.valid & there))
+    inside["EPE_share"] = inside["EPE"] / inside.pop("EPE_identity")
+    whole = evaluation.score(SimpleNamespace(fuse=lambda *_: fused), t2, t1, moved)
+    values = {
+        name: value.item() for name, value in metrics.fusion_metrics(t2[seen], t1[seen], fused.image[seen]).items()
+    }
+    values |= {f"{name}@slice": whole[name] for name in (*values, "EPE")}
+    return values | inside | {"seconds": seconds}
+
+
+def subject(pair: str) -> str:
+    """Whose slice it is: names are SUBJECT_zNNN."""
+    return pair.rpartition("_z")[0] or pair
+
+
+def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Means over subjects, each the mean over its slices, and the 95 % bootstrap interval over subjects.
+
+    Slices of one head are alike, so the number of heads says how much is known, not the number of slices. With three
+    heads such an interval ends at the lowest and the highest of them, and is no more than that.
+
+    Returns:
+        Rows (part, method), a column "subjects", and for each metric its mean and, as METRIC_low and METRIC_high, the
+        ends. A row that could not be measured has no numbers.
+    """
+    here = measured.table[measured.table["level"] == level]
+    means = (
+        here.assign(subject=here["pair"].map(subject)).groupby(["method", "subject"], sort=False)[list(columns)].mean()
+    )
+    found = []
+    for row in measured.rows:
+        each = means.loc[row.method] if row.method in means.index.get_level_values("method") else means.iloc[:0]
+        line: dict[str, object] = {"part": row.part, "method": row.method, "subjects": len(each)}
+        for column in columns:
+            values = each[column].dropna()
+            ends = evaluation.interval(values) if len(values) else (float("nan"), float("nan"))
+            line |= {column: values.mean(), f"{column}_low": ends[0], f"{column}_high": ends[1]}
+        found.append(line)
+    return pd.DataFrame(found).set_index(["part", "method"])

@@ -1,0 +1,154 @@
+"""Beyond what the network has learned: larger deformations, darkness and glare, each by a known amount.
+
+A picture of one failure says that a method can fail, not at what. Here one thing at a time is made worse, on the same
+pairs with the same deformations, and the end-point error says from which amount on a method is at a loss.
+
+Convention: visible images (1, 1, H, W) in [0, 1]. The infrared one is never touched: it is what sees at night.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from fusionlib import data, deformation
+from fusionlib.data import PairSet
+from fusionlib.deformation import Level, get_level
+from fusionlib.experiments import evaluation
+from fusionlib.methods import Method
+from fusionlib.support import result_tables
+from fusionlib.support.draws import generator
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
+
+LAMP = 0.04  # radius of a lamp's bright core, as a part of the shorter side
+
+
+def farther(factor: float) -> Level:
+    """Shift and rotation `factor` times those of `heavy`; the elastic part at most as strong, for it would fold."""
+    heavy = get_level("heavy")
+    moved = (heavy.translation * factor, heavy.rotation * factor, heavy.elastic * min(factor, 1.0))
+    return Level(f"{factor:g} x heavy", *moved)
+
+
+def night(vi: Tensor, photons: float, key: object) -> Tensor:
+    """The visible image in little light: each pixel counts single photons, and the camera turns up its gain.
+
+    Args:
+        vi: (1, 1, H, W) in [0, 1].
+        photons: that a white pixel catches on average; above 0. At 100 the noise of white is a tenth, at 1 all of it.
+        key: anything with a stable text form; equal keys give equal noise.
+
+    Raises:
+        InputError: no light at all.
+    """
+    if not photons > 0:
+        raise InputError(f"A camera that catches {photons:g} photons sees nothing: give a number above 0.")
+    counts = generator("night", key).poisson(vi.double().numpy() * photons)
+    return torch.from_numpy(counts / photons).to(vi.dtype).clamp(0, 1)
+
+
+def glare(vi: Tensor, lamps: float, key: object) -> Tensor:
+    """The visible image with so many lamps shining into the camera, each a white core in a wide skirt of light.
+
+    The skirt falls as a star's does on a photographic plate, (1 + (r / radius)^2)^-1.5 (Moffat, 1969). With the same
+    key, more lamps are those of fewer lamps and others.
+
+    Args:
+        vi: (1, 1, H, W) in [0, 1].
+        lamps: how many, a whole number.
+        key: as in `night`.
+    """
+    height, width = vi.shape[-2:]
+    rows, columns = np.mgrid[:height, :width]
+    light = np.zeros((height, width))
+    for down, across in generator("glare", key).uniform(size=(int(lamps), 2)) * (height, width):
+        distance = np.hypot(rows - down, columns - across) / (LAMP * min(height, width))
+        light += 3 * (1 + distance**2) ** -1.5
+    return (vi + torch.from_numpy(light).to(vi.dtype)).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One thing that is made worse.
+
+    Attributes:
+        name: in tables.
+        unit: what an amount counts.
+        amounts: from harmless to hopeless.
+        level: of deformation at an amount.
+        spoil: (visible image, amount, key) to what the camera sees.
+    """
+
+    name: str
+    unit: str
+    amounts: tuple[float, ...]
+    level: Callable[[float], Level] = lambda amount: get_level("medium")
+    spoil: Callable[[Tensor, float, object], Tensor] = lambda vi, amount, key: vi
+
+
+TRIALS = {
+    trial.name: trial
+    for trial in (
+        Trial("distance", "shift and rotation, times heavy", (0.25, 0.5, 1.0, 1.5, 2.0, 3.0), level=farther),
+        Trial("darkness", "photons that white catches", (1000.0, 100.0, 30.0, 10.0, 3.0, 1.0), spoil=night),
+        Trial("glare", "lamps", (0.0, 1.0, 2.0, 4.0, 8.0, 16.0), spoil=glare),
+    )
+}
+
+
+def run(
+    trial: Trial, methods: Mapping[Method, Key], pairs: PairSet, path: Path, amounts: Sequence[float] | None = None
+) -> pd.DataFrame:
+    """Register every pair at every amount, or read what was measured by the same method before.
+
+    Args:
+        trial: what is made worse.
+        methods: each with the key of what it is, see `methods.origin`.
+        pairs: aligned test pairs.
+        path: CSV file in which the rows are kept, part by part.
+        amounts: only these.
+
+    Returns:
+        A row for each amount, method and pair: trial, amount, method, pair, and the columns of
+        `evaluation.registration`.
+    """
+    dataset = pairs.title or "pairs"
+    facts = {"size": pairs[0].ir.shape[-1], dataset: data.checksum(dataset, pairs.names)}
+    measured = Key.of([*data.behaviour(dataset), "deformation", "hardships", "scores"], **facts)
+    parts = []
+    places = [(float(amount), method) for amount in amounts or trial.amounts for method in methods]
+    for amount, method in tqdm(places, desc=trial.name, mininterval=5):
+        where = {"trial": trial.name, "amount": amount, "method": method.name}
+        key = measured | methods[method]
+        parts.append(result_tables.part(path, where, key, lambda: _measure(trial, amount, method, pairs)))  # noqa: B023
+    return pd.concat(parts, ignore_index=True)
+
+
+def given(trial: Trial, amount: float, pairs: PairSet, index: int) -> tuple[deformation.Misaligned, Tensor]:
+    """What a method is given of one pair: the deformed infrared, and the visible image (1, 1, H, W) as spoilt."""
+    ir, vi = pairs.stack([index])
+    name = pairs.names[index]
+    return evaluation.deform(ir, name, trial.level(amount)), trial.spoil(vi, amount, name)
+
+
+def _measure(trial: Trial, amount: float, method: Method, pairs: PairSet) -> pd.DataFrame:
+    rows = []
+    for index, name in enumerate(pairs.names):
+        moved, vi = given(trial, amount, pairs, index)
+        found = evaluation.registration(method.fuse(moved.ir, vi), pairs.stack([index])[0], moved)
+        rows.append({"pair": name} | found)
+    return pd.DataFrame(rows)
+
+
+def shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """What is left of the misalignment, mean EPE over that of doing nothing: rows amount, columns method."""
+    means = rows.groupby(["amount", "method"], sort=False)[["EPE", "EPE_identity"]].mean()
+    return (means["EPE"] / means["EPE_identity"]).unstack("method", sort=False)

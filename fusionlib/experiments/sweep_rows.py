@@ -1,0 +1,140 @@
+"""The rows of Tables 4 and 5 as changes of a recipe, read from the paper's own tables, and how rows lie to each other.
+
+PAPER-GAP: the paper says of its ablations no more than their names. "w/o l_c" and "w/o l_s" are read as a weight of 0
+in Eq. (12), where both stand with a weight of 1; "w/o concat of F_i^r and F_v" as Eq. (7) on the specific features
+alone. Where there is a start, it has learned with l_c, and only what comes after it learns without: the difference is
+smaller than that of trainings which differ from the first step on, as those of preset `paper` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.presets import Preset, changed
+from fusionlib.support.files import InputError
+from fusionlib.training.recipe import Recipe
+
+ABLATIONS = {
+    "w/o l_c": {"losses.common": 0.0},
+    "w/o l_s": {"losses.specific": 0.0},
+    "w/o concat of F_i^r and F_v": {"network.common_in_fusion": False},
+}
+SETTINGS = {  # what Table 5 calls them
+    "gamma": "losses.gamma",
+    "lambda1": "losses.lambda_reg",
+    "lambda2": "losses.lambda_fusion",
+    "lambda3": "losses.lambda_detection",
+}
+OURS = "Ours"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of Table 4 or 5.
+
+    Attributes:
+        name: what it is called.
+        changes: setting of the recipe, by its path, to value; none is the full method.
+        printed: the row of the paper's table that it is; None for one that the paper does not have.
+    """
+
+    name: str
+    changes: Mapping[str, object] = field(default_factory=dict)
+    printed: str | None = None
+
+
+def table4() -> list[Row]:
+    """The rows of Table 4."""
+    return [Row(name, ABLATIONS.get(name, {}), name) for name in paper_table(4).index.get_level_values("row")]
+
+
+def table5(preset: Preset) -> list[Row]:
+    """The rows of Table 5, and between each of them and the paper's optimum `sweep_between` more, evenly spaced."""
+    printed = {name: settings_of(name) for name in paper_table(5).index.get_level_values("row")}
+    best = settings_of(optimum(preset))
+    rows = {_spelled(settings): name for name, settings in printed.items()}
+    for settings in printed.values():
+        for step in range(1, preset.sweep_between + 1):
+            part = step / (preset.sweep_between + 1)
+            between = {name: value + part * (best[name] - value) for name, value in settings.items()}
+            rows.setdefault(_spelled(between))
+    return [Row(name, _changes(settings_of(name), preset.recipe), original) for name, original in rows.items()]
+
+
+def settings_of(name: str) -> dict[str, float]:
+    """ "gamma=2;lambda1=10;..." as numbers by name."""
+    return {setting: float(value) for setting, value in (part.split("=") for part in name.split(";"))}
+
+
+def optimum(preset: Preset) -> str:
+    """Name of the row of Table 5 that the paper calls optimal: that of the settings it trains everything else with.
+
+    Raises:
+        InputError: the preset has other settings.
+    """
+    for name in paper_table(5).index.get_level_values("row"):
+        if not _changes(settings_of(name), preset.recipe):
+            return name
+    raise InputError(
+        "Table 5 is swept around the paper's settings: leave gamma and the lambdas of the preset as they are."
+    )
+
+
+def recipe_of(row: Row, preset: Preset, seed: int, epochs: int) -> Recipe:
+    """The training of a row: the preset's, so many epochs long, from the same start whatever the seed."""
+    training = replace(preset.recipe.training, epochs=epochs, validate_every=epochs, crop=preset.sweep_crop)
+    recipe = replace(preset.recipe, seed=seed, training=training)
+    for path, value in row.changes.items():
+        place, _, rest = path.partition(".")
+        if place == "network" and recipe.start is not None:  # the two must be of one shape at any moment
+            network = changed(recipe.network, rest, value)
+            recipe = replace(recipe, network=network, start=replace(recipe.start, network=network))
+        else:
+            recipe = changed(recipe, path, value)
+    return recipe
+
+
+# --- along one setting of Table 5
+
+
+def differing(name: str, best: str) -> list[str]:
+    """Settings in which a row of Table 5 differs from the best."""
+    own, middle = settings_of(name), settings_of(best)
+    return [setting for setting, value in own.items() if value != middle[setting]]
+
+
+def line_of(rows: Sequence[Row], best: str, setting: str) -> dict[float, Row]:
+    """Value to row along one setting, in order: the rows that differ from the best in it alone, and the best."""
+    line = {settings_of(row.name)[setting]: row for row in rows if differing(row.name, best) in ([], [setting])}
+    return dict(sorted(line.items()))
+
+
+def neighbours(rows: Sequence[Row], best: str) -> list[str]:
+    """Names of the rows next to the best along each setting, on either side."""
+    found = []
+    for setting, value in settings_of(best).items():
+        line = line_of(rows, best, setting)
+        below, above = [each for each in line if each < value][-1:], [each for each in line if each > value][:1]
+        found += [line[each].name for each in (*below, *above)]
+    return found
+
+
+def checked(rows: Sequence[Row], best: str) -> list[Row]:
+    """A few rows to train longer: the best, and for each lambda the row with its lowest value."""
+    lambdas = [setting for setting in settings_of(best) if setting.startswith("lambda")]
+    lowest = [next(iter(line_of(rows, best, setting).values())) for setting in lambdas]
+    return [row for row in rows if row.name == best] + [row for row in lowest if row.name != best]
+
+
+def _spelled(settings: Mapping[str, float]) -> str:
+    return ";".join(f"{name}={value:g}" for name, value in settings.items())
+
+
+def _changes(settings: Mapping[str, float], recipe: Recipe) -> dict[str, float]:
+    """Settings of the recipe that differ from its own, by their path."""
+    own = asdict(recipe)["losses"]
+    return {
+        SETTINGS[name]: value for name, value in settings.items() if own[SETTINGS[name].rpartition(".")[2]] != value
+    }

@@ -1,0 +1,111 @@
+"""What the trainings of Tables 4 and 5 say: means and their seeds, differences that can be told from chance.
+
+A difference between two rows has two reasons to be doubted. Another choice of test pairs might turn it round: a paired
+permutation test over pairs answers that (`comparison.sign_flips`, corrected by Holm for asking about several rows).
+Another seed might turn it round, too: so every seed is asked, and a verdict needs all of them to agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments.comparison import APART, METRICS, holm, sign_flips, together, verdict
+from fusionlib.experiments.sweep_rows import Row
+from fusionlib.experiments.sweeps import SCORED
+from fusionlib.metrics.directions import direction
+
+
+def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
+    """Means over pairs, and over the seeds unless `by` has them: rows (data, *by), one column a metric.
+
+    Each set stands apart, and if there are several, "all" pairs together.
+    """
+    return together(table).rename(columns={"dataset": "data"}).groupby(["data", *by], sort=False)[SCORED].mean()
+
+
+def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
+    """Every row held against one: by how much, whatever the seed, and is it more than chance?
+
+    Args:
+        table: long table of `sweeps.run`, with the reference in it.
+        reference: name of the row that the others are held against.
+        rows: which others; by default all. So many questions are asked at once, which the p-values are corrected for.
+
+    Returns:
+        A row for each set, row and metric: pairs, difference (mean of row - reference), lowest and highest of the
+        seeds' own, p (paired over pairs, each the mean of its seeds; corrected) and verdict: "better", "worse", or
+        "not told apart" if p is not below 5 % or the seeds do not agree.
+    """
+    others = [name for name in table["row"].unique() if name != reference and (rows is None or name in rows)]
+    found = []
+    for data, here in together(table.assign(set=table["dataset"])).groupby("dataset", sort=False):
+        for metric in SCORED:
+            wide = here.pivot(index=["set", "pair", "seed"], columns="row", values=metric)
+            apart = wide[others].sub(wide[reference], axis=0)
+            seeds, pairs = apart.groupby("seed").mean(), apart.groupby(["set", "pair"]).mean()
+            p = holm({name: sign_flips(pairs[name]) for name in others})
+            for name in others:
+                low, high = seeds[name].min(), seeds[name].max()
+                line = (data, name, metric, len(pairs), pairs[name].mean(), low, high, p[name])
+                found.append((*line, verdict(low, p[name], metric) if low * high > 0 else APART))
+    names = ["data", "row", "metric", "pairs", "difference", "lowest seed", "highest seed", "p", "verdict"]
+    return pd.DataFrame(found, columns=names)
+
+
+def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: str) -> pd.DataFrame:
+    """The effect of each change beside the one that the paper prints: row - reference, here and there.
+
+    Args:
+        found: `differences` of one set.
+        number: of the paper's table.
+        rows: of the table; those that the paper has not are left out.
+        reference: the paper's name of the row that the others are held against.
+
+    Returns:
+        Rows (row, metric): here, lowest and highest seed, paper, verdict here, and whether both go the same way.
+    """
+    printed = paper_table(number).droplevel("dataset")
+    names = {row.name: row.printed for row in rows if row.printed and row.printed != reference}
+    numbers, lines = found.set_index(["row", "metric"]), {}
+    for name, title in names.items():
+        for metric in printed.columns:
+            line, there = numbers.loc[(name, metric)], printed.at[title, metric] - printed.at[reference, metric]
+            same = "–" if line["verdict"] == APART else "yes" if there * line["difference"] > 0 else "no"
+            lines[name, metric] = {
+                "here": line["difference"],
+                "lowest seed": line["lowest seed"],
+                "highest seed": line["highest seed"],
+                "paper": there,
+                "verdict here": line["verdict"],
+                "same way": same,
+            }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["row", "metric"])
+
+
+def agreement(short: pd.DataFrame, long: pd.DataFrame) -> pd.DataFrame:
+    """Do a few rows come in the same order after a short training as after a longer one?
+
+    Args:
+        short, long: long tables of the same rows and seeds.
+
+    Returns:
+        Rows metric: Spearman's correlation of the two orders over all pairs, the best row of each, and the share of
+        pairs of rows that stand in the same order.
+    """
+    lines, names = [], list(long["row"].unique())
+    both = [each[each["row"].isin(names)].groupby("row")[METRICS].mean().loc[names] for each in (short, long)]
+    first, second = np.triu_indices(len(names), 1)
+    for metric in METRICS:
+        a, b = (each[metric] for each in both)
+        highest = direction(metric) == "higher"
+        tops = [each.idxmax() if highest else each.idxmin() for each in (a, b)]
+        same = (
+            np.sign(a.to_numpy()[first] - a.to_numpy()[second]) == np.sign(b.to_numpy()[first] - b.to_numpy()[second])
+        ).mean()
+        lines.append((metric, a.rank().corr(b.rank()), same, *tops))
+    names = ["metric", "rank correlation", "pairs of rows in the same order", "best, short", "best, long"]
+    return pd.DataFrame(lines, columns=names).set_index("metric")

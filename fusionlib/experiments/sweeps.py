@@ -1,0 +1,185 @@
+"""Tables 4 and 5: rows that differ in a setting or two, each trained with several seeds and scored on the test pairs.
+
+All rows share the start of the preset's recipe (`Recipe.start`: the registration, which takes longest) and then learn
+everything together, equally long. A row of the long table is one test pair under one training. Columns: row, epochs,
+seed, dataset, level, pair, weights (their file), the metrics, and in the file `made_by`. It grows part by part
+(`fusionlib.support.result_tables`): what is there is not trained again, and what changes, such as a lambda, takes its
+own rows with it.
+
+PAPER-GAP: nothing is said of seeds. Here a seed draws the order, the deformations and the detection head of what comes
+after the start, and without a start the first weights, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from getpass import getuser
+from pathlib import Path
+from tempfile import gettempdir
+
+import pandas as pd
+import safetensors.torch
+
+from fusionlib import data
+from fusionlib.data import open_set
+from fusionlib.experiments import evaluation
+from fusionlib.experiments.comparison import METRICS
+from fusionlib.experiments.sweep_rows import Row, recipe_of
+from fusionlib.methods import Ours, once
+from fusionlib.network import FusionNetwork
+from fusionlib.presets import Preset
+from fusionlib.support import result_tables
+from fusionlib.support.files import InputError, alone, remove_halves, write_bytes
+from fusionlib.support.keys import Key
+from fusionlib.support.parallel import spread
+from fusionlib.training import START, detector_path, train
+from fusionlib.training.recipe import Recipe
+from fusionlib.training.warm_start import calibrate, fitting
+from fusionlib.training.weights import key_of, load_network
+
+SCORED = [*METRICS, "EPE_share", "folds"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training and its score, with everything that a worker on another machine needs but the data.
+
+    Attributes:
+        recipe: what is trained.
+        start: bytes of the weights file of the shared start; None without one.
+        tests, size, level, count: sets, side, deformation and number of the test pairs.
+        folder: where weights and checkpoints are kept, if this machine has such a folder; else a temporary one.
+        device: as in `training.train`.
+    """
+
+    recipe: Recipe
+    start: bytes | None = field(repr=False)
+    tests: tuple[str, ...]
+    size: int
+    level: str
+    count: int | None
+    folder: str
+    device: str | None = None
+
+    def weights_key(self) -> Key:
+        """What the weights rest on. Equal jobs of several tables share weights."""
+        return self.recipe.key() | Key.of(["warm-start"])
+
+    def key(self) -> Key:
+        """What the rows rest on: the weights, and the test pairs and what scores on them."""
+        pairs = {name: open_set(name, "test", self.size, count=self.count).names for name in self.tests}
+        tested = {f"{name}:tested": data.checksum(name, names) for name, names in pairs.items()}
+        behaviour = dict.fromkeys(each for name in self.tests for each in data.behaviour(name))
+        scored = Key.of([*behaviour, "network", "deformation", "scores"], size=self.size, level=self.level, **tested)
+        return self.weights_key() | scored
+
+    def path(self) -> Path:
+        """Where the weights are kept on this machine."""
+        own = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
+        folder = Path(self.folder)
+        return (folder if folder.is_dir() else own) / f"{self.weights_key().digest}.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gives: its rows, and the bytes of its weights and of their log, by suffix."""
+
+    rows: pd.DataFrame
+    files: Mapping[str, bytes] = field(repr=False)
+
+
+def train_and_score(job: Job) -> Outcome:
+    """Do a job; one that was killed goes on after its last epoch, if it comes back to the same folder."""
+    path = job.path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):  # the full method stands in both tables, which may be made at the same time
+        with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
+            network = _network(job, path)
+        detector_path(path).unlink(missing_ok=True)  # it has done its part, which was the loss
+        remove_halves(path)
+    method, rows = Ours(network), []
+    for name in job.tests:
+        pairs = open_set(name, "test", job.size, count=job.count)
+        for index, pair in enumerate(pairs.names):
+            ir, vi = pairs.stack([index])
+            values = evaluation.score(method, ir, vi, evaluation.deform(ir, pair, job.level))
+            place = {"dataset": name, "level": job.level, "pair": pair, "weights": path.stem}
+            rows.append(place | {metric: values[metric] for metric in SCORED})
+    files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
+    if path.parent != Path(job.folder):  # a worker with a disk of its own: what it has made is handed over
+        for suffix in files:
+            path.with_suffix(suffix).unlink()
+    return Outcome(pd.DataFrame(rows), files)
+
+
+def _network(job: Job, path: Path) -> FusionNetwork:
+    recipe = job.recipe
+    with contextlib.suppress(InputError):
+        if not recipe.key().differing(key_of(path)) and path.with_suffix(".csv").exists():
+            return load_network(path)
+    start = None
+    if recipe.start is not None:
+        start, cut = fitting(recipe, safetensors.torch.load(job.start))
+        if cut:
+            calibrate(start, cut, recipe)
+    return train(recipe, path, job.device, start)[0]
+
+
+def run(
+    rows: Sequence[Row],
+    preset: Preset,
+    path: Path,
+    weights: Path,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    again: bool = False,
+    cluster: str | None = None,
+) -> pd.DataFrame:
+    """Train and score every row with every seed, or read what the same training and scoring gave before.
+
+    Args:
+        rows: what to train.
+        preset: its recipe is what the rows change; `sweep_epochs`, `sweep_seeds` say how long and how often.
+        path: CSV file that keeps the rows; a run that is stopped goes on from there.
+        weights: folder of the start, in which `sweeps` holds the weights of the rows.
+        seeds: by default as many as the preset says, from its own on.
+        epochs: by default those of the preset.
+        again: do it all anew.
+        cluster: as in `parallel.spread`.
+
+    Returns:
+        The long table of these rows, without `made_by`.
+    """
+    seeds = range(preset.recipe.seed, preset.recipe.seed + preset.sweep_seeds) if seeds is None else seeds
+    epochs = epochs or preset.sweep_epochs
+    folder = Path(weights).resolve() / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    where, jobs = {}, {}
+    for row in rows:
+        for seed in seeds:
+            name = f"{row.name}, seed {seed}, epochs {epochs}"
+            where[name] = {"row": row.name, "epochs": epochs, "seed": seed}
+            tests = (preset.test_sets, preset.test_size, preset.levels[0], preset.bench.count)
+            jobs[name] = Job(recipe_of(row, preset, seed, epochs), None, *tests, str(folder))
+    parts = {name: (where[name], job.key()) for name, job in jobs.items()}
+    if again:
+        for job in jobs.values():
+            with alone(job.path()):
+                for end in (".safetensors", ".csv", ".checkpoint"):
+                    job.path().with_suffix(end).unlink(missing_ok=True)
+    minutes = sum(job.recipe.minutes() for job in jobs.values()) / max(1, len(jobs))
+    missing = list(jobs) if again else result_tables.to_train(path, parts, minutes)
+    if missing and preset.recipe.start is not None:
+        start = once.trained(preset.recipe.start, weights, START).path.read_bytes()
+        jobs = {name: replace(job, start=start) for name, job in jobs.items()}
+    remove_halves(path)
+    for name, outcome in spread(train_and_score, {name: jobs[name] for name in missing}, cluster):
+        with alone(jobs[name].path()):
+            for suffix, content in outcome.files.items():
+                write_bytes(jobs[name].path().with_suffix(suffix), content)
+        result_tables.put(path, *parts[name], outcome.rows)
+    result_tables.in_order(path, list(where.values()))
+    return pd.concat([result_tables.there(path, each) for each in where.values()], ignore_index=True)

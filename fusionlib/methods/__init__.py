@@ -1,0 +1,43 @@
+"""Everything that can register and fuse, behind one protocol: Ours, the compared systems (`baselines`), classical ones;
+the weights and the retraining of each. Uses `training` and what lies below.
+
+The names of `fusionlib.methods.registry` are those of this folder, too: `fusionlib.methods.load("ours")`.
+"""
+
+from fusionlib.methods.registry import (
+    CLASSICAL,
+    NETWORKS,
+    RULES,
+    Chain,
+    Classical,
+    Fused,
+    Method,
+    Origin,
+    Ours,
+    key_of_network,
+    load,
+    names,
+    network,
+    origin,
+    overview,
+    shipped_weights,
+)
+
+__all__ = [
+    "CLASSICAL",
+    "NETWORKS",
+    "RULES",
+    "Chain",
+    "Classical",
+    "Fused",
+    "Method",
+    "Origin",
+    "Ours",
+    "key_of_network",
+    "load",
+    "names",
+    "network",
+    "origin",
+    "overview",
+    "shipped_weights",
+]

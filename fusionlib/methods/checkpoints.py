@@ -1,0 +1,158 @@
+"""The weights of the compared systems: where they are found, and how they come into a network.
+
+Published weights are looked for in three places: `weights/NAME` of the data root, where `python -m fusionlib data fetch
+NAME` puts them, then NAME below the folder that the environment variable FUSIONLIB_WEIGHTS names, then `weights/NAME`
+beside the data root. Every file is held against its recorded SHA-256. Weights retrained here
+(`fusionlib.methods.retraining`) are NAME.safetensors below results/<preset>/weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from fusionlib.data.systems import System
+from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint
+from fusionlib.support.files import InputError, fingerprint, sha256
+from fusionlib.support.paths import ROOT, data_root
+from fusionlib.training.weights import key_of, read_header, read_state
+
+PRESETS = ("paper", "mini")  # whose results hold weights that may be used anywhere: those of smoke mean nothing
+PUBLISHED, RETRAINED, IN_PART, GIVEN = "published", "retrained", "published in part", "given"
+BOTH = f"{PUBLISHED} + {RETRAINED}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the weights of a system come from.
+
+    Attributes:
+        kind: PUBLISHED, RETRAINED, BOTH (some parts of the network each), IN_PART (published, and nothing for the
+            rest), or GIVEN (a file of one's own).
+        mark: digest of the weights: of their files, or of the key of what made them.
+        files: part of the network to its file, as in `System.published`; "" is all of it.
+        retrained: the file of what was retrained here, if anything was.
+    """
+
+    kind: str
+    mark: str
+    files: Mapping[str, Path] = field(default_factory=dict)
+    retrained: Path | None = None
+
+
+def find(system: System, given: Path | str | None = None) -> Source:
+    """Where the weights of a system are.
+
+    Args:
+        system: which.
+        given: a file of weights, or a folder whose NAME.safetensors is taken before anything else, if it is there. By
+            default: what is published, else what was retrained here in the largest preset there is, else the published
+            part.
+
+    Raises:
+        InputError: there are none, or a file is not what it should be; the message says how to get or make them.
+    """
+    given = None if given is None else Path(given)
+    if given is not None and given.is_dir():
+        mine = given / f"{system.name}.safetensors"
+        given = mine if mine.exists() else None
+    if given is not None:
+        return _given(given, system)
+    if "" in system.published:
+        return published(system)
+    here = [ROOT / "results" / preset / "weights" / f"{system.name}.safetensors" for preset in PRESETS]
+    if retrained := next((path for path in here if path.exists()), None):
+        return _given(retrained, system)
+    if system.partial is not None:
+        return published(system)
+    make = f"make them with `python -m fusionlib retrain {system.name} --preset mini`, or give a file of your own"
+    raise InputError(f"There are no weights of {system.title}, and none that could be fetched are published: {make}.")
+
+
+def published(system: System, parts: Iterable[str] | None = None) -> Source:
+    """The published files of some parts of a system, or of all that have one, each verified.
+
+    Raises:
+        InputError: a file is not there, or not the recorded one.
+    """
+    chosen = {part: system.published[part] for part in parts or system.published}
+    digests = []
+    for file, facts in system.files.items():
+        if file.startswith(tuple(chosen.values())):
+            path = _path(system, file)
+            digests.append(sha256(path))
+            if digests[-1] != facts["sha256"]:
+                raise InputError(f"{path} is not the published file: remove it and run `{_command(system)}`.")
+    kind = PUBLISHED if "" in chosen else IN_PART
+    return Source(kind, fingerprint(digests)[:8], {part: _path(system, file) for part, file in chosen.items()})
+
+
+def fill(network: nn.Module, system: System, source: Source) -> nn.Module:
+    """Load the weights into the network of the system, strictly, and return it; parts without weights stay as drawn.
+
+    Raises:
+        InputError: a file cannot be read, or its weights are not those of this network.
+    """
+    state = {} if source.retrained is None else read_state(source.retrained)
+    for part, path in source.files.items():
+        state |= {f"{part}.{key}" if part else key: value for key, value in _read(path).items()}
+    if source.kind == IN_PART:
+        drawn = network.state_dict()
+        state |= {key: value for key, value in drawn.items() if key.partition(".")[0] not in source.files}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        files = ", ".join(str(path) for path in (*source.files.values(), source.retrained) if path)
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{files} holds no weights of {system.title} ({reason}): fetch or make them anew.") from None
+    return network
+
+
+def _given(path: Path, system: System) -> Source:
+    """The source that a file is, together with the published files to which it leaves the rest."""
+    if not path.exists():
+        raise InputError(f"There are no weights at {path}: give a file that is there, or none at all.")
+    if path.suffix != ".safetensors":
+        return Source(GIVEN, sha256(path)[:8], {"": path})
+    header = read_header(path)
+    if not (left := json.loads(header["recipe"]).get("published")):
+        return Source(RETRAINED, key_of(path).digest, retrained=path)
+    rest = published(system, left)
+    return Source(BOTH, fingerprint(rest.mark, key_of(path).digest)[:8], rest.files, path)
+
+
+def _path(system: System, file: str) -> Path:
+    """Where a published file lies; the name of a TensorFlow checkpoint leads to its .index and .data files."""
+    named = os.environ.get("FUSIONLIB_WEIGHTS")
+    folders = [data_root() / "weights", *([Path(named).expanduser()] if named else []), data_root().parent / "weights"]
+    for path in (folder / system.name / file for folder in folders):
+        if path.exists() or _index(path).exists():
+            return path
+    advice = f"run `{_command(system)}`, or name the folder that has them in FUSIONLIB_WEIGHTS"
+    raise InputError(f"The published weights of {system.title} are not here: {advice}.")
+
+
+def _index(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"{checkpoint.name}.index")
+
+
+def _command(system: System) -> str:
+    return f"python -m fusionlib data fetch {system.name}"
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if _index(path).exists():
+        return load_checkpoint(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        raise InputError(
+            f"{path} is not a readable file of weights ({type(error).__name__}): fetch it again."
+        ) from None

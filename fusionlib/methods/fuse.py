@@ -1,0 +1,113 @@
+"""Fuse image files: two of them, or two folders of them, as `python -m fusionlib fuse` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusionlib import methods
+from fusionlib.data import IMAGE_SUFFIXES, Pair, open_folders, read_pair, recolour, save_image
+from fusionlib.methods.fast import fast
+from fusionlib.support.files import InputError, atomic
+
+CONVENTION = (
+    "phi (2, H, W), pixels, channel 0 = x to the right, 1 = y down: registered(p) = infrared(p + phi(p)), "
+    "bilinear, pixel centres at integers"
+)
+
+
+def fuse_files(
+    ir: Path | str,
+    vi: Path | str,
+    out: Path | str,
+    method: str = "ours",
+    field: Path | str | None = None,
+    weights: Path | str | None = None,
+    device: str | None = None,
+    skip_existing: bool = False,
+) -> list[Path]:
+    """Fuse an infrared and a visible file, or two folders whose files belong together by stem.
+
+    Images may have any size from 32 pixels up and any bit depth; the fused image has the size and the colour of the
+    visible one. Every file written is there whole or not at all, and a line says that it was. Ours runs as
+    `fusionlib.methods.fast` has it: images of more than `fast.TILE` squared pixels are fused in tiles, in bounded
+    memory.
+
+    Args:
+        ir, vi: two files or two folders.
+        out: the PNG to write; for folders the folder of NAME.png.
+        method: one of `methods.names()`.
+        field: also write the displacement field: NAME.npz; for folders the folder of them. Holds `phi`, float32
+            (2, H, W) in pixels, and `convention`, a text.
+        weights: of a network, by default those that come with the project.
+        device: "cpu", "cuda", ...; None takes a GPU if there is one.
+        skip_existing: leave out pairs whose results are there and younger than both images.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: a file is missing, has no twin or cannot be read, or the method gives no field. What the names alone
+            tell is told before anything is written.
+    """
+    ir, vi, out, field = Path(ir), Path(vi), Path(out), None if field is None else Path(field)
+    for path in (ir, vi):
+        if not path.exists():
+            raise InputError(f"{path} does not exist: check its name and folder.")
+    if ir.is_dir() != vi.is_dir():
+        raise InputError(f"{ir} and {vi} are a file and a folder: give two files or two folders.")
+    if out.resolve() in (ir.resolve(), vi.resolve()):
+        raise InputError(f"{out} is one of the inputs and would be overwritten: give another output.")
+    if ir.is_dir():
+        for folder in filter(None, (out, field)):
+            if folder.exists() and not folder.is_dir():
+                raise InputError(f"{folder} is a file, but two folders of images need a folder: name another.")
+        pairs, files = open_folders(ir, vi), (_by_stem(ir), _by_stem(vi))
+        jobs = [
+            ((files[0][name], files[1][name]), out / f"{name}.png", field and field / f"{name}.npz")
+            for name in pairs.names
+        ]
+    else:
+        for path, suffix in ((out, ".png"), (field, ".npz")):
+            if path is not None and path.suffix.lower() != suffix:
+                raise InputError(f"{path} cannot be written: give a name that ends in {suffix}.")
+        jobs = [((ir, vi), out, field)]
+
+    chosen = fast(methods.load(method, weights, device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    written: list[Path] = []
+    for count, (sources, image_path, field_path) in enumerate(jobs, 1):
+        targets = [path for path in (image_path, field_path) if path]
+        if skip_existing and _younger(targets, sources):
+            print(f"{count}/{len(jobs)}  {image_path} is there", flush=True)
+            continue
+        image, phi = _fuse(chosen, read_pair(*sources), wants_field=field_path is not None)
+        if field_path:
+            with atomic(field_path) as part:
+                np.savez_compressed(part, phi=phi, convention=CONVENTION)
+        save_image(image_path, image)  # last: it says that the pair is done
+        print(f"{count}/{len(jobs)}  wrote {' and '.join(map(str, targets))}", flush=True)
+        written += targets
+    return written
+
+
+def _fuse(method: methods.Method, pair: Pair, wants_field: bool) -> tuple[Tensor, np.ndarray | None]:
+    """Fused image in the colour of the visible one, and the field (2, H, W)."""
+    fused = method.fuse(pair.ir[None], pair.vi[None])
+    if wants_field and fused.field is None:
+        raise InputError(f"{method.name} registers nothing, so there is no field: leave out --field or choose `ours`.")
+    grey = bool((pair.rgb == pair.vi).all())
+    image = fused.image[0] if grey else recolour(fused.image[0], pair.rgb)
+    return image, fused.field[0].float().cpu().numpy() if wants_field else None
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return {path.stem: path for path in files if not path.name.startswith(".")}
+
+
+def _younger(made: list[Path], sources: tuple[Path, Path]) -> bool:
+    latest = max(path.stat().st_mtime for path in sources)
+    return all(path.exists() and path.stat().st_mtime > latest for path in made)

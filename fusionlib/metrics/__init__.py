@@ -1,0 +1,34 @@
+"""Scores: of fused images, of fields, of detections, and which way is better. Uses the method, `data` and `support`.
+
+The names of `fusionlib.metrics.fusion` are those of this folder, too: `from fusionlib import metrics`.
+"""
+
+from fusionlib.metrics.fusion import (
+    DIRECTION,
+    IMAGE,
+    WINDOW,
+    endpoint_error,
+    fusion_metrics,
+    mse,
+    ncc,
+    q_abf,
+    q_cc,
+    q_cc_bound,
+    q_cv,
+    q_ssim,
+)
+
+__all__ = [
+    "DIRECTION",
+    "IMAGE",
+    "WINDOW",
+    "endpoint_error",
+    "fusion_metrics",
+    "mse",
+    "ncc",
+    "q_abf",
+    "q_cc",
+    "q_cc_bound",
+    "q_cv",
+    "q_ssim",
+]

@@ -1,0 +1,251 @@
+"""What readers look at: checks, tables, the paper's numbers beside ours, and what the paper leaves open.
+
+The paper's numbers come from data/paper_tables.csv, ours from what ran; none is typed in by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import re
+import tokenize
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments.evaluation import BOUND
+from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.support.files import InputError, atomic, fingerprint
+from fusionlib.support.paths import ROOT
+
+MARK = re.compile(r"PAPER-GAP:\s*")
+
+
+# --- checks
+
+
+def check(name: str, value: float, expect: float, atol: float) -> None:
+    """Assert that a number is what it should be; the line printed is the same on every machine.
+
+    Args:
+        name: what the number is.
+        value: the number found; anything that `float` takes.
+        expect: what it should be.
+        atol: by how much it may differ.
+
+    Raises:
+        AssertionError: it differs by more, or is NaN; the message holds the number found.
+    """
+    if not abs(float(value) - expect) <= atol:
+        raise AssertionError(f"{name} = {float(value):.6g}, expected {expect} within {atol}")
+    print(f"ok  {name} = {expect} within {atol}")
+
+
+def check_that(text: str, condition: object) -> None:
+    """Assert a statement: print "ok  <text>" if the condition holds, raise AssertionError if it does not."""
+    if not condition:
+        raise AssertionError(f"it does not hold that {text}")
+    print(f"ok  {text}")
+
+
+# --- tables
+
+
+def show(frame: pd.DataFrame, caption: str | None = None, best: bool = True) -> HTML:
+    """A table for a notebook: an arrow says which way is better, numbers have four digits, the best are bold.
+
+    Equal tables give equal HTML (pandas alone would put a random id into it), so that a test can compare outputs.
+
+    Args:
+        frame: any table; of a MultiIndex, the last level is compared within the groups of the others.
+        caption: a line above it.
+        best: whether to mark the best value of each column whose direction is known.
+    """
+    text = _as_text(frame)
+    styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).format(escape="html")
+    styler.format_index(escape="html", axis=1)
+    if best:
+        weights = _best(frame).map({True: "font-weight: bold", False: ""}.get)
+        styler.apply(lambda _: weights.set_axis(text.columns, axis=1), axis=None)
+    if caption:
+        styler.set_caption(caption)
+    if isinstance(frame.index, pd.RangeIndex):
+        styler.hide(axis="index")
+    return HTML(styler.to_html())
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """The same table as `show` in Markdown; index levels become columns."""
+    text, bold = _as_text(frame), _best(frame)
+    text = text.where(~bold.set_axis(text.columns, axis=1), "**" + text + "**")
+    if not isinstance(frame.index, pd.RangeIndex):
+        text = text.reset_index()
+    numeric = [column in frame.columns and pd.api.types.is_numeric_dtype(frame[column]) for column in _bare(text)]
+    lines = [list(text.columns), ["--:" if right else ":--" for right in numeric], *text.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def write_table(frame: pd.DataFrame, results: Path | str, preset: str, name: str) -> Path:
+    """Write a table atomically to `results`/<preset>/tables/<name>.csv, floats with six digits; return the path."""
+    path = Path(results) / preset / "tables" / f"{name.removesuffix('.csv')}.csv"
+    with atomic(path) as part:
+        frame.to_csv(part, index=not isinstance(frame.index, pd.RangeIndex), float_format="%.6g")
+    return path
+
+
+def results_folder(results: Path | str, preset: str, kind: str) -> Path:
+    """The folder `results`/<preset>/<kind>, made if it is not there; kinds are tables, figures and weights."""
+    folder = Path(results) / preset / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_figure(figure: Figure, results: Path | str, preset: str, name: str) -> Path:
+    """Write a figure atomically to `results`/<preset>/figures/<name>.png; return the path."""
+    path = results_folder(results, preset, "figures") / f"{name}.png"
+    with atomic(path) as part:
+        figure.savefig(part, dpi=100)
+    return path
+
+
+# --- the paper
+
+
+def beside(found: pd.DataFrame, number: int, rows: Mapping[str, str], tolerance: float = 0.01) -> pd.DataFrame:
+    """Our numbers beside the paper's, one row a number.
+
+    Args:
+        found: means by method, from `evaluation.summary`: the last index level is the method, a column is a metric.
+        number: of the paper's table.
+        rows: our method to the row of that table.
+        tolerance: how far apart, as a part of the paper's number, still counts as the same.
+
+    Returns:
+        The index levels of `found` as columns, then paper_row, metric, here, paper, difference (here - paper) and
+        verdict: "within 1 %", "better" or "worse" in the metric's own direction, or "no number".
+    """
+    paper = paper_table(number).droplevel("dataset")
+    unknown = [row for row in rows.values() if row not in paper.index]
+    if unknown:
+        raise InputError(f"Table {number} has no row {unknown[0]!r}; it has {', '.join(paper.index)}.")
+    lines = []
+    for key, values in found.iterrows():
+        place = key if isinstance(key, tuple) else (key,)
+        for metric in paper.columns.intersection(found.columns, sort=False) if place[-1] in rows else ():
+            here, there = float(values[metric]), float(paper.at[rows[place[-1]], metric])
+            verdict = _verdict(here, there, direction(metric), tolerance)
+            lines.append((*place, rows[place[-1]], metric, here, there, here - there, verdict))
+    places = [name or "method" for name in found.index.names]
+    return pd.DataFrame(lines, columns=[*places, "paper_row", "metric", "here", "paper", "difference", "verdict"])
+
+
+def paper_gaps(package: Path | None = None) -> pd.DataFrame:
+    """Every choice that the paper leaves open, as its mark in the code states it.
+
+    Args:
+        package: folder of modules; by default this package.
+
+    Returns:
+        Columns `where` (module, then class, function or setting) and `gap` (what follows the mark, up to the end of
+        the paragraph, of the setting or of the comment).
+    """
+    package = package or ROOT / "fusionlib"
+    gaps = []
+    for path in sorted(package.rglob("*.py")):
+        module = ".".join(path.relative_to(package).with_suffix("").parts)
+        gaps += [(f"{module}{where}", gap) for where, text in _remarks(path) for gap in MARK.split(text)[1:]]
+    return pd.DataFrame([(where, gap.strip()) for where, gap in gaps], columns=["where", "gap"])
+
+
+# --- helpers
+
+
+def _verdict(here: float, there: float, better: str | None, tolerance: float) -> str:
+    if not (math.isfinite(here) and math.isfinite(there)):
+        return "no number"
+    if abs(here - there) <= tolerance * abs(there):
+        return f"within {tolerance:.0%}".replace("%", " %")
+    if better is None:
+        return "higher" if here > there else "lower"
+    return "better" if (here > there) == (better == "higher") else "worse"
+
+
+def _best(frame: pd.DataFrame) -> pd.DataFrame:
+    """True where a value is the best of its column and group; bounds are no competitors, and one row has no best."""
+    marks = pd.DataFrame(False, index=frame.index, columns=frame.columns)
+    methods = frame.index.get_level_values(-1)
+    levels = list(range(frame.index.nlevels - 1))
+    for column in frame.columns:
+        if (better := direction(column)) and pd.api.types.is_numeric_dtype(frame[column]):
+            values = frame[column].where(methods != BOUND).astype(float)
+            groups = values.groupby(level=levels) if levels else values.groupby(lambda _: 0)
+            marks[column] = (values == groups.transform("max" if better == "higher" else "min")) & (
+                groups.transform("count") > 1
+            )
+    return marks
+
+
+def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    text = pd.DataFrame({column: _format(frame[column]) for column in frame.columns}, index=frame.index, dtype=object)
+    return text.rename(columns=lambda column: f"{column} {ARROW[way]}" if (way := direction(column)) else column)
+
+
+def _bare(text: pd.DataFrame) -> list[str]:
+    return [re.sub(rf" [{''.join(ARROW.values())}]$", "", str(column)) for column in text.columns]
+
+
+def _format(values: pd.Series) -> list[str]:
+    """Floats with four digits: as many decimals for the whole column, or for each number where sizes differ a lot."""
+    if not pd.api.types.is_float_dtype(values):
+        return [str(value) for value in values]
+    sizes = [abs(value) for value in values if math.isfinite(value) and value]
+    alike = bool(sizes) and max(sizes) / min(sizes) < 1000
+    return [
+        "–" if math.isnan(value) else f"{value:.{_decimals(max(sizes) if alike else abs(value))}f}" for value in values
+    ]
+
+
+def _decimals(size: float) -> int:
+    return min(6, max(0, 3 - math.floor(math.log10(size)))) if 0 < size < math.inf else 0
+
+
+def _remarks(path: Path) -> Iterator[tuple[str, str]]:
+    """(place in the module, text) of each paragraph of a docstring, each setting in it and each block of comments."""
+    source = path.read_text(encoding="utf-8")
+    scopes = list(_scopes(ast.parse(source)))
+    for where, node in scopes:
+        entry, name = [], ""
+        for line in [*(ast.get_docstring(node) or "").splitlines(), ""]:
+            setting = re.match(r"    (\w+(?:, \w+)*): ", line)
+            if setting or not line.strip():
+                yield f"{where}{name}", " ".join(entry)
+                entry, name = [], f".{setting[1]}" if setting else ""
+            entry.append(line.strip())
+        yield f"{where}{name}", " ".join(entry)
+    block, line, goes_on = [], 0, False  # a comment beside code does not go on in the next line
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            alone = token.line.lstrip().startswith("#")
+            if not (alone and goes_on and token.start[0] == line + 1):
+                yield _place(scopes, line), " ".join(block)
+                block = []
+            block.append(token.string.lstrip("# "))
+            line, goes_on = token.start[0], alone
+    yield _place(scopes, line), " ".join(block)
+
+
+def _scopes(node: ast.AST, where: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """The module and every class and function in it, outer before inner."""
+    yield where, node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _scopes(child, f"{where}.{child.name}")
+
+
+def _place(scopes: list[tuple[str, ast.AST]], line: int) -> str:
+    return [where for where, node in scopes if not where or node.lineno <= line <= node.end_lineno][-1]

@@ -1,0 +1,191 @@
+"""Figures of Tables 4 and 5: heat map, lines along each setting, seeds as dots, and the pictures of the ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from fusionlib.data import open_set
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments import evaluation
+from fusionlib.experiments.comparison import APART, METRICS
+from fusionlib.experiments.sweep_rows import Row, line_of, settings_of
+from fusionlib.experiments.sweeps import SCORED
+from fusionlib.methods import Ours
+from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.notebook import plotting
+from fusionlib.presets import Preset
+from fusionlib.support.files import InputError
+from fusionlib.training.weights import load_network
+
+
+@plotting.style()
+def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
+    """Rows down, metrics across: colour is how much better than the reference, text the value itself.
+
+    Args:
+        found: `differences` of one set.
+        values: means by row, with the reference as the first.
+    """
+    wide = found.pivot(index="row", columns="metric", values="difference").reindex(values.index[1:])[METRICS]
+    told = found.pivot(index="row", columns="metric", values="verdict").reindex(values.index[1:])[METRICS]
+    share = 100 * wide / values.iloc[0][METRICS].abs()
+    better = share * [1 if direction(metric) == "higher" else -1 for metric in METRICS]
+    grid = np.vstack([np.zeros(len(METRICS)), better.to_numpy()])
+    limit = max(1.0, float(np.nanpercentile(np.abs(grid), 95)))
+    figure, axis = plt.subplots(figsize=(plotting.WIDTH, 0.8 + 0.28 * len(grid)))
+    drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto")
+    for (y, x), colour in np.ndenumerate(grid):
+        mark = "*" if y and told.iloc[y - 1, x] != APART else ""
+        dark = abs(colour) > 0.7 * limit
+        text = f"{values[METRICS].iloc[y, x]:.4g}{mark}"
+        axis.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
+    axis.set_xticks(range(len(METRICS)), [f"{name} {ARROW[direction(name)]}" for name in METRICS])
+    axis.set_yticks(range(len(grid)), values.index, fontsize="small")
+    axis.grid(False)
+    figure.colorbar(drawn, ax=axis, label="better than row 1, %", aspect=30, pad=0.01)
+    return figure
+
+
+def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], best: str, metric: str) -> Figure:
+    """One metric over the grid: a line a setting, a square a value, colour how much better than the optimum.
+
+    For `fusionlib.notebook.widgets`, so laid out by hand, which is faster; `heat_map` shows all metrics at once.
+
+    Args:
+        found: `differences` of one set.
+        values: means by row.
+        rows: of Table 5 and between.
+        best: name of the optimum's row, framed.
+        metric: a column of `values`.
+    """
+    by_setting = {setting: line_of(rows, best, setting) for setting in settings_of(best)}
+    verdicts = found[found["metric"] == metric].set_index("row")["verdict"]
+    sign = 1 if direction(metric) == "higher" else -1
+    middle = values.at[best, metric]
+    width = max(map(len, by_setting.values()))
+    figure = Figure(figsize=(0.85 * plotting.WIDTH, 0.75 + 0.55 * len(by_setting)))
+    low, high = 0.22 / figure.get_figheight(), 1 - 0.42 / figure.get_figheight()
+    axis = figure.add_axes((0.1, low, 0.77, high - low))
+    grid = np.full((len(by_setting), width), np.nan)
+    for y, line in enumerate(by_setting.values()):
+        for x, row in enumerate(line.values()):
+            grid[y, x] = 100 * sign * (values.at[row.name, metric] - middle) / abs(middle)
+    limit = max(0.1, float(np.nanmax(np.abs(grid))))
+    drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    for y, line in enumerate(by_setting.values()):
+        for x, (value, row) in enumerate(line.items()):
+            mark = "*" if verdicts.get(row.name, APART) != APART else ""
+            text = "\n".join([f"{value:g}", f"{values.at[row.name, metric]:.4g}{mark}"])
+            white = abs(grid[y, x]) > 0.55 * limit
+            axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if white else "black")
+            if row.name == best:
+                axis.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, fill=False, lw=2))
+    axis.set_yticks(range(len(by_setting)), by_setting, fontsize=9)
+    axis.set_xticks([])
+    axis.spines[:].set_visible(False)
+    axis.set_title(f"{metric} {ARROW[direction(metric)]}: value of the setting, and what comes of it", fontsize=9)
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.89, low, 0.015, high - low)))
+    bar.set_label("better than the optimum by, %", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+@plotting.style()
+def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence[str] = METRICS) -> Figure:
+    """A column a setting, a line of panels a metric: change against the optimum in %, the spread of seeds, the paper's.
+
+    Args:
+        table: long table of one set, or of all pairs.
+        rows: of Table 5 and between.
+        best: name of the optimum's row.
+    """
+    by_seed = table.groupby(["row", "seed"])[SCORED].mean()
+    middle = by_seed.xs(best, level="row")
+    change = 100 * by_seed.sub(middle, level="seed") / middle.mean().abs()
+    printed = paper_table(5).droplevel("dataset")
+    settings = settings_of(best)
+    size = (plotting.WIDTH, 1.5 * len(metrics) + 0.5)
+    figure, axes = plt.subplots(len(metrics), len(settings), figsize=size, sharex="col", sharey="row", squeeze=False)
+    for column, (setting, value) in enumerate(settings.items()):
+        line = line_of(rows, best, setting)
+        own = {each: row.printed for each, row in line.items() if row.printed}
+        for axis, metric in zip(axes[:, column], metrics, strict=True):
+            seeds = [change[metric].loc[row.name] for row in line.values()]
+            axis.fill_between(list(line), [each.min() for each in seeds], [each.max() for each in seeds], alpha=0.25)
+            axis.plot(list(line), [each.mean() for each in seeds], marker="o", ms=3, label="here, band: seeds")
+            if metric in printed:
+                theirs = [100 * (printed.at[name, metric] / printed.at[best, metric] - 1) for name in own.values()]
+                axis.plot(list(own), theirs, "--", marker="s", ms=3, color=plotting.COLOURS[1], label="paper")
+            axis.axvline(value, color="0.6", lw=0.8)
+        axes[-1, column].set(xlabel=setting)
+    for axis, metric in zip(axes[:, 0], metrics, strict=True):
+        axis.set(ylabel=f"{metric} {ARROW[direction(metric)]}, %")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+@plotting.style()
+def seed_dots(table: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Figure:
+    """A panel a metric: every row's mean over pairs, a dot for each seed and a line through their mean."""
+    by_seed, names = table.groupby(["row", "seed"], sort=False)[SCORED].mean(), list(table["row"].unique())
+    figure, axes = plt.subplots(1, len(metrics), figsize=(plotting.WIDTH, 0.9 + 0.3 * len(names)), sharey=True)
+    for axis, metric in zip(axes, metrics, strict=True):
+        for place, name in enumerate(names):
+            values = by_seed[metric].loc[name]
+            axis.plot(values, [place] * len(values), "o", ms=4, color=plotting.COLOURS[0], alpha=0.7)
+            axis.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color=plotting.COLOURS[1])
+        axis.set(title=f"{metric} {ARROW[direction(metric)]}")
+        axis.tick_params(axis="x", labelrotation=45)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    return figure
+
+
+@plotting.style()
+def pictures(table: pd.DataFrame, scene: tuple[str, str], preset: Preset, weights: Path) -> Figure:
+    """What each row makes of one test pair: above the fused image, below the error that its field leaves, in pixels.
+
+    Args:
+        table: long table; of each row the first seed is shown. One whose weights are not there leaves its panels empty.
+        scene: (set, name of the pair).
+        preset, weights: as in `sweeps.run`.
+    """
+    pairs = open_set(scene[0], "test", preset.test_size, count=preset.bench.count)
+    ir, vi = pairs.stack([pairs.names.index(scene[1])])
+    given = evaluation.deform(ir, scene[1], preset.levels[0])
+    left = {"before": (given.ir, torch.zeros_like(given.phi_gt))}
+    for name, file in table.groupby("row", sort=False)["weights"].first().items():
+        left[name] = _fused(Path(weights) / "sweeps" / f"{file}.safetensors", given.ir, vi)
+    size = (plotting.WIDTH, 2 * plotting.WIDTH / len(left) + 0.9)
+    figure, axes = plt.subplots(2, len(left), figsize=size)
+    limit = (given.phi_gt.norm(dim=1) * given.valid[:, 0]).max().item()
+    for (name, both), column in zip(left.items(), axes.T, strict=True):
+        column[0].set_title(name.replace("w/o concat of", "w/o concat of\n"), fontsize="x-small")
+        for axis in column:
+            axis.set_axis_off()
+        if both is None:
+            column[0].text(0.5, 0.5, "no weights", ha="center", transform=column[0].transAxes)
+            continue
+        image, field = both
+        error = (field - given.phi_gt).norm(dim=1)[0].where(given.valid[0, 0], torch.tensor(float("nan")))
+        column[0].imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
+        drawn = column[1].imshow(error.numpy(), vmin=0, vmax=limit)
+        column[1].set_title(f"EPE {error.nanmean().item():.2f} px", fontsize="x-small")
+    figure.colorbar(drawn, ax=axes[1], label="px", aspect=12, pad=0.01)
+    return figure
+
+
+def _fused(path: Path, ir: torch.Tensor, vi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    try:
+        fused = Ours(load_network(path)).fuse(ir, vi)
+    except InputError:
+        return None
+    return fused.image, fused.field

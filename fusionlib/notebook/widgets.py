@@ -1,0 +1,161 @@
+"""Controls above a picture: what turns a function of `fusionlib.notebook.explore` into something to play with.
+
+An `Explorer` shows its first picture wherever a notebook is shown. Where there is a kernel it answers its controls;
+on GitHub, in HTML and in a PDF the picture stands alone. Every control has a label and is reached with the Tab key;
+arrows move it, and it answers when it is let go of.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from fusionlib import data
+from fusionlib.data import Pair
+from fusionlib.notebook.plotting import png
+from fusionlib.support.files import InputError
+
+Number = int | float
+LARGEST = 1024  # pixels of the longer side of an uploaded pair; larger ones are reduced, or a laptop's memory is full
+CLASS = "fusionlib-explorer"  # by which the browser tests find them
+_LABEL = {"description_width": "8em"}
+_CALM = {"style": _LABEL, "continuous_update": False}
+
+
+class Explorer(ipywidgets.VBox):
+    """A picture under controls: whenever one of them changes, `draw` is called with the values of all, by name.
+
+    What `draw` refuses with an InputError is said in one line below the controls, and the picture stays as it was. So
+    are its warnings, beside the new picture.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], /, **controls: ipywidgets.ValueWidget) -> None:
+        self.draw, self.controls = draw, controls
+        natural = ipywidgets.Layout(align_self="flex-start", max_width="100%")  # a box would stretch it
+        self.note, self.picture = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=natural)
+        wrap = ipywidgets.Layout(flex_flow="row wrap")
+        super().__init__([ipywidgets.Box(list(controls.values()), layout=wrap), self.note, self.picture])
+        self.add_class(CLASS)
+        self.first = png(draw(**self.state))
+        self.picture.value = self.first
+        for control in controls.values():
+            control.observe(self.update, "value")
+
+    @property
+    def state(self) -> dict[str, object]:
+        """The values of the controls by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def update(self, change: object = None) -> None:
+        """Draw the picture anew."""
+        said = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                self.picture.value = png(self.draw(**self.state))
+            except InputError as error:
+                said = [f"⚠ {error}"]
+        said += [f"Note: {warning.message}" for warning in caught if issubclass(warning.category, UserWarning)]
+        self.note.value = "<br>".join(html.escape(line) for line in said)
+
+    def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
+        bundle = super()._repr_mimebundle_(**options)
+        return bundle | {"image/png": base64.b64encode(self.first).decode()}
+
+
+# --- controls
+
+
+def slider(
+    label: str, value: Number, low: Number, high: Number, step: Number, tip: str = ""
+) -> ipywidgets.IntSlider | ipywidgets.FloatSlider:
+    """A slider from `low` to `high`; of whole numbers if all four are."""
+    whole = all(isinstance(number, int) for number in (value, low, high, step))
+    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+    form = {} if whole else {"readout_format": ".2f" if step < 0.1 else ".1f"}
+    return kind(value, min=low, max=high, step=step, description=label, tooltip=tip or label, **_CALM, **form)
+
+
+def log_slider(label: str, value: float, low: int, high: int, tip: str = "") -> ipywidgets.FloatLogSlider:
+    """A slider of powers of ten, from 10^low to 10^high."""
+    form = {"base": 10, "min": low, "max": high, "step": 0.05, "readout_format": ".3f"}
+    return ipywidgets.FloatLogSlider(value, description=label, tooltip=tip or label, **_CALM, **form)
+
+
+def choice(label: str, options: Sequence[str] | Mapping[str, object], value: object = None) -> ipywidgets.Dropdown:
+    """One of many, from a list that drops down; by default the first."""
+    first = next(iter(options.values() if isinstance(options, Mapping) else options))
+    given = first if value is None else value
+    chosen = list(options.items()) if isinstance(options, Mapping) else list(options)
+    return ipywidgets.Dropdown(options=chosen, value=given, description=label, tooltip=label, style=_LABEL)
+
+
+def switch(label: str, options: Sequence[str], value: str | None = None) -> ipywidgets.ToggleButtons:
+    """One of a few, as buttons side by side; by default the first."""
+    beside = ipywidgets.Layout(width="auto", display="flex", align_items="baseline")  # else the label stands above
+    style = {"button_width": "9em", "description_width": "initial"}
+    return ipywidgets.ToggleButtons(
+        options=list(options),
+        value=value or options[0],
+        description=label,
+        tooltips=list(options),
+        style=style,
+        layout=beside,
+    )
+
+
+def upload(label: str) -> ipywidgets.FileUpload:
+    """A button that takes one image file."""
+    accept = ",".join(data.IMAGE_SUFFIXES)
+    return ipywidgets.FileUpload(
+        accept=accept, multiple=False, description=label, tooltip=label, layout=ipywidgets.Layout(width="16em")
+    )
+
+
+# --- an uploaded pair
+
+
+def uploaded_pair(ir: Sequence[Mapping], vi: Sequence[Mapping]) -> Pair | None:
+    """The pair that two `upload` buttons were given; None as long as one of them has nothing.
+
+    Args:
+        ir, vi: values of `ipywidgets.FileUpload`: files with `name` and `content`.
+
+    Raises:
+        InputError: as `data.read_pair`, naming the files as the reader does.
+    """
+    if not (ir and vi):
+        return None
+    with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        paths = []
+        for place, (one,) in (("infrared", ir), ("visible", vi)):  # apart, for the two may bear one name
+            paths.append(Path(folder) / place / Path(one["name"]).name)
+            paths[-1].parent.mkdir()
+            paths[-1].write_bytes(one["content"])
+        try:
+            pair = data.read_pair(*paths)
+            height, width = pair.ir.shape[-2:]
+            if (most := max(height, width)) > LARGEST:
+                size = tuple(max(32, round(side * LARGEST / most)) for side in (height, width))
+                pair = data.read_pair(*paths, size=size)
+        except InputError as error:
+            raise InputError(_without(str(error), folder)) from None
+    said = dict.fromkeys(_without(str(warning.message), folder) for warning in caught)
+    if max(height, width) > LARGEST:
+        said[f"{width}x{height} pixels were reduced to {pair.ir.shape[-1]}x{pair.ir.shape[-2]}."] = None
+    for line in said:
+        warnings.warn(line, stacklevel=2)
+    return pair
+
+
+def _without(text: str, folder: str) -> str:
+    """A message without the place where this program has put a file."""
+    return text.replace(f"{folder}/infrared/", "").replace(f"{folder}/visible/", "")

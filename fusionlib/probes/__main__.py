@@ -1,0 +1,19 @@
+"""Print what the probes of the named components see: a line of JSON, name to views or to the error of a probe."""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+from fusionlib.probes.registry import see
+
+if __name__ == "__main__":
+    stdout, sys.stdout = sys.stdout, sys.stderr  # what the probed code prints is no part of the answer
+    found = {}
+    for name in sys.argv[1:]:
+        try:
+            found[name] = see(name)
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    print(json.dumps(found), file=stdout)

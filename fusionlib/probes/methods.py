@@ -1,0 +1,72 @@
+"""Probes of what fuses: the network with and without refinement, classical registration, fixed rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from fusionlib.methods import Ours
+from fusionlib.methods import classical as registrations
+from fusionlib.methods.field_refinement import SettledNetwork
+from fusionlib.methods.simple_fusion import RULES
+from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
+from fusionlib.probes.views import DOUBLE, SINGLE, Seen, pair
+
+
+def filled(config: NetworkConfig) -> FusionNetwork:
+    """A network in float64 with random weights, whose BatchNorms have seen pictures."""
+    torch.manual_seed(0)
+    net = FusionNetwork(config).double().train()
+    with torch.no_grad():
+        for number in range(3):
+            net(*(torch.cat(images) for images in zip(pair(number), pair(number + 4), strict=True)))
+    return net.eval()
+
+
+def network() -> Iterator[Seen]:
+    """Ours, above its registration size too, the plain reading of the paper, and the third ablation."""
+    configs = {
+        "ours": (NetworkConfig(), (64, 64)),
+        "reduced": (NetworkConfig(registration_side=48), (70, 91)),
+        "as in the paper": (AS_IN_THE_PAPER, (64, 80)),
+        "without common": (replace(NetworkConfig(), common_in_fusion=False), (64, 64)),
+    }
+    for name, (config, sides) in configs.items():
+        net = filled(config)
+        with torch.no_grad():
+            output = net(*pair(2, *sides))
+        yield f"{name} image", output.image, DOUBLE
+        yield f"{name} field", output.field, 1e-5  # grids of pixels are float32 in places
+        yield f"{name} features", output.fused, DOUBLE
+        for place, stage in enumerate(output.alignment.stages):
+            yield f"{name} stage {place}", stage.field, 1e-5
+    single = Ours(filled(NetworkConfig()).float()).fuse(*pair(3, 64, 64, torch.float32))
+    yield "method image", single.image, SINGLE
+    yield "method registered", single.registered_ir, 1e-3
+
+
+def refinement() -> Iterator[Seen]:
+    """The refined field and what is fused along it."""
+    with torch.no_grad():
+        output = SettledNetwork(filled(NetworkConfig()).float()).eval()(*pair(2, 64, 64, torch.float32))
+    yield "image", output.image, 1e-3
+    yield "field", output.field, 1e-3
+
+
+def classical() -> Iterator[Seen]:
+    """Every classical registration of a shifted picture, and of a pair."""
+    picture = pair(5, 96, 112, torch.float32)[0]
+    moved, (ir, vi) = torch.roll(picture, (3, -2), (2, 3)), pair(6, 96, 96, torch.float32)
+    for name, by in registrations.REGISTRATIONS.items():
+        for what, images in {"shift": (moved, picture), "pair": (ir, vi)}.items():
+            found = registrations.register(*images, by)
+            yield f"{name} {what}", found.field, 1e-2
+            yield f"{name} {what} failed", found.failed.double(), DOUBLE
+
+
+def simple_fusion() -> Iterator[Seen]:
+    """Every fixed rule, on a pair whose sides are odd."""
+    for name, rule in RULES.items():
+        yield name, rule.fuse(*pair(1, 63, 81)).image, DOUBLE

@@ -1,0 +1,123 @@
+"""Probes of what makes numbers: the metrics, the scores in a head, average precision, counts of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusionlib import metrics
+from fusionlib.deformation import misalign_by_key, warp
+from fusionlib.experiments import detection_bench as bench
+from fusionlib.experiments import evaluation, mri_study, profiling
+from fusionlib.methods.protocol import Fused
+from fusionlib.metrics import fusion_many, fusion_plain
+from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair
+
+
+class _Known:
+    """A method that moves half of the way and averages."""
+
+    name = "known"
+
+    def __init__(self, phi: Tensor) -> None:
+        self.phi = phi
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        registered = warp(ir, 0.5 * self.phi)
+        return Fused((0.6 * registered + 0.4 * vi).clamp(0, 1), 0.5 * self.phi, registered)
+
+
+def scores() -> Iterator[Seen]:
+    """Every number of two methods on deformed pairs, and the bound of the correlation."""
+    for number, dtype in ((0, torch.float64), (3, torch.float32)):
+        ir, vi = pair(number, 64, 80, dtype)
+        moved = misalign_by_key(ir, "medium", [("test", 0, str(number))])
+        yield f"{number} deform", evaluation.deform(ir, str(number), "heavy", seed=2).phi_gt, SINGLE
+        for name, method in {"half": _Known(moved.phi_gt), "none": _Averaging()}.items():
+            for what, value in evaluation.score(method, ir, vi, moved).items():
+                if what != "seconds":
+                    yield f"{number} {name} {what}", value, SINGLE
+        yield f"{number} bound", metrics.q_cc_bound(ir, vi), SINGLE
+
+
+class _Averaging:
+    name = "averaging"
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        return Fused((ir + vi) / 2)
+
+
+def head_scores() -> Iterator[Seen]:
+    """The scores in the box around a head, of a slice that is empty beyond it."""
+    t2, t1 = pair(4, 72, 72)
+    rows, columns = torch.meshgrid(torch.arange(72), torch.arange(72), indexing="ij")
+    head = ((rows - 34) ** 2 / 1.4 + (columns - 37) ** 2 < 22**2).double()
+    t2, t1 = t2 * head, t1 * head
+    moved = misalign_by_key(t2, "medium", [("test", 0, "head")])
+    yield "mask", mri_study.head(t2, t1).double(), DOUBLE
+    for what, value in mri_study.score(_Known(moved.phi_gt), t2, t1, moved).items():
+        if what != "seconds":
+            yield what, value, SINGLE
+
+
+def average_precision() -> Iterator[Seen]:
+    """The rows of a made-up detector that finds boxes a little out of place, some twice, some not, some elsewhere."""
+    rng = np.random.default_rng(3)
+
+    def find(ir: Tensor, vi: Tensor) -> list[Tensor]:
+        corners = rng.uniform(0, 40, (6, 2))
+        found = np.concatenate([rng.integers(0, 3, (6, 1)), corners, corners + rng.uniform(5, 24, (6, 2))], 1)
+        found = np.concatenate([found[:, :1], rng.uniform(0, 1, (6, 1)), found[:, 1:]], 1)
+        near = truth[len(seen) % len(truth)]
+        if len(near):
+            jitter = near[:, 1:].numpy() + rng.normal(0, 1.5, (len(near), 4))
+            good = np.concatenate([near[:, :1].numpy(), rng.uniform(0.3, 1, (len(near), 1)), jitter], 1)
+            found = np.concatenate([found, good])
+        seen.append(ir.mean().item())
+        return [torch.from_numpy(_as_detections(found)).float()]
+
+    with data_root():
+        config = replace(
+            bench.DetectionBenchConfig(), tests=(("RoadScene", "RoadScene", ("val", "test")),), size=64, count=9
+        )
+        truth = [box for split in ("val", "test") for box in bench.labelled("RoadScene", split, 64, 9).boxes]
+        seen: list[float] = []
+        rows = bench.scores(find, config)
+        for what in rows.select_dtypes("number"):
+            yield what, rows[what].to_numpy(), SINGLE
+        yield "given", seen, SINGLE
+        fused = bench.fused(_Averaging(), bench.labelled("RoadScene", "val", 64, 3), "medium")
+        yield "fused", fused, SINGLE
+
+
+def _as_detections(found: np.ndarray) -> np.ndarray:
+    """From (class, score, corners) to the columns of `fusionlib.support.boxes`: class, corners, score."""
+    return np.concatenate([found[:, :1], found[:, 2:], found[:, 1:2]], 1)
+
+
+def cost() -> Iterator[Seen]:
+    """Counted operations and parameters of Ours, and what its fast form fuses."""
+    method = profiling.fresh("ours")
+    counts = profiling.count(profiling.Whole(method), *profiling.pair(64))
+    yield "counts", [number or 0 for number in vars(counts).values()], DOUBLE
+    yield "parameters", list(profiling.parameters(method).values()), DOUBLE
+    yield "pair", torch.cat(profiling.pair(64)), SINGLE
+    torch.manual_seed(0)
+    fused = profiling.quick("ours").fuse(*profiling.pair(64))
+    yield "fast image", fused.image, 1e-3
+    yield "fast field", fused.field, 1e-3
+
+
+def quick_metrics() -> Iterator[Seen]:
+    """The four metrics by the two other writings."""
+    images = [*pair(1, dtype=torch.float32), pair(2, dtype=torch.float32)[0]]
+    for name, values in {
+        "many": fusion_many.fusion_metrics(*images),
+        "plain": fusion_plain.fusion_metrics(*[(image[0, 0].double() * 255).round().numpy() for image in images]),
+    }.items():
+        for metric, value in values.items():
+            yield f"{name} {metric}", value, SINGLE

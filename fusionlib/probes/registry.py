@@ -1,0 +1,46 @@
+"""Which probe belongs to which component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from fusionlib.probes import inputs, methods, numbers, systems, training
+from fusionlib.probes.views import Seen, view
+from fusionlib.support.behaviour.components import LOSS
+
+PROBES: dict[str, Callable[[], Iterator[Seen]]] = {
+    "images": inputs.images,
+    "volumes": inputs.volumes,
+    "drawn-scenes": inputs.drawn_scenes,
+    "drawn-brains": inputs.drawn_brains,
+    "labels": inputs.labels,
+    "deformation": inputs.deformation,
+    "hardships": inputs.hardships,
+    "training": training.training,
+    "warm-start": training.warm_start,
+    "detector": training.detector,
+    "retraining": training.retraining,
+    "network": methods.network,
+    "refinement": methods.refinement,
+    "classical": methods.classical,
+    "simple-fusion": methods.simple_fusion,
+    "scores": numbers.scores,
+    "head-scores": numbers.head_scores,
+    "average-precision": numbers.average_precision,
+    "cost": numbers.cost,
+    "quick-metrics": numbers.quick_metrics,
+}
+
+
+def see(component: str) -> dict[str, list[float]]:
+    """What the probe of a component sees, by name: see `views.view`."""
+    torch.manual_seed(0)
+    probe = PROBES.get(component)
+    if probe is None:
+        own = systems.loss if component.endswith(LOSS) else systems.network
+        found = own(component.removesuffix(LOSS))
+    else:
+        found = probe()
+    return {name: view(value, tolerance) for name, value, tolerance in found}

@@ -1,0 +1,159 @@
+"""Probes of what makes weights: trainings of a few steps, in float64 where rounding would be taken for a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fusionlib import training as loop
+from fusionlib.data import systems
+from fusionlib.detection import DetectorConfig
+from fusionlib.losses import LossWeights
+from fusionlib.methods import retraining as other_trainings
+from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
+from fusionlib.probes.methods import filled
+from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
+from fusionlib.training import batches as making_batches
+from fusionlib.training import detectors
+from fusionlib.training import warm_start as starts
+from fusionlib.training.recipe import Recipe, TrainingConfig
+from fusionlib.training.weights import read_state
+
+ALL_LEVELS = ("light", "medium", "heavy", "cameras")
+PHASES = TrainingConfig(
+    epochs=3,
+    batch=4,
+    registration_epochs=1,
+    fusion_epochs=1,
+    crop=48,
+    crop_epochs=1,
+    levels=ALL_LEVELS,
+    validate_every=2,
+    mixed_precision=(),
+)
+RECIPES = {
+    "ours": Recipe(size=64, training=PHASES),
+    "plain": Recipe(
+        size=64,
+        network=AS_IN_THE_PAPER,
+        losses=LossWeights(coarse=0.0, matching=0.0),
+        training=replace(PHASES, registration_epochs=0, fusion_epochs=0, schedule="constant", crop=None, epochs=1),
+    ),
+    "statistics at rest": Recipe(
+        size=64, seed=3, training=replace(PHASES, frozen_statistics=True, flip=False, registration_epochs=0, epochs=2)
+    ),
+}
+DETECTOR = DetectorConfig(begin_small=True)
+
+
+def training() -> Iterator[Seen]:
+    """Every phase in float64, the batches one by one, and one whole training with a detector as users start it."""
+    for name, recipe in RECIPES.items():
+        yield from _in_double(name, recipe)
+    with data_root():
+        recipe = replace(RECIPES["ours"], dataset="RoadScene", train_pairs=6, detector=DETECTOR)
+        pairs = loop.open_set("RoadScene", "train", 64, count=6)
+        for epoch in (0, 1):
+            for number, batch in enumerate(making_batches.batches(pairs, recipe, epoch)):
+                yield f"batch {epoch} {number} images", torch.cat([batch.ir, batch.vi, batch.moved]), SINGLE
+                yield f"batch {epoch} {number} truth", batch.phi_gt, SINGLE
+                found = [each for each in batch.boxes if each is not None]
+                yield f"batch {epoch} {number} boxes", torch.cat(found) if found else 0, SINGLE
+        with TemporaryDirectory() as folder:
+            net, head, log = loop.train(recipe, Path(folder, "whole.safetensors"), "cpu")
+        yield from _of_log("whole", log)
+        yield "whole image", _fused(net), 3e-2
+        yield "whole detector", torch.stack([weight.float().norm() for weight in head.parameters()]), 2e-2
+
+
+def _in_double(name: str, recipe: Recipe) -> Iterator[Seen]:
+    """One step of every epoch, each from fresh weights: after Adam's first step rounding is no small matter."""
+    pairs, settings = Pairs(4), recipe.training
+    for epoch in range(settings.epochs):
+        model = loop.Model(recipe).double()
+        before = [weight.detach().clone() for weight in model.parameters()]
+        optimiser, schedule = loop.optimiser_of(model, settings, 2, epoch)
+        row = loop.one_epoch(model, optimiser, schedule, pairs, recipe, epoch, "cpu")
+        yield f"{name} {epoch} rate", [schedule.lr_lambdas[0](step) for step in range(6)], DOUBLE
+        for term, value in row.items():
+            if term.startswith("l_"):
+                yield f"{name} {epoch} {term}", value, 1e-5
+        for part, module in model.network.named_children():
+            slopes = [weight.grad.norm() for weight in module.parameters() if weight.grad is not None]
+            yield f"{name} {epoch} gradient of {part}", torch.stack(slopes).norm() if slopes else 0.0, 1e-3
+        moved = torch.cat([(new - old).flatten() for new, old in zip(model.parameters(), before, strict=True)])
+        yield f"{name} {epoch} step", moved.detach().norm(), 1e-2
+    error = loop.validation_error(model.network.float(), Pairs(3, torch.float32), "medium")
+    yield f"{name} validation", list(error.values()), 1e-2
+
+
+def _of_log(name: str, log: pd.DataFrame) -> Iterator[Seen]:
+    for column in log.select_dtypes("number"):
+        if column.startswith("l_") or column in ("epoch", "epe", "epe_share"):
+            yield f"{name} {column}", log[column].to_numpy(), 2e-2
+
+
+def _fused(net: torch.nn.Module) -> Tensor:
+    with torch.no_grad():
+        return net.eval()(*pair(1, 64, 64, torch.float32)).image
+
+
+def warm_start() -> Iterator[Seen]:
+    """The weights that the third ablation begins with, and the statistics of what was cut."""
+    whole = filled(NetworkConfig()).float().state_dict()
+    recipe = replace(
+        RECIPES["ours"], dataset="RoadScene", train_pairs=6, network=replace(NetworkConfig(), common_in_fusion=False)
+    )
+    with data_root():
+        net, cut = starts.fitting(recipe, whole)
+        starts.calibrate(net, cut, recipe, count=2)
+    yield "cut", len(cut), DOUBLE
+    yield "image", _fused(net), SINGLE
+    for name, value in net.head.state_dict().items():
+        yield name, value, SINGLE
+
+
+def detector() -> Iterator[Seen]:
+    """A detector of two epochs in windows and mosaics, its log, and what it finds at a low threshold."""
+    images = torch.cat([pair(number, 64, 64, torch.float32)[1] for number in range(4)])
+    boxes = [torch.tensor([[number % 3, 8.0, 10 + number, 40, 50]]) for number in range(3)] + [None]
+    config = detectors.DetectorTraining(epochs=2, batch=2, side=64, mosaic=0.5)
+    torch.manual_seed(0)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "detector.safetensors")
+        net = detectors.train_detector(images, boxes, config, 1, path, device="cpu")
+        log = pd.read_csv(path.with_suffix(".csv"))
+    yield "losses", log["l_ob"].to_numpy(), 1e-2
+    for epoch in range(2):
+        seen = list(detectors.batches(images[:3], boxes[:3], config, 1, epoch))
+        yield f"windows {epoch}", torch.cat([view for view, _ in seen]), SINGLE
+        yield f"boxes {epoch}", torch.cat([box for _, found in seen for box in found]), SINGLE
+    yield "weights", torch.stack([weight.float().norm() for weight in net.parameters()]), LOOSE
+    fresh = detectors.Detector(1, replace(DETECTOR, begin_small=False)).eval()
+    found = fresh.detect(images[:2])
+    yield "found", [len(each) for each in found], 0.2
+    yield "scores", torch.cat(found)[:, 5] if sum(map(len, found)) else 0, 0.2
+
+
+def retraining() -> Iterator[Seen]:
+    """The common protocol: one system of every kind, a few steps long, the way `retrain` goes."""
+    with data_root():
+        for name, crop in (("datfuse", 48), ("corrmlp", 64)):
+            settings = other_trainings.Retraining(
+                name, "RoadScene", 64, 6, ALL_LEVELS, 2, systems.Budget(steps=3, batch=2, crop=crop), anew=True
+            )
+            with TemporaryDirectory() as folder:
+                path = Path(folder, "weights.safetensors")
+                log = other_trainings.train(settings, path, "cpu")
+                state = read_state(path)
+            yield f"{name} losses", log["loss"].to_numpy(), LOOSE
+            norms = [value.float().norm() for value in state.values() if value.is_floating_point()]
+            yield f"{name} weights", torch.stack(norms), LOOSE
+            lesson = next(other_trainings.lessons(loop.open_set("RoadScene", "train", 64, count=6), settings, done=1))
+            yield f"{name} lesson", torch.cat([lesson.ir, lesson.vi, lesson.moved]), SINGLE

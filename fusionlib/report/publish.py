@@ -1,0 +1,44 @@
+"""Everything that is written from what the results of a preset hold: pages, model card, index, the README's block, and
+the executed notebooks as they may be passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fusionlib.report import index_page, model_cards, pages, shipped
+from fusionlib.support.files import write_text
+from fusionlib.support.paths import ROOT
+
+
+def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
+    """Write what the results of a preset change: its model card, the page of results and the index of its notebooks.
+
+    Of a preset with real numbers, the executed notebooks as they may be passed on (`fusionlib.report.shipped`) are
+    written, too; of the checkout's own results, the README's block.
+
+    Returns:
+        The page and the index.
+    """
+    results = Path(results)
+    if preset in pages.PRESETS:
+        shipped.ship(results / preset)
+    page = _pages(results, preset)
+    if text := model_cards.card(results / preset):
+        write_text(results / preset / "weights" / "README.md", text)
+    return page, index_page.write_overview(results / preset)
+
+
+def _pages(results: Path, preset: str) -> Path:
+    if preset not in pages.PRESETS:
+        return write_text(results / preset / "README.md", pages.results_page(results, [preset]))
+    page = write_text(results / "README.md", pages.results_page(results))
+    readme = ROOT / "README.md"
+    if results.resolve() == ROOT / "results" and readme.exists():
+        pages.update_block(readme, "results", pages.results_tables(results, levels=1))
+    return page
+
+
+def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
+    """`publish` for every preset that has results; return what was written, each path once."""
+    found = [preset for preset in (*pages.PRESETS, "smoke") if (Path(results) / preset / "tables").is_dir()]
+    return list(dict.fromkeys(path for preset in found for path in publish(results, preset)))

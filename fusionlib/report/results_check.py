@@ -1,0 +1,173 @@
+"""`results check`: do the weights and tables of a preset still fit today's settings, data and code, and if not, why.
+
+Nothing is trained or measured, and no image is read. Where the source of a component has changed, its probe runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib import data, presets
+from fusionlib.data import systems
+from fusionlib.experiments import detection_bench, switches
+from fusionlib.methods import retraining
+from fusionlib.methods.retraining import Retraining
+from fusionlib.presets import Preset
+from fusionlib.support import result_tables
+from fusionlib.support.behaviour import components, record
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
+from fusionlib.support.long_training import minutes_for
+from fusionlib.training.recipe import Recipe
+from fusionlib.training.weights import key_of
+
+SWEEPS = "sweeps"  # weights behind the rows of Tables 4 and 5, which their rows speak for
+DETECTOR = "_detector"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One set of weights or one table.
+
+    Attributes:
+        name: as below the preset's folder.
+        parts: how many it is made of; weights are one.
+        outdated: how many of them do not fit.
+        changed: what they differ in: components, data sets, settings, weights.
+        minutes: that making these again takes on two cores; None if nobody has measured it.
+    """
+
+    name: str
+    parts: int
+    outdated: int = 0
+    changed: tuple[str, ...] = ()
+    minutes: float | None = None
+
+    def __str__(self) -> str:
+        count = f"{self.parts} part{'s' if self.parts > 1 else ''}"
+        if not self.outdated:
+            return f"{self.name}: {count}, fits"
+        time = "" if self.minutes is None else f", about {max(1, round(self.minutes))} min to make again"
+        return f"{self.name}: {self.outdated} of {count} outdated by {', '.join(self.changed)}{time}"
+
+
+def check(results: Path | str, preset: str) -> list[Checked]:
+    """Every set of weights, then every table with keys, of a preset."""
+    folder, chosen = Path(results) / preset, presets.load(preset)
+    files = [path for path in sorted((folder / "weights").rglob("*.safetensors")) if _is_kept(path)]
+    tables = {
+        path: table
+        for path in sorted((folder / "tables").glob("*.csv"))
+        if "made_by" in (table := result_tables.read(path))
+    }
+    keys = [key_of(path) for path in files]
+    keys += [Key.parse(text) for table in tables.values() for text in table["made_by"].unique()]
+    named = dict.fromkeys(name for key in keys for name in key.parts if name in components.names())
+    today = record.versions(named)  # all at once: what has to be probed is probed side by side
+    wanted = _recipes(chosen)
+    found = [_weights(path, folder / "weights", wanted, today) for path in files]
+    known = {key_of(path).digest for path in files}
+    return found + [_table(path, table, today, known, chosen) for path, table in tables.items()]
+
+
+def command(results: Path | str, preset: str) -> int:
+    """Print a line for each; exit status 0 if all fit, else 1."""
+    lines = check(results, preset)
+    if not lines:
+        raise InputError(f"There are no results of {preset} in {results}: run `reproduce --preset {preset}` first.")
+    for line in lines:
+        print(line, flush=True)
+    outdated = [line for line in lines if line.outdated]
+    parts = sum(line.parts for line in lines)
+    if not outdated:
+        print(f"All {len(lines)} fit, {parts} parts.")
+        return 0
+    print(f"{len(outdated)} of {len(lines)} do not fit: `reproduce --train --preset {preset}` makes them again.")
+    return 1
+
+
+def _is_kept(path: Path) -> bool:
+    return SWEEPS not in path.parts and not path.name.startswith(".")
+
+
+def _recipes(preset: Preset) -> dict[str, Recipe | Retraining]:
+    """What today's preset would train, by the name of the weights; systems are added where they are retrained."""
+    on_brains = presets.mri(preset).recipe
+    first = on_brains.start if preset.mri.finish is not None else on_brains
+    found: dict[str, Recipe | Retraining | None] = {
+        "ours": preset.recipe,
+        "registration": preset.recipe.start,
+        "as_in_the_paper": presets.as_in_the_paper(preset).recipe,
+        "without_detection": replace(preset.recipe, detector=None),
+        "mri/ours": on_brains,
+        "mri/registration": first,
+        "mri/from_nothing": replace(first, start=None),
+    }
+    for name in systems.names():
+        if "" not in systems.system(name).published or preset.always_train:
+            found[name] = retraining.recipe(name, preset)
+            found[f"mri/{name}"] = retraining.recipe(name, presets.mri(preset))
+    return {name: recipe for name, recipe in found.items() if recipe is not None}
+
+
+def _weights(path: Path, folder: Path, wanted: Mapping[str, Recipe | Retraining], today: Mapping[str, str]) -> Checked:
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    key, recipe = key_of(path), wanted.get(name.removesuffix(DETECTOR))
+    changed = _components(key, today) if recipe is None else key.differing(recipe.key())
+    log = path.with_name(f"{path.stem.removesuffix(DETECTOR)}.csv")
+    minutes = pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else None
+    return Checked(f"weights/{name}", 1, int(bool(changed)), tuple(changed), minutes)
+
+
+def _table(path: Path, table: pd.DataFrame, today: Mapping[str, str], known: set[str], preset: Preset) -> Checked:
+    columns = list(table)
+    leading = columns[: columns.index("pair")] if "pair" in columns else columns[: min(2, len(columns) - 1)]
+    parts = table.groupby(leading, sort=False, dropna=False)
+    outdated, changed, seconds = 0, {}, 0.0
+    for _, rows in parts:
+        differing = [each for text in rows["made_by"].unique() for each in _differing(str(text), rows, today, known)]
+        if differing:
+            outdated += 1
+            changed |= dict.fromkeys(differing)
+            seconds += rows["seconds"].sum() if "seconds" in rows else 0.0
+    minutes = outdated * training if (training := _minutes_of_a_part(path.stem, preset)) else seconds / 60 or None
+    return Checked(f"tables/{path.name}", len(parts), outdated, tuple(changed), minutes)
+
+
+def _differing(text: str, rows: pd.DataFrame, today: Mapping[str, str], known: set[str]) -> Iterator[str]:
+    key = Key.parse(text)
+    if not key.parts:
+        yield "an unknown key"
+    yield from _components(key, today)
+    if "ours:weights" in key.parts and key.parts["ours:weights"] not in known:
+        yield "ours:weights"
+    if "pair" in rows and ("dataset" in rows or "set" in rows):
+        for name, members in rows.groupby("dataset" if "dataset" in rows else "set", sort=False)["pair"]:
+            checksum = data.checksum(str(name), members.unique())
+            if key.parts.get(f"{name}:tested", key.parts.get(str(name), checksum)) != checksum:
+                yield str(name)
+
+
+def _components(key: Key, today: Mapping[str, str]) -> list[str]:
+    return [name for name, version in key.parts.items() if name in today and today[name] != version]
+
+
+def _minutes_of_a_part(table: str, preset: Preset) -> float | None:
+    """Of a table whose parts cost a training each; None for the others."""
+    recipe, pairs = preset.recipe, max(1, len(data.splits(preset.recipe.dataset).get("train", [])))
+    if table in ("table4", "table5"):
+        return minutes_for(preset.sweep_epochs * pairs * (preset.sweep_crop or recipe.size) ** 2)
+    if table == "switches":
+        return switches.recipe_of(switches.SWITCHES[0], preset).minutes()
+    return detection_bench.minutes(preset.detection) if table == "detection" else None
+
+
+def accept(names: Iterable[str], reason: str | None) -> int:
+    """Take today's behaviour of some components, or of all, into the record; print what that meant for each."""
+    for name, meaning in record.accept(list(names) or components.names(), reason).items():
+        print(f"{name}: {meaning}", flush=True)
+    return 0

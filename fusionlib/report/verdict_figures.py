@@ -1,0 +1,83 @@
+"""Figures of the whole reproduction: how many values came out, and every value against the paper's."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.notebook import charts, plotting
+from fusionlib.report.verdicts import VERDICTS, summary
+
+SHADES = dict(zip(VERDICTS, ("#009E73", "#56B4E9", "#D55E00", "#d9d9d9"), strict=True))
+MARKERS = "os^Dv*P"
+
+
+@plotting.style()
+def bars(compared: pd.DataFrame) -> Figure:
+    """A bar a table of the paper, parted by verdict, with the counts in it."""
+    counts = summary(compared).drop(index="all")[list(VERDICTS)]
+    figure, axis = plt.subplots(figsize=(0.8 * plotting.WIDTH, 0.9 + 0.32 * len(counts)))
+    before = np.zeros(len(counts))
+    for verdict in VERDICTS:
+        drawn = axis.barh(counts.index, counts[verdict], left=before, color=SHADES[verdict], label=verdict)
+        shown = [str(count) if count else "" for count in counts[verdict]]
+        axis.bar_label(drawn, shown, label_type="center", fontsize="small")
+        before += counts[verdict].to_numpy()
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel="values of the table")
+    figure.legend(loc="outside upper center", ncols=len(VERDICTS))
+    return figure
+
+
+@plotting.style()
+def scatter(compared: pd.DataFrame) -> Figure:
+    """A panel a metric: the paper's value across, ours up with its interval; on the dashed line they are equal.
+
+    The paper's values lie close together, so the two axes have scales of their own.
+    """
+    tables = list(compared["table"].unique())
+    metrics = list(compared["metric"].unique())
+    across = 4
+    down = -(-len(metrics) // across)
+    figure, axes = plt.subplots(down, across, figsize=(plotting.WIDTH, 2.5 * down), squeeze=False)
+    for axis, metric in zip(axes.flat, metrics, strict=False):
+        rows = compared[compared["metric"] == metric]
+        better = ARROW[direction(metric)]
+        axis.set_title(f"{metric} {better}")
+        _panel(axis, rows.dropna(subset="ours"), tables)
+    for axis in axes.flat[len(metrics) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("here")
+    for axis in axes[-1]:
+        axis.set_xlabel("in the paper")
+    lines = [
+        plt.Line2D([], [], ls="", marker=MARKERS[place], color=plotting.COLOURS[place], label=f"Table {table}")
+        for place, table in enumerate(tables)
+    ]
+    figure.legend(handles=lines, loc="outside upper center", ncols=len(tables))
+    return figure
+
+
+def _panel(axis: Axes, rows: pd.DataFrame, tables: list[int]) -> None:
+    if rows.empty:
+        axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="0.5")
+        axis.set(xticks=[], yticks=[])
+        return
+    for table, own in rows.groupby("table"):
+        place = tables.index(table)
+        off = np.abs([own["ours"] - own["low"], own["high"] - own["ours"]])
+        style = {"marker": MARKERS[place], "color": plotting.COLOURS[place], "ms": 4, "elinewidth": 0.8}
+        axis.errorbar(own["paper"], own["ours"], yerr=off, ls="", alpha=0.8, **style)
+    both = rows[["paper", "ours"]]
+    for way, values in (("x", rows["paper"]), ("y", both.stack())):
+        if values.min() > 0 and values.max() > 5 * values.min():
+            axis.set(**{f"{way}scale": "log"})
+            charts.plain_ticks(getattr(axis, f"{way}axis"))
+    ends = np.linspace(rows["paper"].min(), rows["paper"].max(), 50)
+    axis.plot(ends, ends, "--", color="0.4", lw=1.2, zorder=0)

@@ -1,0 +1,207 @@
+"""Every value of the paper's tables beside ours, with a verdict and the reason for it.
+
+The verdict follows one rule, whatever the table:
+
+    agrees          the paper's value lies in our interval; a count has none, and must be equal as far as it is printed
+    same ranking    it does not, but the row has the same rank among the measured rows of its table, in this metric
+    differs         neither
+    not measured    there is no number of ours
+
+An interval says what another choice of pairs would change. It does not cover what the paper leaves open, so `differs`
+says that two numbers differ, not that one of them is wrong; and a row of five has its rank by chance every fifth time.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fusionlib.metrics.directions import direction
+from fusionlib.notebook.reporting import markdown
+from fusionlib.report import our_numbers
+from fusionlib.report.our_numbers import Number
+from fusionlib.support.paths import FACTS
+
+AGREES, RANKED, DIFFERS, ABSENT = VERDICTS = ("agrees", "same ranking", "differs", "not measured")
+COLUMNS = ["table", "dataset", "row", "metric", "paper", "ours", "low", "high", "difference", "verdict", "why"]
+
+
+@cache
+def _printed() -> pd.DataFrame:
+    """All values of the paper's tables, in its order; `half` is half a unit of the last digit printed in a column."""
+    found = pd.read_csv(FACTS / "paper_tables.csv", dtype={"value": str}).rename(columns={"value": "printed"})
+    digits = found["printed"].str.partition(".")[2].str.len()
+    found["half"] = 0.5 * 10.0 ** -digits.groupby([found["table"], found["metric"]]).transform("max")
+    return found.assign(paper=found["printed"].astype(float))
+
+
+def compare(folder: Path | str) -> pd.DataFrame:
+    """Every value of the paper's tables beside that of a preset, whose results are in `folder`.
+
+    Returns:
+        One row a value, in the paper's order, and the columns of `COLUMNS`; `low` and `high` are the ends of the
+        interval of `ours`, `difference` is ours - paper.
+    """
+    folder, paper = Path(folder), _printed()
+    found = {
+        (table, *key): each for table in our_numbers.FILES for key, each in our_numbers.numbers(folder, table).items()
+    }
+    mine = [found.get(key) for key in zip(paper["table"], paper["row"], paper["metric"], strict=True)]
+    ends = [(each.value, each.low, each.high) if each else (np.nan,) * 3 for each in mine]
+    lines = paper.assign(**dict(zip(("ours", "low", "high"), np.transpose(ends), strict=True)))
+    lines["difference"] = lines["ours"] - lines["paper"]
+    lines = lines.assign(**_ranks(lines))
+    lines["verdict"] = [_verdict(line, each) for line, each in zip(lines.to_dict("records"), mine, strict=True)]
+    lines["why"] = [_why(line, each, folder) for line, each in zip(lines.to_dict("records"), mine, strict=True)]
+    return lines[COLUMNS]
+
+
+def summary(compared: pd.DataFrame) -> pd.DataFrame:
+    """How many values of each table have which verdict: rows by table, then all; columns `VERDICTS` and `values`."""
+    counts = pd.crosstab(compared["table"], compared["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
+    counts = counts.set_axis([f"Table {number}" for number in counts.index])
+    counts.loc["all"] = counts.sum()
+    return counts.assign(values=counts.sum(axis=1)).rename_axis(index=None, columns=None)
+
+
+def order(compared: pd.DataFrame) -> pd.DataFrame:
+    """Do the rows of a table come in the paper's order?
+
+    Returns:
+        Rows (table, metric), of those with three measured rows or more: how many, Spearman's correlation of the two
+        orders, and `by chance`: the share of all orders of so many rows that correlate as much or more.
+    """
+    lines = {}
+    for (table, metric), rows in compared.dropna(subset="ours").groupby(["table", "metric"], sort=False):
+        if len(rows) >= 3:
+            here, there = rows["ours"].rank().to_numpy(), rows["paper"].rank().to_numpy()
+            lines[f"Table {table}", metric] = {"rows": len(rows), **_spearman(here, there)}
+    found = pd.DataFrame.from_dict(lines, orient="index", columns=["rows", "rank correlation", "by chance"])
+    return found.rename_axis(["table", "metric"]) if lines else found
+
+
+def spans(compared: pd.DataFrame) -> pd.DataFrame:
+    """How far apart the rows of a column are in print, and how wide our intervals are: is there anything to tell?
+
+    Returns:
+        Rows (table, metric), of those with an interval: `span` (highest - lowest value of the paper), `intervals` (the
+        median width of ours) and `intervals / span`.
+    """
+    wide = compared.assign(width=compared["high"] - compared["low"], table="Table " + compared["table"].astype(str))
+    groups = wide.groupby(["table", "metric"], sort=False)
+    found = pd.DataFrame({"span": groups["paper"].agg(np.ptp), "intervals": groups["width"].median()})
+    return found.assign(**{"intervals / span": found["intervals"] / found["span"]})[found["intervals"] > 0]
+
+
+def unmeasured(compared: pd.DataFrame) -> pd.DataFrame:
+    """What has no number of ours, and why: a row a reason, with its table, rows of the paper and number of values."""
+    rows = compared[compared["verdict"] == ABSENT]
+    groups = rows.groupby(["table", "why"], sort=False)["row"]
+    found = groups.agg(rows=lambda names: ", ".join(names.unique()), values="size").reset_index()
+    return found[["table", "rows", "values", "why"]]
+
+
+def _spearman(here: np.ndarray, there: np.ndarray) -> dict[str, float]:
+    if not (np.ptp(here) and np.ptp(there)):
+        return {"rank correlation": np.nan, "by chance": np.nan}  # all rows are equal
+    here, there = here - here.mean(), there - there.mean()
+    scale = np.sqrt((here**2).sum() * (there**2).sum())
+    value = float(here @ there / scale)
+    of_all = here[_orders(len(here))] @ there / scale
+    return {"rank correlation": value, "by chance": float((of_all >= value - 1e-9).mean())}
+
+
+@cache
+def _orders(count: int) -> np.ndarray:
+    return np.array(list(permutations(range(count))), dtype=np.int8)
+
+
+def _ranks(lines: pd.DataFrame) -> dict[str, pd.Series]:
+    """Place of each measured row among those of its table and metric, here and in print; 1 is the best."""
+    there = lines["ours"].notna()
+    sign = np.where(lines["metric"].map(direction) == "higher", -1.0, 1.0)
+    places = [lines["table"], lines["metric"]]
+    ranks = {
+        name: (lines[column] * sign).where(there).groupby(places).rank(method="min")
+        for name, column in (("rank_here", "ours"), ("rank_paper", "paper"))
+    }
+    return ranks | {"competing": there.groupby(places).transform("sum")}
+
+
+def _verdict(line: dict, number: Number | None) -> str:
+    if number is None or np.isnan(line["ours"]):
+        return ABSENT
+    if line["low"] - line["half"] <= line["paper"] <= line["high"] + line["half"]:
+        return AGREES
+    return RANKED if line["competing"] > 1 and line["rank_here"] == line["rank_paper"] else DIFFERS
+
+
+def _why(line: dict, number: Number | None, folder: Path) -> str:
+    """The reasons, the weightiest first, as one line."""
+    if number is not None and line["verdict"] == ABSENT:
+        return "; ".join(
+            ["measured, but without a value: an image without any contrast correlates with nothing", *number.facts]
+        )
+    if number is None:
+        return our_numbers.absent(folder, line["table"], line["metric"])
+    if line["verdict"] == AGREES:
+        found = f"within the interval over {number.over}" if number.over else "equal as far as it is printed"
+        return "; ".join([found, *number.facts])
+    reasons = []
+    if number.cap is not None and line["paper"] > number.cap:
+        reasons.append(f"no image fused of these pairs can reach more than {number.cap:.3f} on average")
+    for name, (low, high) in number.readings.items():
+        if low <= line["paper"] <= high:
+            reasons.append(f"{name} it would agree")
+    here, paper, rows = (int(line[name]) for name in ("rank_here", "rank_paper", "competing"))
+    if rows == 1:
+        reasons.append("no other row of the table was measured")
+    else:
+        reasons.append(f"rank {here} of {rows} " + ("in both" if here == paper else f"here, {paper} in print"))
+    return "; ".join([*reasons, *number.facts])
+
+
+# --- as Markdown
+
+
+def summary_text(compared: pd.DataFrame) -> str:
+    """The counts of `summary`, and by which rule, as Markdown."""
+    rule = (
+        "`agrees`: the paper's value lies in our 95 % interval; `same ranking`: it does not, but the row has the same"
+    )
+    rule += (
+        " rank among the measured rows of its table in this metric; `differs`: neither. An interval says what another"
+    )
+    rule += " choice of pairs would change, not what the paper leaves open."
+    counts = summary(compared)
+    return "\n\n".join([rule, markdown(counts.rename_axis("").reset_index().rename(columns={"": "table"}))])
+
+
+def folded(compared: pd.DataFrame) -> str:
+    """All values as Markdown, one table of the paper a fold."""
+    parts = []
+    for number, rows in compared.groupby("table", sort=False):
+        counts = summary(rows).loc["all"]
+        told = ", ".join(f"{count} {verdict}" for verdict, count in counts[list(VERDICTS)].items() if count)
+        shown = rows.drop(columns=["table", "dataset"]).reset_index(drop=True)
+        shown["paper"] = _printed()["printed"].loc[rows.index].to_numpy()
+        for column in ("ours", "low", "high", "difference"):
+            shown[column] = [digits(value, signed=column == "difference") for value in shown[column]]
+        shown["interval"] = [
+            low if low == high else f"{low} to {high}" for low, high in shown[["low", "high"]].to_numpy()
+        ]
+        shown = shown[["row", "metric", "paper", "ours", "interval", "difference", "verdict", "why"]]
+        title = f"<summary>Table {number}: {len(rows)} values, {told}</summary>"
+        parts.append(f"<details>{title}\n\n{markdown(shown)}\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def digits(value: float, signed: bool = False) -> str:
+    """A number for a table in which sizes differ: four digits, or all of those before the point."""
+    if np.isnan(value):
+        return "–"
+    return format(value, ("+" if signed else "") + (".0f" if abs(value) >= 1000 else "#.4g"))

@@ -1,0 +1,107 @@
+"""Execute one notebook; `reproduce` starts a process of its own with this module for each.
+
+The kernel is this very interpreter, whatever kernels the user has installed, and is spoken to through files, not ports:
+parallel runs then cannot take each other's port.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.paths import jupyter_runtime_dir
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+KERNEL = "python3"  # the only name that every notebook may ask for
+START_TIMEOUT = 120  # seconds for a kernel to come up, on a busy machine too
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # how terminals are told a colour
+SOCKET_PATH = 103  # bytes; macOS has the least room for the path of a socket (Linux: 107)
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """Starts kernels with `sys.executable`; their sockets lie in JUPYTER_RUNTIME_DIR if its path leaves room."""
+
+    def __init__(self, **settings: object) -> None:
+        connection = str(Path(jupyter_runtime_dir(), f"{os.getpid()}.json"))
+        files = os.name == "posix" and len(os.fsencode(connection)) + len("-ipc-5") <= SOCKET_PATH
+        Path(connection).parent.mkdir(parents=True, exist_ok=True)
+        place = {"transport": "ipc", "connection_file": connection} if files else {}
+        super().__init__(**place | settings)
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+
+def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict[str, str | None]:
+    """Execute a notebook where it lies; put it with its outputs and, if all went well, its HTML into `folder`.
+
+    Returns:
+        `error`: None, or a line with the cell's number and what it raised.
+    """
+    executed = folder / notebook.name
+    error = None
+    try:
+        papermill.execute_notebook(
+            notebook,
+            executed,
+            parameters,
+            kernel_name=KERNEL,
+            progress_bar=False,
+            start_timeout=START_TIMEOUT,
+            cwd=notebook.parent,
+            kernel_manager_class=ThisInterpreter,
+        )
+    except PapermillExecutionError as failure:
+        plain = COLOUR.sub("", failure.evalue).strip() or "no message"
+        error = f"In [{failure.exec_count}]: {failure.ename}: {plain}".splitlines()[0].strip()
+    if error is None:
+        content = nbformat.read(executed, as_version=4)
+        content.metadata.pop("papermill", None)  # paths of this machine
+        _leave_pictures(content)
+        nbformat.write(content, executed)
+        html, _ = HTMLExporter().from_notebook_node(content, {"metadata": {"name": notebook.stem}})
+        executed.with_suffix(".html").write_text(html, encoding="utf-8")
+    return {"error": error}
+
+
+def _leave_pictures(content: nbformat.NotebookNode) -> None:
+    """Leave the picture alone of each output that is a widget with a picture (`fusionlib.notebook.widgets`).
+
+    What is written has no kernel, so its controls would not answer; a page would look for their scripts in the network.
+    """
+    views, models = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+    outputs = [output.data for cell in content.cells for output in cell.get("outputs", []) if "data" in output]
+    for data in outputs:
+        if "image/png" in data:
+            data.pop(views, None)
+    if not any(views in data for data in outputs):
+        content.metadata.get("widgets", {}).pop(models, None)
+    if not content.metadata.get("widgets"):
+        content.metadata.pop("widgets", None)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has gone, however that happened; the kernel does the same towards this one."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    job = json.loads(sys.argv[1])
+    threading.Thread(target=_end_with, args=(job["parent"],), daemon=True).start()
+    notebook, folder = Path(job["notebook"]), Path(job["folder"])
+    outcome = execute(notebook, job["parameters"], folder)
+    (folder / f"{notebook.stem}.json").write_text(json.dumps(outcome), encoding="utf-8")

@@ -1,0 +1,44 @@
+"""provenance.json: with what, on what and when the results of a preset were made."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib.support.files import write_json
+from fusionlib.support.machine import git_revision, machine
+
+
+def note(path: Path, notebook: str, facts: dict[str, object], setting: dict[str, object]) -> None:
+    """Put one notebook's run into provenance.json; what stands there about the others stays.
+
+    Args:
+        path: of provenance.json.
+        notebook: its name.
+        facts: about this run, such as its seconds and fingerprint; date (UTC) and git revision are added.
+        setting: what all runs of a preset share, such as its configuration.
+    """
+    notebooks = json.loads(path.read_text(encoding="utf-8"))["notebooks"] if path.exists() else {}
+    now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "revision": git_revision()}
+    notebooks[notebook] = facts | now
+    write_json(path, {**now, **machine(), **setting, "notebooks": dict(sorted(notebooks.items()))})
+
+
+def read(path: Path) -> tuple[pd.Series, pd.DataFrame]:
+    """What provenance.json says: the facts of the last run, and of each notebook its date, revision and minutes.
+
+    If there is no such file, the facts are those of this machine, and no notebook has run.
+    """
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else machine() | {"revision": git_revision()}
+    packages = kept.get("packages", {})
+    named = ("date", "revision", "seed", "platform", "cpu", "cores", "gpu", "python")
+    facts = {name: str(kept[name]) for name in named if name in kept} | packages
+    runs = {
+        name: {"date": run["date"], "revision": run["revision"], "minutes": run.get("seconds", float("nan")) / 60}
+        for name, run in kept.get("notebooks", {}).items()
+    }
+    columns = ["date", "revision", "minutes"]
+    return pd.Series(facts, name="value", dtype=object), pd.DataFrame.from_dict(runs, orient="index", columns=columns)

@@ -1,0 +1,69 @@
+"""What results rest on, part by part, and the functions that make each part: the entry points that `source` follows."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+SYSTEMS = Path(__file__).resolve().parents[3] / "data" / "registry" / "methods"
+LOSS = "-loss"  # ends the name of the component that a compared system is trained by
+
+COMPONENTS = {
+    # what training and test inputs are made of
+    "images": ("fusionlib.data.open_set", "fusionlib.data.images"),
+    "volumes": ("fusionlib.data.volumes.open_slices",),
+    "drawn-scenes": ("fusionlib.data.drawn.synthetic.scene",),
+    "drawn-brains": ("fusionlib.data.drawn.brain.brain",),
+    "labels": ("fusionlib.data.labels.boxes_of", "fusionlib.data.labels.labelled"),
+    "deformation": ("fusionlib.deformation.misalign_by_key", "fusionlib.deformation.compose"),
+    "hardships": ("fusionlib.experiments.robustness.given", "fusionlib.experiments.robustness.TRIALS"),
+    # what makes weights
+    "training": ("fusionlib.training.train",),
+    "warm-start": ("fusionlib.training.warm_start.fitting", "fusionlib.training.warm_start.calibrate"),
+    "detector": ("fusionlib.training.detectors.train_detector", "fusionlib.detection.Detector"),
+    "retraining": ("fusionlib.methods.retraining.train",),
+    # what makes fused images
+    "network": ("fusionlib.network.FusionNetwork", "fusionlib.methods.Ours"),
+    "refinement": ("fusionlib.methods.field_refinement.SettledNetwork",),
+    "classical": ("fusionlib.methods.classical.register", "fusionlib.methods.classical.REGISTRATIONS"),
+    "simple-fusion": ("fusionlib.methods.simple_fusion.RULES",),
+    # what makes numbers
+    "scores": (
+        "fusionlib.experiments.evaluation.score",
+        "fusionlib.experiments.evaluation.deform",
+        "fusionlib.metrics.q_cc_bound",
+    ),
+    "head-scores": ("fusionlib.experiments.mri_study.score", "fusionlib.experiments.mri_study.head"),
+    "average-precision": (
+        "fusionlib.experiments.detection_bench.scores",
+        "fusionlib.experiments.detection_bench.fused",
+    ),
+    "cost": (
+        "fusionlib.experiments.profiling.count",
+        "fusionlib.experiments.profiling.quick",
+        "fusionlib.experiments.profiling.parameters",
+    ),
+    "quick-metrics": ("fusionlib.metrics.fusion_many.fusion_metrics", "fusionlib.metrics.fusion_plain.fusion_metrics"),
+}
+
+
+def names() -> list[str]:
+    """All components: those above, and of each compared system its network and its loss."""
+    return [*COMPONENTS, *_systems()]
+
+
+def entries(name: str) -> tuple[str, ...]:
+    """The entry points of a component, as dotted names."""
+    return COMPONENTS[name] if name in COMPONENTS else _systems()[name]
+
+
+@cache
+def _systems() -> dict[str, tuple[str, ...]]:
+    found = {}
+    for path in sorted(SYSTEMS.glob("*.json")):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        found[path.stem] = (facts["network"], facts["method"])
+        if facts.get("budget"):
+            found[path.stem + LOSS] = (facts["loss"],)
+    return found

@@ -1,0 +1,205 @@
+"""The record of what each component does, `data/behaviour.json`, and whether today's code still does it.
+
+A component's version is "3" while it behaves as the record of version 3 says, and "3+<digest>" where it does not: what
+was made by such code fits as long as that code stays as it is. Verdicts of probes are remembered beside the checkout's
+results, so that a probe runs once for a state of the code.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from filelock import FileLock
+
+from fusionlib.support.behaviour import components, source
+from fusionlib.support.files import InputError, fingerprint, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[3]
+FILE = ROOT / "data" / "behaviour.json"
+REMEMBERED = ROOT / "results" / ".probed.json"
+PROBING = "FUSIONLIB_PROBING"  # set in the process of a probe, which needs no versions
+# One thread and no instruction beyond SSE: sums are then rounded alike on every x86 machine.
+PLAIN = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41"}
+
+Probe = Mapping[
+    str, list[float]
+]  # what a probe saw: name of a tensor to its size, its root mean square and views of it
+
+
+@cache
+def version(component: str) -> str:
+    """Version of a component as today's code behaves; runs its probe if the source is not the recorded one.
+
+    >>> version("deformation").partition("+")[0].isdigit()
+    True
+    """
+    return versions([component])[component]
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """`version` of several components; those whose source has changed are probed side by side.
+
+    A component that the project does not know, such as a system of one's own, has version "0".
+    """
+    names = list(names)
+    if os.environ.get(PROBING):
+        return dict.fromkeys(names, "probing")
+    recorded, known = read(), set(components.names())
+    states = {name: source.digest(components.entries(name)) for name in names if name in known}
+    changed = [name for name, state in states.items() if recorded.get(name, {}).get("source") != state]
+    agrees = _verdicts(changed, states, recorded)
+    found = {}
+    for name in names:
+        number = str(recorded.get(name, {}).get("version", 0))
+        found[name] = number if agrees.get(name, True) else f"{number}+{states[name][:8]}"
+    return found
+
+
+def read() -> dict[str, dict]:
+    """The record: component to version, source, reason and probe."""
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+
+
+def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
+    """Take today's code into the record, and say of each component what that meant.
+
+    A component that behaves as recorded keeps its version, whatever its source. One that does not gets the next one,
+    which needs a reason, and results of the version before no longer fit. Where the source is the recorded one, only
+    the probe can have changed: what it sees now is recorded, and the version stays.
+
+    Args:
+        names: of components; all whose source or behaviour may differ are looked at.
+        reason: why the behaviour was changed.
+
+    Raises:
+        InputError: no such component, a probe fails, or the reason is missing; nothing is recorded then.
+    """
+    if unknown := [name for name in names if name not in components.names()]:
+        raise InputError(f"There is no component {unknown[0]!r}; choose among {', '.join(components.names())}.")
+    recorded, told = read(), {}
+    for name, seen in probed(list(names)).items():
+        if isinstance(seen, str):
+            raise InputError(f"The probe of {name} fails ({seen}): mend the code first.")
+        old, state = recorded.get(name), source.digest(components.entries(name))
+        if old is None:
+            new = {"version": 1, "reason": reason or "first recorded"}
+        elif old["source"] == state:
+            new = {"version": old["version"], "reason": old["reason"]}
+        elif agree(seen, old["probe"]):
+            new, seen = {"version": old["version"], "reason": old["reason"]}, old["probe"]
+        elif reason is None:
+            raise InputError(f"{name} behaves otherwise than recorded: say why with --why, as results do not fit then.")
+        else:
+            new = {"version": old["version"] + 1, "reason": reason}
+        recorded[name] = {**new, "source": state, "probe": seen}
+        told[name] = "as before" if old and old["version"] == new["version"] else f"version {new['version']}"
+    _write({name: recorded[name] for name in components.names() if name in recorded})
+    version.cache_clear()
+    return told
+
+
+def _write(recorded: Mapping[str, dict]) -> None:
+    """What is seen of one tensor on one line, so that a difference can be read in git."""
+    text = json.JSONEncoder(ensure_ascii=False).encode
+    blocks = []
+    for name, entry in recorded.items():
+        facts = [f"  {text(key)}: {text(value)}" for key, value in entry.items() if key != "probe"]
+        seen = ",\n".join(f"   {text(place)}: {text(values)}" for place, values in entry["probe"].items())
+        blocks.append(f" {text(name)}: {{\n" + ",\n".join([*facts, f'  "probe": {{\n{seen}\n  }}']) + "\n }")
+    write_text(FILE, "{\n" + ",\n".join(blocks) + "\n}\n")
+
+
+def agree(seen: Probe, recorded: Probe) -> bool:
+    """Whether two probes saw the same: equal sizes, and views that differ by rounding alone."""
+    return not differing(seen, recorded)
+
+
+def differing(seen: Probe, recorded: Probe) -> list[str]:
+    """Names of what differs between two probes.
+
+    The first number of a list is the tolerance, as a part of the root mean square, which is the third one.
+    """
+    found = sorted(seen.keys() ^ recorded.keys())
+    for name in seen.keys() & recorded.keys():
+        (tolerance, size, scale, *views), (_, old_size, old_scale, *old_views) = seen[name], recorded[name]
+        allowed = tolerance * max(old_scale, 1e-9)
+        numbers = zip([scale, *views], [old_scale, *old_views], strict=True)
+        if size != old_size or not all(_close(new, old, allowed) for new, old in numbers):
+            found.append(name)
+    return found
+
+
+def _close(new: float, old: float, allowed: float) -> bool:
+    return (math.isnan(new) and math.isnan(old)) or abs(new - old) <= allowed
+
+
+def probed(names: Collection[str], processes: int = 2) -> dict[str, Probe | str]:
+    """What the probes of some components see, run in processes of their own; the error, a text, of one that fails."""
+    names = list(names)
+    shares = [share for place in range(processes) if (share := names[place::processes])]
+    with ThreadPoolExecutor(max(1, len(shares))) as pool:
+        found = [each for share in pool.map(_in_a_process, shares) for each in share.items()]
+    return {name: dict(found)[name] for name in names}
+
+
+def _in_a_process(names: list[str]) -> dict[str, Probe | str]:
+    place = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    order = [sys.executable, "-W", "ignore", "-m", "fusionlib.probes", *names]
+    ran = subprocess.run(order, capture_output=True, text=True, env={**os.environ, **PLAIN, **place, PROBING: "1"})
+    try:
+        return json.loads(ran.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        return dict.fromkeys(names, (ran.stderr.strip().splitlines() or ["no answer"])[-1])
+
+
+def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[str, dict]) -> dict[str, bool]:
+    """Whether each component whose source has changed behaves as recorded; by what is remembered, or by its probe."""
+    if not changed:
+        return {}
+    marks = {
+        name: fingerprint(name, states[name], recorded.get(name, {}).get("probe"), _code_of_probes())
+        for name in changed
+    }
+    try:
+        REMEMBERED.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(REMEMBERED.with_name(f"{REMEMBERED.name}.lock"))
+        with lock:  # another process may be at it: its verdict will do
+            known = _remembered()
+            if open_questions := [name for name in changed if marks[name] not in known]:
+                known |= {marks[name]: verdict for name, verdict in _judged(open_questions, recorded).items()}
+                write_json(REMEMBERED, known)
+    except (OSError, InputError):  # a checkout that cannot be written to: nothing is remembered
+        known = {marks[name]: verdict for name, verdict in _judged(changed, recorded).items()}
+    return {name: known[marks[name]] for name in changed}
+
+
+def _judged(names: list[str], recorded: Mapping[str, dict]) -> dict[str, bool]:
+    some = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+    print(f"The code of {some} has changed: trying whether it does the same as before ...", file=sys.stderr, flush=True)
+    found = probed(names)
+    return {
+        name: not isinstance(seen, str) and name in recorded and agree(seen, recorded[name]["probe"])
+        for name, seen in found.items()
+    }
+
+
+@cache
+def _code_of_probes() -> str:
+    return fingerprint(
+        [path.read_text(encoding="utf-8") for path in sorted((ROOT / "fusionlib").glob("**/probes/*.py"))]
+    )
+
+
+def _remembered() -> dict[str, bool]:
+    try:
+        return json.loads(REMEMBERED.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

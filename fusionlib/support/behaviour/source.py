@@ -1,0 +1,107 @@
+"""What a function does, as its source says it: a digest that stays the same when only the wording of the code changes.
+
+The definitions that some entry points can reach are followed through the package (functions, classes, constants, over
+all imports) and written down in a normal form. Left out: docstrings, comments, layout, annotations, `repr=` flags, what
+is printed or warned, the text of errors. Not seen: in which module something stands, under which name a module or a
+top-level definition is known, how local variables are called. Definitions that nothing reaches do not count.
+
+So an equal digest means equal behaviour, as long as the third-party packages are equal, too: their versions are part
+of the digest. The reverse does not hold: a rewritten loop has another digest and may do the same.
+`fusionlib.support.behaviour.record` then asks a probe.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from fusionlib.support.behaviour.normal_form import (
+    PACKAGE,
+    External,
+    Module,
+    Reference,
+    collect,
+    form,
+    normal_form,
+    path_of,
+    resolve,
+)
+
+
+def digest(entries: Iterable[str]) -> str:
+    """Sixteen hexadecimal digits for all that the entry points can reach.
+
+    Args:
+        entries: dotted names, such as "fusionlib.training.train"; a module stands for everything in it.
+
+    Raises:
+        ValueError: an entry is not there.
+
+    >>> digest(["fusionlib.deformation.warp"]) == digest(["fusionlib.deformation.warp"])
+    True
+    """
+    return _hash(_reachable([_entry(dotted) for dotted in entries]))
+
+
+def modules_of(entries: Iterable[str], code: str = "") -> dict[str, Path]:
+    """The modules in which the reachable definitions stand, name to file.
+
+    Args:
+        entries: as in `digest`.
+        code: Python that imports from this package, such as the cells of a notebook: what it names is an entry, too.
+    """
+    scope = collect(Module("__main__"), ast.parse(code).body)
+    nodes = [*scope.statements, *(node for nodes in scope.definitions.values() for node in nodes)]
+    named = [part for node in nodes for part in form(scope, node) if isinstance(part, Reference)]
+    found = {each.module for each in _walk([*map(_entry, entries), *dict.fromkeys(named)], set())}
+    return {name: path_of(name) for name in sorted(found)}
+
+
+def _hash(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _entry(dotted: str) -> Reference:
+    found = resolve(dotted)
+    if not isinstance(found, Reference):
+        raise ValueError(f"There is no {dotted} in {PACKAGE}: name a module, or a function or class of one.")
+    return found
+
+
+def _walk(entries: list[Reference], packages: set[str]) -> Iterator[Reference]:
+    """Every reachable definition once, in the order in which it is first met; fills `packages`."""
+    seen, waiting = set(entries), list(entries)
+    for each in waiting:  # grows meanwhile
+        yield each
+        for part in normal_form(each):
+            if isinstance(part, External) and not part.name.startswith(f"{PACKAGE}."):
+                packages.add(part.name.partition(".")[0])
+            elif isinstance(part, Reference) and part not in seen:
+                seen.add(part)
+                waiting.append(part)
+
+
+def _reachable(entries: list[Reference]) -> list[str]:
+    packages: set[str] = set()
+    order = list(_walk(list(dict.fromkeys(entries)), packages))
+    numbers = {each: f"d{place}" for place, each in enumerate(order)}
+    lines = [" ".join(numbers.get(part) or getattr(part, "name", part) for part in normal_form(each)) for each in order]
+    return [*lines, *(f"{package} {_version(package)}" for package in sorted(packages) if _version(package))]
+
+
+@cache
+def _version(package: str) -> str:
+    """Of a third-party package, without the part that names a build; empty for the standard library."""
+    if package in sys.stdlib_module_names:
+        return ""
+    try:
+        found = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        names = importlib.metadata.packages_distributions().get(package, [])
+        found = importlib.metadata.version(names[0]) if names else ""
+    return found.partition("+")[0]

@@ -1,0 +1,110 @@
+"""Boxes around objects: one form for every set, and how they follow an image that is resized, cropped or mirrored.
+
+Convention:
+    - Boxes are a float32 tensor (N, 5): class, x0, y0, x1, y1. The class is an index into `CLASSES`; none is (0, 5).
+    - Corners are edges: pixel i reaches from i to i + 1, the whole image is (0, 0, W, H), and a box of one pixel is one
+      wide. So boxes scale with the image without an offset, as COCO, FLIR and M3FD have them. A point of a field or of
+      a homography counts from the centre of pixel 0 instead: there the edge x lies at x - 0.5.
+    - Detections (M, 6) are the same with a score between class and corners: class, score, x0, y0, x1, y1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusionlib.support.classes import CLASSES
+from fusionlib.support.files import InputError
+
+__all__ = ["CLASSES", "MIN_VISIBLE", "area", "checked", "crop", "flip", "iou", "project", "scale", "tensor"]
+
+MIN_VISIBLE = 0.3  # of its area; of a box that a border cuts, what is left must be at least that
+
+
+def tensor(rows: Iterable[tuple[int, float, float, float, float]] = ()) -> Tensor:
+    """Boxes (N, 5) of rows of class and corners; of none, (0, 5)."""
+    return torch.tensor([list(row) for row in rows], dtype=torch.float32).reshape(-1, 5)
+
+
+def checked(boxes: Tensor) -> Tensor:
+    """The boxes, if they are (N, 5), finite, of known classes and no corner lies before the other; else InputError.
+
+    A box without area is let pass, `crop` drops it; so is one that reaches out of the image.
+    """
+    if boxes.ndim != 2 or boxes.shape[1] != 5 or not boxes.is_floating_point():
+        raise InputError(f"Boxes are {tuple(boxes.shape)} {boxes.dtype}: give floats (N, 5), class and four corners.")
+    if not boxes.isfinite().all():
+        raise InputError("A box has NaN or infinity: remove it or give its corners in pixels.")
+    label = boxes[:, 0]
+    unknown = (label < 0) | (label >= len(CLASSES)) | (label != label.round())
+    if unknown.any():
+        known = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES))
+        raise InputError(f"There is no class {label[unknown][0].item():g}: use {known}.")
+    if (boxes[:, 3:] < boxes[:, 1:3]).any():
+        raise InputError("A box ends before it begins: give corners as x0, y0, x1, y1, not as a width and a height.")
+    return boxes
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Pixels that each box covers, (N,); of boxes or detections, whose last four columns are the corners."""
+    return (boxes[:, -2:] - boxes[:, -4:-2]).clamp(min=0).prod(1)
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of each of (N, 5 or 6) with each of (M, 5 or 6), (N, M); 0 where both have no area."""
+    low = torch.maximum(a[:, None, -4:-2], b[None, :, -4:-2])
+    high = torch.minimum(a[:, None, -2:], b[None, :, -2:])
+    both = (high - low).clamp(min=0).prod(2)
+    return both / (area(a)[:, None] + area(b)[None] - both).clamp(min=1e-9)
+
+
+def scale(boxes: Tensor, old: tuple[float, float], new: tuple[float, float]) -> Tensor:
+    """Boxes after their image went from `old` to `new` size, each (H, W); each axis has its own factor."""
+    y, x = new[0] / old[0], new[1] / old[1]
+    return boxes * boxes.new_tensor([1, x, y, x, y])
+
+
+def crop(
+    boxes: Tensor, top: float, left: float, height: float, width: float, min_visible: float = MIN_VISIBLE
+) -> Tensor:
+    """Boxes in the window [top, top + height) x [left, left + width) of their image, cut at its borders.
+
+    Dropped is a box of whose area less than `min_visible` lies in the window: what is left of a car at the border is
+    no car to be found. A box outside or without area goes with any `min_visible`. With the whole image as the window
+    this cuts boxes at its border.
+
+    Returns:
+        (M, 5), M <= N, in pixels of the window.
+    """
+    moved = boxes - boxes.new_tensor([0, left, top, left, top])
+    limit = boxes.new_tensor([width, height, width, height])
+    cut = torch.cat([moved[:, :1], moved[:, 1:].clamp(min=0).minimum(limit)], 1)
+    left_over, whole = area(cut), area(boxes)
+    return cut[(left_over > 0) & (left_over >= min_visible * whole)]
+
+
+def flip(boxes: Tensor, width: int) -> Tensor:
+    """Boxes after their image, `width` pixels wide, was mirrored left to right (`image.flip(-1)`)."""
+    label, x0, y0, x1, y1 = boxes.unbind(1)
+    return torch.stack([label, width - x1, y0, width - x0, y1], 1)
+
+
+def project(boxes: Tensor, homography: np.ndarray) -> Tensor:
+    """Boxes after their image was warped by a homography: the upright box around the four corners of each.
+
+    Args:
+        boxes: (N, 5) on the image that the homography starts from.
+        homography: (3, 3), acts on (x, y, 1) of pixel centres, as those of `data/homographies.json`.
+
+    Returns:
+        (N, 5), not cut at any border.
+    """
+    x0, y0, x1, y1 = boxes[:, 1:].double().numpy().T - 0.5  # edges, counted from the centre of the first pixel
+    corners = np.stack([[x0, x1, x1, x0], [y0, y0, y1, y1], np.ones((4, len(boxes)))])
+    u, v, w = np.einsum("ij,jkn->ikn", np.asarray(homography, dtype=np.float64), corners)
+    u, v = u / w + 0.5, v / w + 0.5
+    around = np.stack([u.min(0), v.min(0), u.max(0), v.max(0)], 1)
+    return torch.cat([boxes[:, :1], torch.from_numpy(around).to(boxes.dtype)], 1)

@@ -1,0 +1,62 @@
+"""What the code runs on: machine, packages, revision of the checkout, memory in use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from fusionlib.support.paths import ROOT
+
+PACKAGES = ("torch", "numpy", "pandas", "pillow", "kornia", "matplotlib", "papermill", "ipykernel")
+
+
+def machine() -> dict[str, object]:
+    """Python, platform, processor, GPU and the versions of the packages that numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _processor(),
+        "cores": cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())
+
+
+def git_revision() -> str:
+    """Commit of the checkout, with "+" if files differ from it; "unknown" outside git."""
+    try:
+        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def computes_in_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16; without them it would be emulated, slowly."""
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def peak_memory(device: str) -> float:
+    """The most memory in use so far, GiB: of the GPU if there is one, else of this process."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

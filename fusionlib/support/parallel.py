@@ -1,0 +1,250 @@
+"""Independent pieces of work: one after another here, or spread over the workers of a Dask cluster, by the same call.
+
+What is spread is a function of a module and a job that holds all it needs; what comes back is its result. Files are
+written by the one that asked, so a worker may be lost at any moment: Dask hands its task to another.
+
+Dask is an optional extra. Without a cluster nothing of it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from fusionlib.support.behaviour import components, record, source
+from fusionlib.support.behaviour.components import COMPONENTS
+from fusionlib.support.files import InputError, fingerprint, sha256
+from fusionlib.support.paths import FACTS, ROOT
+from fusionlib.support.threads import waiting
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+Job, Result = TypeVar("Job"), TypeVar("Result")
+CLUSTER = "FUSIONLIB_CLUSTER"  # environment variable: address of the scheduler that `spread` hands its jobs to
+PROGRESS = "FUSIONLIB_PROGRESS"  # environment variable: file to which the lines of progress are written, too
+ONE_AT_A_TIME = threading.Lock()  # a training sets torch's only random generator: no two in one process
+
+
+def code_and_facts(cells: str | None = None) -> str:
+    """Fingerprint of the library and of the committed facts about the data.
+
+    Args:
+        cells: code of a notebook: only the modules that it reaches count, and those of all compared systems, which are
+            found by their names. None for the whole library.
+    """
+    modules = sorted((ROOT / "fusionlib").rglob("*.py"))
+    if cells is not None:
+        named = [entry for name in components.names() if name not in COMPONENTS for entry in components.entries(name)]
+        plain = "\n".join(line for line in cells.splitlines() if not line.lstrip().startswith(("%", "!")))
+        modules = list(source.modules_of(named, plain).values())
+    facts = [
+        *FACTS.glob("registry/**/*.json"),
+        *FACTS.glob("splits/*/*.txt"),
+        *FACTS.glob("*.json"),
+        *FACTS.glob("*.csv"),
+    ]
+    facts = [path for path in facts if path != record.FILE]  # what it says of the code, the code says itself
+    return fingerprint([sha256(path) for path in (*modules, *sorted(facts))])
+
+
+_own_state = cache(code_and_facts)  # as it was when this process began to work: an edit does not change what runs
+
+
+def spread(
+    work: Callable[[Job], Result], jobs: Mapping[str, Job], cluster: str | None = None
+) -> Iterator[tuple[str, Result]]:
+    """Do every job and give its result as soon as it is there, with a line of progress for each.
+
+    Args:
+        work: a function of a module, called with a job.
+        jobs: name to job; the name stands in the line of progress.
+        cluster: address of a Dask scheduler; by default that in the environment variable FUSIONLIB_CLUSTER, if any.
+
+    Yields:
+        (name, result): without a cluster in the order of the jobs, with one as they come.
+
+    Raises:
+        InputError: as `work` does, then with the worker's address; or the cluster is not there, or cannot go on.
+    """
+    cluster = cluster or os.environ.get(CLUSTER)
+    progress = Progress(len(jobs))
+    if not cluster:
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            result = work(job)
+            seconds = time.perf_counter() - start
+            _say(f"{name}: {duration(seconds)}; {progress.add(seconds)}")
+            yield name, result
+    elif jobs:
+        with connect(cluster) as client:
+            from distributed import as_completed
+
+            futures = {submit(client, work, job): name for name, job in jobs.items()}
+            for future in as_completed(futures, loop=client.loop):
+                result, seconds, worker = result_of(future)
+                _say(f"{futures[future]}: {duration(seconds)} on {worker}; {progress.add(seconds, slots(client))}")
+                yield futures[future], result
+
+
+class Progress:
+    """How many of the tasks are done, and about how long the others will take."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.seconds = total, []
+
+    def add(self, seconds: float, side_by_side: int = 1) -> str:
+        """Count one more that took so many seconds; text like "3/12, about 5 min 40 s left"."""
+        self.seconds.append(seconds)
+        done = len(self.seconds)
+        left = (self.total - done) * sum(self.seconds) / done / max(1, side_by_side)
+        return f"{done}/{self.total}, about {duration(left)} left"
+
+
+def _say(line: str) -> None:
+    """Print a line, and let whoever runs this notebook see it at once."""
+    print(line, flush=True)
+    if path := os.environ.get(PROGRESS):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text: "41 s", "3 min 05 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+# --- Dask
+
+
+@contextmanager
+def running(cluster: str, cores: int) -> Iterator[str]:
+    """A cluster as the command line names it: give the address of its scheduler, print that of its dashboard.
+
+    Args:
+        cluster: "local" or "local:N", N worker processes on this machine until the block ends; or the address of a
+            scheduler that runs already, as in "tcp://host:8786".
+        cores: of this machine; local workers share them, and without N there is one for each.
+
+    Raises:
+        InputError: another text, no Dask, or no scheduler at that address.
+    """
+    kind, _, rest = cluster.partition(":")
+    if kind != "local":
+        with connect(cluster) as client:
+            print(_described(client, cluster), flush=True)
+            yield cluster
+        return
+    if not (rest or "1").isdigit() or int(rest or 1) < 1:
+        raise InputError(
+            f"{cluster!r} is no cluster: give local, local:N or the address of a scheduler, tcp://HOST:PORT."
+        )
+    distributed, count = _dask(), int(rest or cores)
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)  # another port does as well
+        local = distributed.LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            memory_limit=0,  # what torch takes is not Dask's to spill
+            env={"OMP_NUM_THREADS": threads, **waiting(os.environ)},  # Dask's own workers would have one thread each
+        )
+    with local, distributed.Client(local, set_as_default=False) as client:
+        print(_described(client, local.scheduler_address), flush=True)
+        yield local.scheduler_address
+
+
+def connect(address: str) -> Client:
+    """A client of the scheduler at an address; InputError if Dask is not installed or nobody answers there."""
+    distributed = _dask()
+    try:
+        return distributed.Client(address, timeout=20, set_as_default=False)
+    except (OSError, ValueError, TypeError):
+        raise InputError(
+            f"No Dask scheduler answers at {address!r}: start one with `dask scheduler`, or give --cluster local."
+        ) from None
+
+
+def submit(client: Client, work: Callable[[Job], Result], job: Job):
+    """Hand a job over: a future for `result_of`. Where workers declare GPUs, it takes one and waits for it."""
+    resources = {"GPU": 1} if _gpus(client) else None
+    with warnings.catch_warnings():
+        # The scheduler keeps the job, weights and all, so that it can hand it out again when a worker is lost.
+        warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
+        data = os.path.abspath(os.path.expanduser(os.environ.get("FUSIONLIB_DATA", FACTS)))
+        return client.submit(_on_worker, work, job, _own_state(), data, pure=False, resources=resources)
+
+
+def result_of(future) -> tuple[object, float, str]:
+    """(result, seconds, worker) of a future from `submit`, once it is done.
+
+    Raises:
+        InputError: as the work itself, or every worker that had the task was lost.
+    """
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise InputError(
+            f"{error.last_worker.address} and others before it were lost while they had this task: give the workers "
+            "more memory, or look into their logs."
+        ) from None
+
+
+def slots(client: Client) -> int:
+    """How many jobs run side by side: one for each worker, or for each GPU where workers declare any."""
+    return _gpus(client) or max(1, len(_workers(client)))
+
+
+def _on_worker(work: Callable[[Job], Result], job: Job, state: str, data: str) -> tuple[Result, float, str]:
+    """Do a job on a worker: one at a time, by the same code, on the worker's own data or else where the others are."""
+    from distributed import get_worker
+
+    with ONE_AT_A_TIME:
+        start, place = time.perf_counter(), get_worker().address
+        if _own_state() != state:
+            raise InputError(
+                f"Worker {place} runs another fusionlib: bring its checkout to this commit and restart it."
+            )
+        lent = "FUSIONLIB_DATA" not in os.environ and Path(data).is_dir()
+        if lent:
+            os.environ["FUSIONLIB_DATA"] = data
+        try:
+            result = work(job)
+        except InputError as error:
+            raise InputError(f"{error} (on worker {place})") from None
+        finally:
+            if lent:
+                del os.environ["FUSIONLIB_DATA"]
+        return result, time.perf_counter() - start, place
+
+
+def _workers(client: Client) -> list[dict]:
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _gpus(client: Client) -> int:
+    return int(sum(worker["resources"].get("GPU", 0) for worker in _workers(client)))
+
+
+def _described(client: Client, address: str) -> str:
+    return f"Cluster {address}, {slots(client)} side by side; dashboard {client.dashboard_link}"
+
+
+def _dask():
+    try:
+        import distributed
+    except ImportError:
+        raise InputError(
+            "--cluster needs Dask: install it with `pip install -c constraints.txt '.[cluster]'`."
+        ) from None
+    return distributed

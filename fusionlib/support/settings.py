@@ -1,0 +1,72 @@
+"""Frozen dataclasses of settings: a copy of a tree of them with one changed, and refusal of what cannot be set."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from types import NoneType, UnionType
+from typing import TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fusionlib.support.files import InputError
+
+Config = TypeVar("Config")
+FINITE = sys.float_info.max
+
+
+def check(config: object, *names: str, least: float = 0, most: float = FINITE) -> None:
+    """Refuse settings that are not from `least` to `most`, as NaN never is, and infinity only where `most` says so.
+
+    Args:
+        config: a dataclass that is being made.
+        names: of settings that are numbers.
+
+    Raises:
+        InputError: one is out of that range.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not least <= value <= most:  # the other way round, NaN would pass
+            limit = f" and {most:g} or less" if most < FINITE else ""
+            raise InputError(
+                f"{name} of {type(config).__name__} is {value:g}; give a finite number of {least:g} or more{limit}."
+            )
+
+
+def changed(config: Config, path: str, value: object) -> Config:
+    """A copy of a tree of frozen dataclasses with the setting at a dotted path replaced.
+
+    Raises:
+        InputError: there is no such setting, or the value is of another type than the setting; the message says which
+            there are, or which type it has.
+    """
+    name, _, rest = path.partition(".")
+    if not is_dataclass(config) or name not in (known := [each.name for each in fields(config)]):
+        place = type(config).__name__
+        there = f"; it has {', '.join(known)}" if is_dataclass(config) else ""
+        raise InputError(f"{place} has no setting {name!r}{there}.")
+    if not rest and not _fits(value, hint := _hints(type(config))[name]):
+        wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
+        raise InputError(f"{name} of {type(config).__name__} must be {wanted}, not {value!r}.")
+    inner = changed(getattr(config, name), rest, value) if rest else value
+    return replace(config, **{name: inner})
+
+
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    return get_type_hints(kind)
+
+
+def _fits(value: object, hint: object) -> bool:
+    """Whether a value is of a type as the settings use them; an int counts as a float, and a bool as neither."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return len(kinds) == len(value) and all(map(_fits, value, kinds))
+    if hint in (int, float):
+        return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
+    return isinstance(value, NoneType if hint is None else hint)

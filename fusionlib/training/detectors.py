@@ -1,0 +1,265 @@
+"""Detectors for plain images, as Table 3 needs them: one of the same kind and budget for each method's fused images.
+
+No weights are fetched: a detector learns from random ones, or from those of a detector trained before (`start`). What
+is random (order, mirrored halves, windows) is drawn from the seed and the epoch, so that a training that was killed
+and goes on ends in the same weights as one that was not.
+
+Convention: images (N, C, H, W) in [0, 1]; boxes as in `fusionlib.support.boxes`, None for an image nobody has looked
+at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionlib.detection import Detector, DetectorConfig
+from fusionlib.support.boxes import checked, crop, flip, scale
+from fusionlib.support.files import InputError, atomic
+from fusionlib.support.keys import Key
+from fusionlib.support.settings import check
+from fusionlib.training.weights import key_of, read_state, save_weights
+
+GREY = 0.45  # what lies beyond an image
+
+
+@dataclass(frozen=True)
+class DetectorTraining:
+    """How a detector is trained. PAPER-GAP: of the detectors of Table 3 the paper says nothing but YOLOv5. The defaults
+    are for long trainings, in windows of four images put together, as YOLOv5's are; within a few hundred steps, more is
+    learned from whole images (`side` of the image, `zoom` near 1, `mosaic` 0).
+
+    Attributes:
+        detector: what is trained.
+        epochs, batch, learning_rate: of AdamW, up for the first `warmup` of all steps, then down to nothing.
+        weight_decay: of the kernels, not of biases and BatchNorms.
+        side: of the square windows it sees, in pixels.
+        zoom: smallest and largest enlargement of what is in a window, drawn evenly in its logarithm.
+        mosaic: share of windows that are cut from a square of four images, of which one is next in turn.
+        mirror: half of the images are mirrored.
+        average: the weights kept are a running mean over about 1 / (1 - average) steps. The last ones alone depend on
+            the last few images seen.
+        clip: largest norm of the gradient.
+    """
+
+    detector: DetectorConfig = field(default_factory=lambda: DetectorConfig(begin_small=True))
+    epochs: int = 60
+    batch: int = 8
+    learning_rate: float = 2e-3
+    warmup: float = 0.05
+    weight_decay: float = 5e-4
+    side: int = 160
+    zoom: tuple[float, float] = (0.67, 2.0)
+    mosaic: float = 0.5
+    mirror: bool = True
+    average: float = 0.98
+    clip: float = 10.0
+
+    def __post_init__(self) -> None:
+        check(self, "epochs", "batch", "side", least=1)
+        check(self, "learning_rate", "weight_decay")
+        check(self, "warmup", "mosaic", "average", most=1)
+        check(self, "clip", most=math.inf)
+        if not all(0 < each < math.inf for each in self.zoom):
+            raise InputError(f"zoom of DetectorTraining is {self.zoom}; give two finite numbers above 0.")
+
+
+def train_detector(
+    images: Tensor | Sequence[Tensor],
+    boxes: Sequence[Tensor | None],
+    config: DetectorTraining | None = None,
+    seed: int = 0,
+    path: Path | str | None = None,
+    start: Detector | None = None,
+    device: str | None = None,
+) -> Detector:
+    """Train a detector; images whose boxes are None never enter.
+
+    Args:
+        images: (N, C, H, W), or as many (C, H, W) of one size.
+        boxes: (N, 5) of each image, in its pixels.
+        config: settings; by default, those of a long training.
+        seed: of the initial weights and of what the detector sees when.
+        path: of the weights, `.safetensors`, with the log (`.csv`, a row an epoch) beside them. If they are there and
+            equal settings, seed, images and boxes made them, they are read instead; a checkpoint that a killed run
+            left beside them is taken up. None keeps nothing.
+        start: begin with these weights instead of random ones.
+        device: "cpu", "cuda", ...; None takes a GPU if there is one. On a GPU, sums in varying order make results vary.
+
+    Returns:
+        The detector, on the CPU and ready to detect.
+
+    Raises:
+        InputError: images and boxes do not fit each other, no image has been looked at, `start` is another kind of
+            detector, or the loss is no number any more.
+    """
+    config = config or DetectorTraining()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    images, there = _looked_at(images, boxes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = Detector(images.shape[1], config.detector)
+    if start is not None:
+        if (start.channels, start.config.size) != (net.channels, net.config.size):
+            raise InputError("The detector to start from has another size or other channels: train one like it.")
+        net.load_state_dict(start.state_dict())
+    path = None if path is None else Path(path)
+    key = _key(config, seed, images, there, net) if path else Key()
+    if path and path.exists() and not key.differing(key_of(path)):
+        net.load_state_dict(read_state(path))
+        return net.eval()
+
+    learning = _Learning(net.to(device, memory_format=torch.channels_last), config, max(1, len(images) // config.batch))
+    checkpoint = path.with_suffix(".checkpoint") if path else None
+    if checkpoint and checkpoint.exists():
+        learning.take_up(torch.load(checkpoint, map_location=device, weights_only=True), key, checkpoint)
+    name = path.stem if path else "detector"
+    for epoch in range(len(learning.rows), config.epochs):
+        begun, losses = time.perf_counter(), []
+        for seen, found in batches(images, there, config, seed, epoch):
+            losses.append(learning.step(seen.to(device, memory_format=torch.channels_last), found))
+        row = {"epoch": epoch + 1, "l_ob": float(np.mean(losses)), "seconds": time.perf_counter() - begun}
+        if not math.isfinite(row["l_ob"]):
+            raise InputError(f"The loss of {name} is {row['l_ob']} in epoch {epoch + 1}: lower its learning rate.")
+        learning.rows.append(row)
+        if checkpoint:
+            with atomic(checkpoint) as part:
+                torch.save({**learning.state(), "made_by": str(key)}, part)
+        report_progress(name, learning.rows, config.epochs)
+
+    net = learning.averaged.to("cpu", memory_format=torch.contiguous_format).eval()
+    if path:
+        save_weights(path, net.state_dict(), {"channels": net.channels, "seed": seed, **asdict(config)}, key)
+        with atomic(path.with_suffix(".csv")) as part:
+            pd.DataFrame(learning.rows).to_csv(part, index=False, float_format="%.6g")
+        checkpoint.unlink(missing_ok=True)
+    return net
+
+
+class _Learning:
+    """A detector in training: its weights, their running mean, the optimiser, and the log."""
+
+    def __init__(self, net: Detector, config: DetectorTraining, steps: int) -> None:
+        self.net, self.averaged = net.train(), deepcopy(net)
+        self.config, self.taken, self.rows = config, 0, []
+        learned = [weight for weight in net.parameters() if weight.requires_grad]
+        groups = [
+            {"params": [weight for weight in learned if weight.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [weight for weight in learned if weight.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, config.learning_rate)
+        self.total = steps * config.epochs
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
+
+    def _rate(self, step: int) -> float:
+        rise = max(1, round(self.config.warmup * self.total))
+        return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / max(1, self.total - rise)))
+
+    def step(self, images: Tensor, found: list[Tensor]) -> float:
+        """Learn from one batch; its loss."""
+        loss = self.net.loss(self.net(images), found)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.schedule.step()
+        self.taken += 1
+        # The mean reaches back no further than half of what has been done: the first weights are no part of it.
+        share = max(1 - self.config.average, 2 / (self.taken + 1))
+        for mean, now in zip(self.averaged.state_dict().values(), self.net.state_dict().values(), strict=True):
+            mean.lerp_(now, min(1.0, share)) if mean.is_floating_point() else mean.copy_(now)
+        return loss.item()
+
+    def state(self) -> dict:
+        """All that a later `take_up` needs."""
+        parts = {name: getattr(self, name).state_dict() for name in ("net", "averaged", "optimiser", "schedule")}
+        return {**parts, "taken": self.taken, "rows": self.rows}
+
+    def take_up(self, state: dict, key: Key, path: Path) -> None:
+        """Go on from a checkpoint, if the same training wrote it."""
+        if state["made_by"] != str(key):
+            print(f"{path.stem}: {path.name} is of another training; starting anew", flush=True)
+            return
+        for name in ("net", "averaged", "optimiser", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        self.taken, self.rows = state["taken"], state["rows"]
+        print(f"{path.stem}: going on after epoch {len(self.rows)} of {self.config.epochs}", flush=True)
+
+
+def report_progress(name: str, rows: list[dict[str, float]], epochs: int) -> None:
+    """One line an epoch, on the first and last and about ten times between, with the time left."""
+    done = len(rows)
+    if done not in (1, epochs) and done % max(1, epochs // 10):
+        return
+    left = (epochs - done) * sum(row["seconds"] for row in rows) / done
+    print(f"{name}: epoch {done}/{epochs}, l_ob {rows[-1]['l_ob']:.3f}, {left / 60:.0f} min left", flush=True)
+
+
+def batches(
+    images: Tensor, boxes: Sequence[Tensor], config: DetectorTraining, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """What a detector sees in one epoch: windows (B, C, side, side) and the boxes in each."""
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(images))
+    size = min(config.batch, len(images))
+    for begin in range(0, len(order) - size + 1, size):
+        views = [_view(images, boxes, int(index), config, rng) for index in order[begin : begin + size]]
+        yield torch.stack([view for view, _ in views]), [found for _, found in views]
+
+
+def _view(
+    images: Tensor, boxes: Sequence[Tensor], index: int, config: DetectorTraining, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A window (C, side, side) of one image, or of four in a square, and the boxes in it."""
+    height, width = images.shape[-2:]
+    chosen = [index, *rng.integers(len(images), size=3)] if rng.random() < config.mosaic else [index]
+    tiles, found = [], []
+    for place, tile in enumerate(chosen):
+        turned = config.mirror and rng.random() < 0.5
+        here = flip(boxes[tile], width) if turned else boxes[tile]
+        across, down = place % 2 * width, place // 2 * height
+        tiles.append(images[tile].flip(-1) if turned else images[tile])
+        found.append(here + here.new_tensor([0, across, down, across, down]))
+    canvas = tiles[0] if len(tiles) == 1 else torch.cat([torch.cat(tiles[:2], -1), torch.cat(tiles[2:], -1)], -2)
+
+    height, width = canvas.shape[-2:]
+    reach = config.side / math.exp(rng.uniform(*np.log(config.zoom)))
+    top, left = (rng.uniform(min(0, length - reach), max(0, length - reach)) for length in (height, width))
+    sampled = torch.tensor(
+        [[reach / width, 0, (2 * left + reach) / width - 1], [0, reach / height, (2 * top + reach) / height - 1]]
+    )
+    grid = F.affine_grid(sampled[None], [1, 1, config.side, config.side], align_corners=False)
+    view = F.grid_sample(canvas[None] - GREY, grid, align_corners=False)[0] + GREY
+    return view, scale(crop(torch.cat(found), top, left, reach, reach), (reach, reach), (config.side, config.side))
+
+
+def _looked_at(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+    """The images (N, C, H, W) and boxes of those whose boxes are not None."""
+    if len(images) != len(boxes):
+        raise InputError(f"There are {len(images)} images and boxes for {len(boxes)}: give boxes, or None, for each.")
+    kept = [index for index, found in enumerate(boxes) if found is not None]
+    if not kept:
+        raise InputError("None of the images has been searched for boxes: give a detector some that have.")
+    chosen = [images[index] for index in kept]
+    if len({image.shape for image in chosen}) > 1 or chosen[0].ndim != 3:
+        raise InputError("The images of a detector are (C, H, W) of one size: resize them, and their boxes with them.")
+    return torch.stack(chosen).cpu().float(), [checked(boxes[index]).cpu() for index in kept]
+
+
+def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: Detector) -> Key:
+    """The key of everything that the weights depend on."""
+    digest = hashlib.sha256()
+    for tensor in (images, *boxes, *net.state_dict().values()):
+        digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    return Key.of(["detector"], settings=config, seed=seed, images=digest.hexdigest()[:8])

@@ -1,0 +1,116 @@
+"""The recipe of a training: everything that makes a set of weights, and the key that tells recipes apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from fusionlib import data
+from fusionlib.detection import DetectorConfig
+from fusionlib.losses import LossWeights
+from fusionlib.network import NetworkConfig
+from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key, settings
+from fusionlib.support.long_training import minutes_for
+from fusionlib.support.settings import check
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained.
+
+    Attributes:
+        epochs, batch, learning_rate: as in the paper; Adam.
+        registration_epochs: of the epochs, so many first ones train the registration alone. PAPER-GAP: not mentioned;
+            fusing what does not match yet teaches little and costs half of the time.
+        fusion_epochs: of the epochs, so many last ones train the fusion alone (specific extractors and head), on the
+            registration as it is, with the rate begun anew. PAPER-GAP: not mentioned; it costs little and the few joint
+            epochs of a short training leave the head unfinished.
+        schedule: "constant" as the paper implies, or "one-cycle": up for the first tenth, then down to nothing.
+        crop, crop_epochs: side of the random square cut from each training image, and of the epochs, so many first
+            ones see crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the
+            displacements and cost less, whole images show what a shift and a rotation look like from afar.
+        flip: mirror half of the pairs. PAPER-GAP: not mentioned.
+        clip: largest norm of the gradient. PAPER-GAP: not mentioned; l_reg in pixels leads the first steps.
+        levels: each image is deformed anew in each epoch, at one of these levels. PAPER-GAP: not given, see
+            `deformation`; a network that has seen large displacements only is at a loss with small ones.
+        validate_every, validation_level: epochs between two measurements of the end-point error on the validation
+            split, and the level they are made at.
+        frozen_statistics: every BatchNorm but those of the specific extractors normalises by what it has seen before
+            instead of by the batch at hand. PAPER-GAP: not mentioned; after a start (`Recipe.start`) the weights then
+            learn under the statistics that they will be used with, which a batch of eight pictures does not give.
+        mixed_precision: kinds of device on which layers compute in bfloat16; a "cpu" does so only if its instructions
+            include it (AVX512-BF16 or AMX), since it is slow otherwise.
+    """
+
+    epochs: int = 150
+    batch: int = 8
+    learning_rate: float = 1e-3
+    registration_epochs: int = 0
+    fusion_epochs: int = 0
+    schedule: str = "one-cycle"
+    crop: int | None = None
+    crop_epochs: int | None = None
+    flip: bool = True
+    clip: float = 5.0
+    levels: tuple[str, ...] = ("light", "medium", "heavy")
+    validate_every: int = 5
+    validation_level: str = "medium"
+    frozen_statistics: bool = False
+    mixed_precision: tuple[str, ...] = ("cuda",)
+
+    def __post_init__(self) -> None:
+        check(self, "epochs", "batch", "validate_every", least=1)
+        check(self, "learning_rate", "registration_epochs", "fusion_epochs")
+        check(self, "clip", most=math.inf)
+        if self.registration_epochs + self.fusion_epochs > self.epochs:
+            alone = f"registration_epochs {self.registration_epochs} and fusion_epochs {self.fusion_epochs}"
+            raise InputError(f"{alone} are together more than epochs {self.epochs}; lower one of them.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that makes a set of weights; equal recipes on equal code and data make equal weights.
+
+    Attributes:
+        dataset, size: the set trained on (its train split) and the side its images are resized to, in pixels.
+        train_pairs: use only the first so many; None for all.
+        seed: of the initial weights, the order and the deformations.
+        network, losses, training: the settings of each.
+        detector: the detection head on the fused feature, whose loss is l_ob (Eq. 8); None trains without it.
+        start: the recipe whose weights this training begins with; None begins with random ones. PAPER-GAP: the paper
+            trains everything at once; here the registration, which takes longest, learns first, and what is compared
+            afterwards (with and without a loss, say) shares that start.
+    """
+
+    dataset: str = "RoadScene"
+    size: int = 512
+    train_pairs: int | None = None
+    seed: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    losses: LossWeights = field(default_factory=LossWeights)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    detector: DetectorConfig | None = None
+    start: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.start.network != self.network:
+            raise InputError("A recipe and its start have different networks; give both the same NetworkConfig.")
+
+    def key(self) -> Key:
+        """What the weights rest on: settings, start, training pairs and their boxes, and the behaviour of the code."""
+        own = settings(replace(self, start=None))
+        labelled = self.detector is not None
+        names = data.splits(self.dataset).get("train", [])[: self.train_pairs]
+        start = {"start": self.start.key().digest} if self.start is not None else {}
+        facts = {"settings": own, **start, self.dataset: data.checksum(self.dataset, names, labelled)}
+        return Key.of(data.behaviour(self.dataset, labelled), **facts) | Key.of(["training"])
+
+    def minutes(self) -> float:
+        """How long the training takes on two CPU cores, roughly, without that of its start."""
+        chosen = self.training
+        pairs = self.train_pairs or len(data.splits(self.dataset).get("train", [])) or data.SYNTHETIC_SCENES["train"]
+        whole = self.size**2
+        cropped = min(chosen.crop or self.size, self.size) ** 2
+        epochs = chosen.epochs if chosen.crop_epochs is None else min(chosen.crop_epochs, chosen.epochs)
+        return minutes_for(pairs * (epochs * cropped + (chosen.epochs - epochs) * whole))
