@@ -15,6 +15,11 @@ export JUPYTER_DATA_DIR    := $(STATE)/jupyter
 export JUPYTER_RUNTIME_DIR := $(STATE)/run
 export MPLCONFIGDIR        := $(STATE)/matplotlib
 
+# Waiting threads sleep soon instead of spinning (fusionlib/support/threads.py says why); a setting of your own wins.
+ifeq ($(OMP_WAIT_POLICY),)
+export GOMP_SPINCOUNT ?= 2000
+endif
+
 .PHONY: help reproduce test numeric browser lab clean
 
 help: ## show this list

@@ -32,6 +32,7 @@ from fusionlib.methods.protocol import Lesson
 from fusionlib.support.behaviour.components import LOSS
 from fusionlib.support.files import InputError, atomic
 from fusionlib.support.keys import Key
+from fusionlib.support.long_training import asked, show_earlier
 from fusionlib.training.batches import batches
 from fusionlib.training.recipe import Recipe, TrainingConfig
 from fusionlib.training.weights import key_of, save_weights
@@ -107,17 +108,26 @@ def recipe(name: str, preset: Plan) -> Retraining:
 
 
 def prepare(names: Iterable[str], preset: Plan, folder: Path, retrain: bool = False) -> None:
-    """Train what a comparison needs trained: everything in a preset that always trains, else what `retrain` asks for.
+    """Train what a comparison needs trained: everything in a preset that always trains, else what has been asked for.
+
+    Weights of earlier code or data are left as they are, under a line that says so, unless long trainings have been
+    asked for (`long_training.asked`): then they are trained again, and those that are missing, too.
 
     Args:
         names: of compared systems.
         preset: what they are trained on.
         folder: where the weights go.
-        retrain: train those without published weights anew.
+        retrain: train those without published weights again, whatever is there.
     """
     for name in names:
         if preset.always_train or (retrain and "" not in systems.system(name).published):
             retrained(recipe(name, preset), folder, retrain=True)
+        elif "" not in systems.system(name).published:
+            path, settings = Path(folder) / f"{name}.safetensors", recipe(name, preset)
+            if asked():
+                retrained(settings, folder)
+            elif path.exists() and (changed := settings.key().differing(key_of(path))):
+                show_earlier(name, changed)
 
 
 def retrained(settings: Retraining, folder: Path, retrain: bool = False, device: str | None = None) -> Path:

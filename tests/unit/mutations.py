@@ -304,7 +304,7 @@ CHANGED = (
         "activation of a system",
         "methods/baselines/tardal.py",
         "nn.BatchNorm2d(outputs), nn.ReLU())",
-        "nn.BatchNorm2d(outputs), nn.ReLU6())",
+        "nn.BatchNorm2d(outputs), nn.LeakyReLU(0.01))",
         "tardal",
     ),
 )

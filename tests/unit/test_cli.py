@@ -143,7 +143,7 @@ def test_reproduce_passes_on_what_was_asked_for(monkeypatch):
     )
     assert main(command.split()) == 1
     assert asked == {
-        "numbers": ["03", "4"], "preset": "mini", "jobs": 3, "seed": 7, "retrain": True, "force": False,
+        "numbers": ["03", "4"], "preset": "mini", "jobs": 3, "seed": 7, "train": False, "retrain": True, "force": False,
         "parameters": {"lr": 0.001, "name": "fog", "on": True}, "results": "there", "timeout": None,
         "cluster": "local:2",
     }  # fmt: skip

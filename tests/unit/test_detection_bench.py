@@ -13,6 +13,7 @@ from fusionlib.data import labels
 from fusionlib.experiments import detection_bench, evaluation
 from fusionlib.experiments.detection_bench import labelled
 from fusionlib.support import boxes
+from fusionlib.support.keys import Key
 
 TINY = presets.load("smoke").detection
 TINY = replace(
@@ -70,14 +71,14 @@ def test_a_row_is_measured_once(tmp_path, monkeypatch) -> None:
     trainings = []
     own = detection_bench.detector_on
     monkeypatch.setattr(detection_bench, "detector_on", lambda m, *rest: trainings.append(m.name) or own(m, *rest))
-    compared = {methods.load("average"): "a", methods.load("visible"): "b"}
+    compared = {methods.load(name): methods.origin(name).key for name in ("average", "visible")}
     path = tmp_path / "detection.csv"
     first = detection_bench.run(TINY, compared, path, tmp_path, seeds={"visible": (0, 1)})
     assert trainings == ["average", "visible", "visible"]
     assert first.groupby(["method", "seed"], sort=False).ngroups == 3
     again = detection_bench.run(TINY, compared, path, tmp_path, seeds={"visible": (0, 1)})
     assert len(trainings) == 3 and again.equals(first)
-    detection_bench.run(TINY, {methods.load("average"): "changed"}, path, tmp_path)
+    detection_bench.run(TINY, {methods.load("average"): Key({"simple-fusion": "0"})}, path, tmp_path)
     assert trainings[3:] == ["average"]
 
 

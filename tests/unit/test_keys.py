@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from fusionlib.data import checksum, splits
-from fusionlib.support import threads
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import NEUTRAL, Key, settings
@@ -78,8 +77,3 @@ def test_what_is_seen_may_differ_by_rounding_alone() -> None:
     assert record.differing({**old, "x": [1e-3, 4, 2.0, 0.5, 0.497, 0.5]}, old) == ["x"]
     assert record.differing({**old, "x": [1e-3, 5, 2.0, 0.5, 0.5, 0.5]}, old) == ["x"]
     assert record.differing({"x": old["x"]}, old) == ["none"]
-
-
-def test_a_setting_of_the_users_own_wins() -> None:
-    assert threads.waiting({}) == {threads.SPIN: threads.ROUNDS}
-    assert threads.waiting({threads.SPIN: "7"}) == {} == threads.waiting({"OMP_WAIT_POLICY": "active"})

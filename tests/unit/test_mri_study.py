@@ -136,14 +136,14 @@ def test_the_bench_counts_errors_inside_the_head_alone(tmp_path: Path) -> None:
     for area in (None, head):
         turn = iter(range(2))
         name = "everywhere" if area is None else "head"
-        found[name] = registration_bench.run(config, {WrongOutside(): "mark"}, tmp_path / f"{name}.csv", area)
+        found[name] = registration_bench.run(config, {WrongOutside(): Key()}, tmp_path / f"{name}.csv", area)
     assert (found["head"]["EPE"] == 0).all() and (found["everywhere"]["EPE"] > 1).all()
     assert found["head"]["pair"].nunique() == 2
 
 
 def test_rows_of_another_area_are_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, path = replace(SMOKE.bench, levels=("medium",), count=1), tmp_path / "kept.csv"
-    compared = {methods.load("identity"): "first"}
+    compared = {methods.load("identity"): Key()}
     inside = registration_bench.run(config, compared, path, head)
     calls = []
     monkeypatch.setattr(metrics, "endpoint_error", lambda *a, kept=metrics.endpoint_error: calls.append(a) or kept(*a))

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from test_training import TINY
 
 from fusionlib import presets, training
 from fusionlib.data import systems
 from fusionlib.methods import once, retraining
 from fusionlib.methods.retraining import Retraining
+from fusionlib.support import long_training
 from fusionlib.support.keys import Key
-from fusionlib.training.weights import key_of
+from fusionlib.training.weights import key_of, save_weights
 
 WANT = """
 import sys
@@ -70,6 +72,7 @@ def test_a_training_that_begins_with_nothing_needs_no_start(tmp_path: Path) -> N
 
 def test_who_breaks_down_at_the_rate_of_all_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mini, rates = presets.load("mini"), {}
+    monkeypatch.delenv(long_training.ASKED, raising=False)
     monkeypatch.setattr(
         retraining, "retrained", lambda settings, *_, **__: rates.update({settings.system: settings.learning_rate})
     )
@@ -78,5 +81,19 @@ def test_who_breaks_down_at_the_rate_of_all_has_its_own(tmp_path: Path, monkeypa
     once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path, retrain=True)
     assert rates == {"bsafusion": systems.system("bsafusion").learning_rate, "emma": Retraining.learning_rate}
     assert rates["bsafusion"] < rates["emma"]
+    rates.clear()
+    monkeypatch.setenv(long_training.ASKED, "1")  # what is missing is trained, what is published is not
+    once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path)
+    assert rates.keys() == {"bsafusion", "emma"}
     for preset in presets.PRESETS:
         assert retraining.recipe("bsafusion", presets.load(preset)).learning_rate == rates["bsafusion"]
+
+
+def test_weights_of_earlier_code_are_shown_under_a_line(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.delenv(long_training.ASKED, raising=False)
+    source = root / "results" / "mini" / "weights" / "emma.safetensors"
+    earlier = key_of(source) | Key({"retraining": "0"})
+    save_weights(tmp_path / "emma.safetensors", {"x": torch.zeros(1)}, {}, earlier)
+    once.prepare(["emma"], presets.load("mini"), tmp_path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("emma: made before a change of retraining, and shown as it was; `reproduce --train`")

@@ -74,17 +74,6 @@ def test_a_new_system_is_one_file_and_one_entry(tmp_path: Path, monkeypatch: pyt
     torch.testing.assert_close(chain.fuse(ir, vi).image, fused.image)
 
 
-def test_the_fingerprint_of_the_code_changes_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    system = halfway.install(tmp_path, monkeypatch)
-    before, file = systems.code(system), tmp_path / "code" / "halfway_code.py"
-    file.write_text(halfway.CODE + "\n# a comment\n", encoding="utf-8")
-    assert systems.code(system) == before
-    file.write_text(halfway.CODE.replace("relu()", "sigmoid()"), encoding="utf-8")
-    assert systems.code(system) != before
-    (tmp_path / "code" / "halfway_code_helper.py").write_text("x = 1\n", encoding="utf-8")
-    assert systems.code(system) != before
-
-
 def test_what_is_no_entry_is_refused_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"no compared system 'magic'; choose one of almfnet, .*ydtr\.$"):
         systems.system("magic")

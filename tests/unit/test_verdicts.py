@@ -266,7 +266,7 @@ def test_a_card_says_what_headers_logs_and_tables_say(tmp_path, monkeypatch):
     card = model_cards.card(folder)
     row = next(line for line in card.splitlines() if line.startswith("| `ours` |"))
     assert "RoadScene, 256 px | 0 | 16 epochs after 325 of its start, batch 8 | 2.5 | 0.002" in row
-    assert "`0123456789abcdef`" in row and "AGPL-3.0-or-later" in row
+    assert f"`{Key({'settings': '01234567'}).digest}`" in row and "AGPL-3.0-or-later" in row
     row = next(line for line in card.splitlines() if line.startswith("| `imf` |"))
     assert "IMF, retrained" in row and "460 steps, batch 4, crops of 128 px" in row and "| 3 |" in row
     assert "| `imf` | `table2.csv` | imf | 2 pairs, medium | 0.6000 |" in card

@@ -142,7 +142,8 @@ class _Writer:
         self.imports = module.imports  # of functions, too, while they are written
         self.parameters: set[str] = set()
         self.numbers: dict[str, str] = {}  # local variable to the name it has here
-        self.renamed: set[str] = set()
+        self.local: set[str] = set()  # bound by the function itself, so that no global can be meant
+        self.renamed: set[str] = set()  # these, and what functions and comprehensions inside it bind
         self.depth = 0  # of functions around
 
     def write(self, node: object, top: bool = False) -> Iterator[object]:
@@ -214,7 +215,8 @@ class _Writer:
         if outermost:
             before = self.imports
             self.parameters = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-            self.renamed = _bound(node) - self.parameters
+            self.local = _bound(node) - self.parameters
+            self.renamed = self.local | (_bound(node, inner=True) - self.parameters)
             self.numbers = {}
         name = getattr(node, "name", "")
         yield type(node).__name__
@@ -223,7 +225,7 @@ class _Writer:
         yield from self._fields(node, "name")
         self.depth -= 1
         if outermost:
-            self.imports, self.parameters, self.renamed = before, set(), set()
+            self.imports, self.parameters, self.local, self.renamed = before, set(), set(), set()
 
     def _local(self, name: str) -> str:
         if name not in self.renamed:
@@ -233,9 +235,9 @@ class _Writer:
     def _name(self, name: str) -> Iterator[object]:
         if name in self.parameters:
             yield f"parameter:{name}"
-        elif name in self.renamed and self._global(name) is None:
+        elif name in self.local or (name in self.renamed and self._global(name) is None):
             yield self._local(name)
-        else:  # a local variable may have the name of a definition: then both count
+        else:  # what an inner function binds may be a global elsewhere in the outer one: then both count
             yield name if name in self.renamed or self._global(name) is None else "global"
             if (found := self._global(name)) is not None:
                 yield found
@@ -274,16 +276,24 @@ def _folders_up(node: ast.expr) -> tuple[ast.expr, int] | None:
     return (node, folders) if folders and own else None
 
 
-def _bound(function: ast.AST) -> set[str]:
-    """Names that a function, or one inside it, binds."""
-    found = set()
-    for node in ast.walk(function):
+SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def _bound(function: ast.AST, inner: bool = False) -> set[str]:
+    """Names that a function binds, without those it declares global; `inner`: and those bound in scopes inside it."""
+    found, waiting, told = set(), list(ast.iter_child_nodes(function)), set()
+    while waiting:
+        node = waiting.pop()
         match node:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
                 found.add(name)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                if node is not function:
-                    found.add(name)
+                found.add(name)
             case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
                 found.add(name)
-    return found
+            case ast.Global(names=names):
+                told.update(names)
+        if inner or not isinstance(node, (*SCOPES, *COMPREHENSIONS)):
+            waiting += ast.iter_child_nodes(node)
+    return found - told

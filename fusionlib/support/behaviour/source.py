@@ -57,7 +57,8 @@ def modules_of(entries: Iterable[str], code: str = "") -> dict[str, Path]:
     """
     scope = collect(Module("__main__"), ast.parse(code).body)
     nodes = [*scope.statements, *(node for nodes in scope.definitions.values() for node in nodes)]
-    named = [part for node in nodes for part in form(scope, node) if isinstance(part, Reference)]
+    parts = [part for node in nodes for part in form(scope, node)]
+    named = [part for part in parts if isinstance(part, Reference) and part.module != scope.name]
     found = {each.module for each in _walk([*map(_entry, entries), *dict.fromkeys(named)], set())}
     return {name: path_of(name) for name in sorted(found)}
 
