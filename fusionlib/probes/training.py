@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import training as loop
 from fusionlib.data import systems
 from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
@@ -20,7 +19,7 @@ from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
 from fusionlib.probes.methods import filled
 from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
 from fusionlib.training import batches as making_batches
-from fusionlib.training import detectors
+from fusionlib.training import detectors, loop
 from fusionlib.training import warm_start as starts
 from fusionlib.training.recipe import Recipe, TrainingConfig
 from fusionlib.training.weights import read_state

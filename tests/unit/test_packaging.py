@@ -233,7 +233,9 @@ def test_hook_strips_all_but_the_checked_outputs(root, tmp_path):
     assert not stripped.metadata
 
 
-def test_the_readme_names_every_module(root: Path) -> None:
+def test_the_readme_names_every_folder_and_what_is_at_the_root(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
-    modules = {path.stem for path in (root / "fusionlib").glob("*.py")} - {"__init__", "__main__"}
-    assert [name for name in sorted(modules) if f"`{name}`" not in text] == []
+    package = root / "fusionlib"
+    at_root = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__"}
+    folders = {f"{path.parent.relative_to(package).as_posix()}/" for path in package.glob("*/**/__init__.py")}
+    assert [name for name in sorted(at_root | folders) if f"`{name}`" not in text] == []

@@ -156,7 +156,7 @@ def test_gaps_of_the_library_are_all_found():
     marked = sum(path.read_text(encoding="utf-8").count("PAPER-GAP: ") for path in package.rglob("*.py"))
     gaps = reporting.paper_gaps()
     assert len(gaps) >= marked - 1  # the pattern in `report` itself is no gap
-    assert gaps["gap"].str.len().min() > 10 and {"deformation", "metrics.q_cc"} <= set(gaps["where"])
+    assert gaps["gap"].str.len().min() > 10 and {"deformation", "metrics.fusion.q_cc"} <= set(gaps["where"])
 
 
 # --- pages

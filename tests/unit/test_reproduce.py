@@ -134,7 +134,7 @@ def test_what_follows_others_runs_after_them_even_if_they_fail(tmp_path, capsys)
 
 
 def test_tasks_of_a_notebook_are_told_while_it_runs(tmp_path, capsys):
-    cells = "from fusionlib.support import parallel", "list(tasks.spread(len, {'one': 'a', 'two': 'b'}))"
+    cells = "from fusionlib.support import parallel", "list(parallel.spread(len, {'one': 'a', 'two': 'b'}))"
     write(tmp_path / "notebooks", "07_spreads", *cells)
     assert reproduce(results=tmp_path / "results", folder=tmp_path / "notebooks") == 0
     lines = capsys.readouterr().out.splitlines()
