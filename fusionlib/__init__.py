@@ -1,3 +1,36 @@
-"""fusionlib: the thin library behind the notebooks of *Target-aware unregistered infrared and visible image fusion*."""
+"""fusionlib: the thin library behind the notebooks of *Target-aware unregistered infrared and visible image fusion*.
 
+The paper is the root of this package: `network` and `registration` (Figs. 2 and 3), `deformation`, `losses` (Eqs. 1-12)
+and `detection` (Eq. 8). Everything else lies in folders; each says what lives there and what it may use. To begin with:
+
+    import fusionlib
+
+    fusionlib.fuse("infrared.png", "visible.png", "fused.png")    # two files, or two folders
+    ours = fusionlib.load("ours")
+    fused = ours.fuse(ir, vi)    # (B, 1, H, W) in [0, 1] -> fused.image, fused.field, fused.registered_ir
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fusionlib.methods import Method
+
+__all__ = ["fuse", "load"]
 __version__ = "0.1.0"
+
+
+def load(name: str = "ours", weights: Path | str | None = None, **options: object) -> Method:
+    """A method by name, with its weights: `fusionlib.methods.load`, which says more."""
+    from fusionlib.methods import load as load_method  # torch comes with it
+
+    return load_method(name, weights, **options)
+
+
+def fuse(ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours", **options: object) -> list[Path]:
+    """Fuse two image files, or two folders of them: `fusionlib.methods.fuse.fuse_files`, which says more."""
+    from fusionlib.methods.fuse import fuse_files
+
+    return fuse_files(ir, vi, out, method, **options)

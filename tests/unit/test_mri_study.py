@@ -16,6 +16,7 @@ from fusionlib.experiments.comparison import Measured, Row
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.experiments.mri_study import box, by_subject, head, score, subject
 from fusionlib.methods.protocol import Fused
+from fusionlib.support.keys import Key
 
 pytestmark = pytest.mark.numeric
 
