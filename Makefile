@@ -29,18 +29,19 @@ help: ## show this list
 reproduce: $(READY) ## run all notebooks headless and compare with the paper; PRESET=smoke, mini or paper, JOBS=2
 	$(BIN)/python -m fusionlib reproduce --preset $(PRESET) --jobs $(JOBS)
 
-# One thread for each process: two run side by side, and would fight over the cores.
+# One thread for each process: two run side by side, and would fight over the cores. Unit tests go to whichever is
+# free, since those of one file take most of the time.
 test numeric: export OMP_NUM_THREADS := 1
 
 test: $(READY) ## run the unit tests, then every notebook cell by cell
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 	$(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=300 -n 2 --dist loadfile notebooks
 
-# Sums round differently with every instruction set. Whoever passes natively and here passes on what lies between.
+# Sums round differently with every instruction set; the plainest is the furthest from that of a new processor.
 numeric: export ATEN_CPU_CAPABILITY := default
 numeric: export DNNL_MAX_CPU_ISA := SSE41
 numeric: $(READY) ## run the tests of computed numbers again, on the plainest instructions of an x86 processor
-	$(BIN)/python -m pytest -q -m numeric -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -m numeric -n 2 --dist worksteal
 
 browser: $(READY) ## run every notebook in JupyterLab in a real browser and move its widgets; needs Chromium
 	$(BIN)/python -m pytest -q -rs tests/browser
