@@ -79,7 +79,8 @@ def _in_double(name: str, recipe: Recipe) -> Iterator[Seen]:
         before = [weight.detach().clone() for weight in model.parameters()]
         optimiser, schedule = loop.optimiser_of(model, settings, 2, epoch)
         row = loop.one_epoch(model, optimiser, schedule, pairs, recipe, epoch, "cpu")
-        yield f"{name} {epoch} rate", [schedule.lr_lambdas[0](step) for step in range(6)], DOUBLE
+        _, long = loop.optimiser_of(model, settings, 40, epoch)
+        yield f"{name} {epoch} rate", [long.lr_lambdas[0](step) for step in range(0, 120, 3)], DOUBLE
         for term, value in row.items():
             if term.startswith("l_"):
                 yield f"{name} {epoch} {term}", value, 1e-5

@@ -202,7 +202,13 @@ CHANGED = (
         "return (phi - phi_gt).square().mean()",
         "training",
     ),
-    Edit("clip 5 -> 4", "training/recipe.py", "clip: float = 5.0", "clip: float = 4.0", "training"),
+    Edit(
+        "clip of half",
+        "training/loop.py",
+        "part.parameters(), settings.clip)",
+        "part.parameters(), settings.clip / 2)",
+        "training",
+    ),
     Edit(
         "clip left out",
         "training/loop.py",
@@ -286,10 +292,10 @@ CHANGED = (
         "simple-fusion",
     ),
     Edit(
-        "rate of a retraining",
+        "seed of a retraining",
         "methods/retraining.py",
-        "learning_rate: float = 5e-4",
-        "learning_rate: float = 6e-4",
+        "torch.manual_seed(seed)",
+        "torch.manual_seed(seed + 1)",
         "retraining",
     ),
     Edit(
