@@ -94,8 +94,8 @@ NEUTRAL = (
     Edit(
         "moved import, data",
         "data/sets.py",
-        "from fusionlib.data.sets.drawn.synthetic import scene\n",
-        "from fusionlib.data.sets.drawn.synthetic import scene as scene\n",
+        "from fusionlib.data.drawn.synthetic import scene\n",
+        "from fusionlib.data.drawn.synthetic import scene as scene\n",
     ),
     Edit(
         "renamed local, network",

@@ -77,3 +77,17 @@ def test_what_is_seen_may_differ_by_rounding_alone() -> None:
     assert record.differing({**old, "x": [1e-3, 4, 2.0, 0.5, 0.497, 0.5]}, old) == ["x"]
     assert record.differing({**old, "x": [1e-3, 5, 2.0, 0.5, 0.5, 0.5]}, old) == ["x"]
     assert record.differing({"x": old["x"]}, old) == ["none"]
+
+
+def test_a_probe_that_was_killed_decides_nothing(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(record, "REMEMBERED", tmp_path / "probed.json")
+    monkeypatch.delenv(record.PROBING, raising=False)
+    monkeypatch.setattr(record.source, "digest", lambda entries: "0123456789abcdef")
+    monkeypatch.setattr(record, "probed", lambda names: dict.fromkeys(names, "no answer"))
+    number = str(record.read()["deformation"]["version"])
+    assert record.versions(["deformation"]) == {"deformation": f"{number}+01234567"}
+    assert "The probe of deformation failed" in capsys.readouterr().err
+    monkeypatch.setattr(record, "probed", lambda names: {name: record.read()[name]["probe"] for name in names})
+    assert record.versions(["deformation"]) == {"deformation": number}  # asked again
+    monkeypatch.setattr(record, "probed", None)  # and then remembered
+    assert record.versions(["deformation"]) == {"deformation": number}

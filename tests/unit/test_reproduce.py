@@ -56,7 +56,7 @@ def outputs(path: Path) -> str:
 
 
 def test_runs_in_order_and_only_what_changed(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(reproduce_module.tasks, "code_and_facts", lambda *_: "code")  # it may be edited
+    monkeypatch.setattr(reproduce_module.parallel, "code_and_facts", lambda *_: "code")  # it may be edited
     results = tmp_path / "results"
     (results / "smoke").mkdir(parents=True)
     told: list[str] = []
@@ -152,7 +152,7 @@ def test_fingerprint_tells_apart_what_makes_a_result(folder, tmp_path, monkeypat
     assert replace(run, settings=settings | {"retrain": True, "divisor": 2}).fingerprint(notebook) == mark
     other_seed = replace(run, settings=settings | {"seed": 1}).fingerprint(notebook)
     other_notebook = run.fingerprint(replace(notebook, cells=(*notebook.cells, ("code", "1"))))
-    monkeypatch.setattr(reproduce_module.tasks, "code_and_facts", lambda *_: "other code")
+    monkeypatch.setattr(reproduce_module.parallel, "code_and_facts", lambda *_: "other code")
     assert len({mark, other_seed, other_notebook, run.fingerprint(notebook)}) == 4
 
 

@@ -178,16 +178,21 @@ def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[s
                 write_json(REMEMBERED, known)
     except (OSError, InputError):  # a checkout that cannot be written to: nothing is remembered
         known = {marks[name]: verdict for name, verdict in _judged(changed, recorded).items()}
-    return {name: known[marks[name]] for name in changed}
+    return {name: known.get(marks[name], False) for name in changed}
 
 
 def _judged(names: list[str], recorded: Mapping[str, dict]) -> dict[str, bool]:
+    """Whether components behave as recorded; one whose probe failed, or was killed, is told and left out."""
     some = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
     print(f"The code of {some} has changed: trying whether it does the same as before ...", file=sys.stderr, flush=True)
     found = probed(names)
+    for name, seen in found.items():
+        if isinstance(seen, str):
+            print(f"The probe of {name} failed ({seen}): for now its results do not fit.", file=sys.stderr, flush=True)
     return {
-        name: not isinstance(seen, str) and name in recorded and agree(seen, recorded[name]["probe"])
+        name: name in recorded and agree(seen, recorded[name]["probe"])
         for name, seen in found.items()
+        if not isinstance(seen, str)
     }
 
 
