@@ -15,6 +15,8 @@ Convention:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -184,17 +186,18 @@ class MutualInformation:
         rigid.SetCenter([(side - 1) / 2 for side in fixed.GetSize()])
         motion = [rigid]
         try:
-            method = self._method(self.reductions, self.blur)
-            method.SetOptimizerScalesFromPhysicalShift()  # one radian moves further than one pixel
-            method.SetInitialTransform(rigid, inPlace=True)
-            method.Execute(fixed, moving)
-            if self.mesh:
-                spline = sitk.BSplineTransformInitializer(fixed, [self.mesh] * 2, order=3)
-                method = self._method(self.spline_reductions, self.spline_blur)
-                method.SetMovingInitialTransform(rigid)
-                method.SetInitialTransform(spline, inPlace=True)
+            with _one_thread():
+                method = self._method(self.reductions, self.blur)
+                method.SetOptimizerScalesFromPhysicalShift()  # one radian moves further than one pixel
+                method.SetInitialTransform(rigid, inPlace=True)
                 method.Execute(fixed, moving)
-                motion.append(spline)  # the last is applied first: rigid(spline(p))
+                if self.mesh:
+                    spline = sitk.BSplineTransformInitializer(fixed, [self.mesh] * 2, order=3)
+                    method = self._method(self.spline_reductions, self.spline_blur)
+                    method.SetMovingInitialTransform(rigid)
+                    method.SetInitialTransform(spline, inPlace=True)
+                    method.Execute(fixed, moving)
+                    motion.append(spline)  # the last is applied first: rigid(spline(p))
         except RuntimeError:  # such as: the images no longer overlap
             return None
         step = [points[0, 0, 1] - points[0, 0, 0]] * 2
@@ -208,7 +211,6 @@ class MutualInformation:
         import SimpleITK as sitk
 
         method = sitk.ImageRegistrationMethod()
-        method.SetNumberOfThreads(1)  # the order of its sums depends on the number of threads
         method.SetMetricAsMattesMutualInformation(self.bins)
         method.SetMetricSamplingStrategy(method.NONE)
         method.SetInterpolator(sitk.sitkLinear)
@@ -216,6 +218,22 @@ class MutualInformation:
         method.SetSmoothingSigmasPerLevel(blur)
         method.SetOptimizerAsRegularStepGradientDescent(self.step, minStep=1e-3, numberOfIterations=self.iterations)
         return method
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """SimpleITK with one thread: the order of its sums depends on which thread is done first.
+
+    `SetNumberOfThreads` of a registration does not reach all that it makes for itself; the default does.
+    """
+    import SimpleITK as sitk
+
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _opencv():
