@@ -74,11 +74,11 @@ def average_precision() -> Iterator[Seen]:
         found = np.concatenate([found[:, :1], rng.uniform(0, 1, (6, 1)), found[:, 1:]], 1)
         near = truth[len(seen) % len(truth)]
         if len(near):
-            jitter = near[:, 1:].numpy() + rng.normal(0, 1.5, (len(near), 4))
+            jitter = near[:, 1:].numpy() + rng.normal(0, 0.4, (len(near), 4))
             good = np.concatenate([near[:, :1].numpy(), rng.uniform(0.3, 1, (len(near), 1)), jitter], 1)
             found = np.concatenate([found, good])
         seen.append(ir.mean().item())
-        return [torch.from_numpy(_as_detections(found)).float()]
+        return [torch.from_numpy(found).float()]
 
     with data_root():
         config = replace(
@@ -92,11 +92,6 @@ def average_precision() -> Iterator[Seen]:
         yield "given", seen, SINGLE
         fused = bench.fused(_Averaging(), bench.labelled("RoadScene", "val", 64, 3), "medium")
         yield "fused", fused, SINGLE
-
-
-def _as_detections(found: np.ndarray) -> np.ndarray:
-    """From (class, score, corners) to the columns of `fusionlib.support.boxes`: class, corners, score."""
-    return np.concatenate([found[:, :1], found[:, 2:], found[:, 1:2]], 1)
 
 
 def cost() -> Iterator[Seen]:

@@ -29,7 +29,7 @@ def view(value: object, tolerance: float) -> list[float]:
         value = value.detach().cpu().double().numpy()
     flat = np.asarray(value, dtype=float).ravel()
     directions = np.random.default_rng(flat.size).standard_normal((VIEWS, flat.size))
-    finite = np.nan_to_num(flat, nan=1e3, posinf=2e3, neginf=-2e3)
+    finite = np.nan_to_num(flat, nan=-1.0, posinf=1e3, neginf=-1e3)
     scale = float(np.sqrt(np.mean(finite**2))) if flat.size else 0.0
     seen = directions @ finite / max(1, flat.size) ** 0.5
     return [tolerance, flat.size, *(float(f"{number:.12g}") for number in (scale, *seen))]
