@@ -4,29 +4,22 @@ the compared systems and the paper's tables. Uses the method and `support`.
 The names of `fusionlib.data.sets` are those of this folder, too: `from fusionlib import data; data.open_set(...)`.
 """
 
+from fusionlib.data.images import IMAGE_SUFFIXES, Size, read_infrared, read_visible, recolour, save_image
 from fusionlib.data.sets import (
     CACHE_BYTES,
     DRAWN,
-    FACTS,
-    IMAGE_SUFFIXES,
-    ROOT,
     SETS,
     SYNTHETIC_SCENES,
     Pair,
     PairSet,
-    Size,
-    behaviour,
     checksum,
-    data_root,
+    components_of,
     open_folders,
     open_set,
-    read_infrared,
     read_pair,
-    read_visible,
-    recolour,
-    save_image,
     splits,
 )
+from fusionlib.support.paths import FACTS, ROOT, data_root
 
 __all__ = [
     "CACHE_BYTES",
@@ -39,8 +32,8 @@ __all__ = [
     "Pair",
     "PairSet",
     "Size",
-    "behaviour",
     "checksum",
+    "components_of",
     "data_root",
     "open_folders",
     "open_set",

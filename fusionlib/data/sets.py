@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fusionlib.data import volumes as mri
+from fusionlib.data import volumes
 from fusionlib.data.drawn.brain import brain
 from fusionlib.data.drawn.synthetic import scene
 from fusionlib.data.images import (
@@ -26,30 +26,11 @@ from fusionlib.data.images import (
     luma,
     read_infrared,
     read_visible,
-    recolour,
     resize,
-    save_image,
     to_uint8,
 )
 from fusionlib.support.files import InputError, fingerprint
-from fusionlib.support.paths import FACTS, ROOT, data_root
-
-__all__ = [
-    "FACTS",
-    "ROOT",
-    "SETS",
-    "Pair",
-    "PairSet",
-    "data_root",
-    "open_folders",
-    "open_set",
-    "read_infrared",
-    "read_pair",
-    "read_visible",
-    "recolour",
-    "save_image",
-    "splits",
-]
+from fusionlib.support.paths import FACTS, data_root
 
 CACHE_BYTES = 4 << 30  # what a set holds in memory at most; pairs beyond it are read anew each time
 SYNTHETIC_SCENES = {"train": 64, "val": 8, "test": 16}
@@ -158,12 +139,12 @@ def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
     return fingerprint(members, found, [(FACTS / each).read_text(encoding="utf-8") for each in committed])[:8]
 
 
-def behaviour(name: str, labels: bool = False) -> list[str]:
+def components_of(name: str, labels: bool = False) -> list[str]:
     """The components of `fusionlib.support.behaviour` that make the pairs of a set, and their boxes if those count."""
     if name.lower() in DRAWN:
         return ["drawn-brains" if name.lower() == "brains" else "drawn-scenes"]
-    volumes = name.lower() in {each.lower() for each in mri.SETS}
-    return ["volumes" if volumes else "images", *(["labels"] if labels else [])]
+    of_brains = name.lower() in {each.lower() for each in volumes.SETS}
+    return ["volumes" if of_brains else "images", *(["labels"] if labels else [])]
 
 
 def open_set(
@@ -186,21 +167,21 @@ def open_set(
         count: Only the first `count` pairs; of synthetic and brains, how many of each split are drawn.
 
     Raises:
-        InputError: Unknown set or split, data that are not there, or volumes as `mri.read_subject` refuses them.
+        InputError: Unknown set or split, data that are not there, or volumes as `volumes.read_subject` refuses them.
     """
-    key, split, known = name.lower(), (split or "all").lower(), [*SETS, *DRAWN, *mri.SETS]
+    key, split, known = name.lower(), (split or "all").lower(), [*SETS, *DRAWN, *volumes.SETS]
     title = {title.lower(): title for title in known}.get(key)
     if title is None:
         raise InputError(f"There is no set {name!r}: choose one of {', '.join(known)}.")
-    members = SYNTHETIC_SCENES if key in DRAWN else splits(key) or dict.fromkeys(mri.SPLITS)
+    members = SYNTHETIC_SCENES if key in DRAWN else splits(key) or dict.fromkeys(volumes.SPLITS)
     if split not in (*members, "all"):
         raise InputError(f"{title} has no split {split!r}: choose one of {', '.join([*members, 'all'])}.")
     if key in DRAWN:
         return _open_drawn(key, split, size, count)
 
     root = data_root() if root is None else Path(root)
-    if title in mri.SETS:
-        names, read = mri.open_slices(title, split, members.get(split), root, _how_to_get(key, root), size, count)
+    if title in volumes.SETS:
+        names, read = volumes.open_slices(title, split, members.get(split), root, _how_to_get(key, root), size, count)
         return PairSet(names, lambda member: _of_brain(member, *read(member)), title)
 
     command = f"run `python -m fusionlib data fetch {key}`"

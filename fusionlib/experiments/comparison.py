@@ -135,7 +135,7 @@ def run(
                 parts.append(old.assign(weights=old["weights"] + ", not here"))
                 continue
             facts = {"size": preset.test_size, name: data.checksum(name, pairs.names)}
-            key = Key.of([*data.behaviour(name), *scored], **facts) | origin.key
+            key = Key.of([*data.components_of(name), *scored], **facts) | origin.key
             parts.append(
                 result_tables.part(path, where, key, lambda: _measure(row, origin, pairs, level, weights, score))  # noqa: B023
             )

@@ -166,7 +166,7 @@ def _key(config: DetectionBenchConfig) -> Key:
     known = {name: data.splits(name) for name in sets}
     names = {name: [each for split in sets[name] for each in known[name].get(split, [])] for name in sets}
     pairs = {name: data.checksum(name, members, labels=True) for name, members in names.items()}
-    behaviour = dict.fromkeys(each for name in sets for each in data.behaviour(name, labels=True))
+    behaviour = dict.fromkeys(each for name in sets for each in data.components_of(name, labels=True))
     settings = replace(config, methods=(), seeds=())
     return Key.of([*behaviour, "deformation", "detector", "average-precision"], settings=settings, **pairs)
 

@@ -50,7 +50,7 @@ def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Ar
         for method, mark in methods.items():
             where = {"set": name, "split": split, "size": size, "level": level, "method": method.name}
             facts = {"size": size, "draws": config.draws, name: data.checksum(name, pairs.names)}
-            key = Key.of([*data.behaviour(name), *scored], **facts) | mark
+            key = Key.of([*data.components_of(name), *scored], **facts) | mark
             progress.set_postfix_str(" ".join(map(str, where.values())))
             parts.append(
                 result_tables.part(path, where, key, lambda: _measure(method, pairs, level, config.draws, area))  # noqa: B023

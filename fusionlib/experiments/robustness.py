@@ -122,7 +122,7 @@ def run(
     """
     dataset = pairs.title or "pairs"
     facts = {"size": pairs[0].ir.shape[-1], dataset: data.checksum(dataset, pairs.names)}
-    measured = Key.of([*data.behaviour(dataset), "deformation", "hardships", "scores"], **facts)
+    measured = Key.of([*data.components_of(dataset), "deformation", "hardships", "scores"], **facts)
     parts = []
     places = [(float(amount), method) for amount in amounts or trial.amounts for method in methods]
     for amount, method in tqdm(places, desc=trial.name, mininterval=5):

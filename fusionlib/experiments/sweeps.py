@@ -72,7 +72,7 @@ class Job:
         """What the rows rest on: the weights, and the test pairs and what scores on them."""
         pairs = {name: open_set(name, "test", self.size, count=self.count).names for name in self.tests}
         tested = {f"{name}:tested": data.checksum(name, names) for name, names in pairs.items()}
-        behaviour = dict.fromkeys(each for name in self.tests for each in data.behaviour(name))
+        behaviour = dict.fromkeys(each for name in self.tests for each in data.components_of(name))
         scored = Key.of([*behaviour, "network", "deformation", "scores"], size=self.size, level=self.level, **tested)
         return self.weights_key() | scored
 

@@ -30,11 +30,12 @@ from fusionlib.data import PairSet, open_set, systems
 from fusionlib.methods import checkpoints
 from fusionlib.methods.protocol import Lesson
 from fusionlib.support.behaviour.components import LOSS
-from fusionlib.support.files import InputError, atomic
+from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import asked, show_earlier
 from fusionlib.training.batches import batches
 from fusionlib.training.recipe import Recipe, TrainingConfig
+from fusionlib.training.resume import checkpoint_of, load_checkpoint, save_checkpoint, write_log
 from fusionlib.training.weights import key_of, save_weights
 
 SMOKE = systems.Budget(steps=2, batch=1, crop=64)  # proves the path
@@ -78,7 +79,7 @@ class Retraining:
     def key(self) -> Key:
         """What the weights rest on: settings, training pairs, and the behaviour of the code."""
         names = data.splits(self.dataset).get("train", [])[: self.train_pairs]
-        parts = [*data.behaviour(self.dataset), "retraining", self.system, self.system + LOSS]
+        parts = [*data.components_of(self.dataset), "retraining", self.system, self.system + LOSS]
         return Key.of(parts, settings=self, **{self.dataset: data.checksum(self.dataset, names)})
 
 
@@ -164,16 +165,11 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
     learning = {"network": network, "optimiser": optimiser, "schedule": schedule}
     rows: list[dict[str, float]] = []
 
-    checkpoint = path.with_suffix(".checkpoint")
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["made_by"] == str(key):
-            rows = state["rows"]
-            for name, each in learning.items():
-                each.load_state_dict(state[name])
-            print(f"{path.stem}: going on after step {rows[-1]['step']} of {steps}", flush=True)
-        else:
-            print(f"{path.stem}: {checkpoint.name} is of another recipe or code; starting anew", flush=True)
+    if state := load_checkpoint(path, key, device):
+        rows = state["rows"]
+        for name, each in learning.items():
+            each.load_state_dict(state[name])
+        print(f"{path.stem}: going on after step {rows[-1]['step']} of {steps}", flush=True)
 
     done = rows[-1]["step"] if rows else 0
     losses, start = [], time.perf_counter()
@@ -184,18 +180,15 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
             rows.append({"step": step, "loss": sum(losses) / len(losses), "seconds": time.perf_counter() - start})
             losses, start = [], time.perf_counter()
             states = {name: each.state_dict() for name, each in learning.items()}
-            with atomic(checkpoint) as part:
-                torch.save({**states, "rows": rows, "made_by": str(key)}, part)
+            save_checkpoint(path, key, states | {"rows": rows})
             _report(path.stem, rows, steps)
 
-    new = {key: value for key, value in network.state_dict().items() if key.partition(".")[0] not in fixed}
+    new = {name: value for name, value in network.state_dict().items() if name.partition(".")[0] not in fixed}
     # Copies: a module with two names has its tensors twice, and a file of safetensors takes none that share memory.
-    weights = {key: value.cpu().clone() for key, value in new.items()}
+    weights = {name: value.cpu().clone() for name, value in new.items()}
     save_weights(path, weights, asdict(settings) | {"published": fixed}, key)
-    log = pd.DataFrame(rows)
-    with atomic(path.with_suffix(".csv")) as part:
-        log.to_csv(part, index=False, float_format="%.6g")
-    checkpoint.unlink()
+    log = write_log(path, rows)
+    checkpoint_of(path).unlink()
     return log
 
 

@@ -47,6 +47,7 @@ class Run:
     seed: int
     settings: Mapping[str, object]  # every parameter; a notebook is given those that it knows
     again: bool  # run also what is up to date
+    code: Mapping[str, str]  # number of a notebook to the fingerprint of code and facts as they were at the start
     output: Path  # folder of the executed notebooks
     environment: Mapping[str, str]
     timeout: float | None  # minutes for one notebook
@@ -62,7 +63,7 @@ class Run:
 
     def fingerprint(self, notebook: Notebook) -> str:
         parameters = {name: value for name, value in self.parameters(notebook).items() if name != "retrain"}
-        return fingerprint(notebook.cells, parameters, parallel.code_and_facts(notebook.code))
+        return fingerprint(notebook.cells, parameters, self.code[notebook.number])
 
     def kept(self, notebook: Notebook, suffix: str = ".ipynb") -> Path:
         """Where a notebook's result lies: .ipynb, .html, or .failed.ipynb."""
@@ -123,6 +124,7 @@ def reproduce(
             seed=seed,
             settings={"preset": preset, "seed": seed, "retrain": retrain, "results": root, **given},
             again=train or retrain or force,
+            code={each.number: parallel.code_and_facts(each.code) for each in chosen},
             output=results / preset / "notebooks",
             environment=_environment(jobs, scratch, address) | ({ASKED: "1"} if train or retrain else {}),
             timeout=timeout,

@@ -19,16 +19,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.support.boxes import checked, crop, flip, scale
-from fusionlib.support.files import InputError, atomic
+from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.settings import check
+from fusionlib.training.resume import checkpoint_of, load_checkpoint, save_checkpoint, write_log
 from fusionlib.training.weights import key_of, read_state, save_weights
 
 GREY = 0.45  # what lies beyond an image
@@ -121,10 +121,10 @@ def train_detector(
         return net.eval()
 
     learning = _Learning(net.to(device, memory_format=torch.channels_last), config, max(1, len(images) // config.batch))
-    checkpoint = path.with_suffix(".checkpoint") if path else None
-    if checkpoint and checkpoint.exists():
-        learning.take_up(torch.load(checkpoint, map_location=device, weights_only=True), key, checkpoint)
     name = path.stem if path else "detector"
+    if path and (state := load_checkpoint(path, key, device)):
+        learning.take_up(state)
+        print(f"{name}: going on after epoch {len(learning.rows)} of {config.epochs}", flush=True)
     for epoch in range(len(learning.rows), config.epochs):
         begun, losses = time.perf_counter(), []
         for seen, found in batches(images, there, config, seed, epoch):
@@ -133,17 +133,15 @@ def train_detector(
         if not math.isfinite(row["l_ob"]):
             raise InputError(f"The loss of {name} is {row['l_ob']} in epoch {epoch + 1}: lower its learning rate.")
         learning.rows.append(row)
-        if checkpoint:
-            with atomic(checkpoint) as part:
-                torch.save({**learning.state(), "made_by": str(key)}, part)
+        if path:
+            save_checkpoint(path, key, learning.state())
         report_progress(name, learning.rows, config.epochs)
 
     net = learning.averaged.to("cpu", memory_format=torch.contiguous_format).eval()
     if path:
         save_weights(path, net.state_dict(), {"channels": net.channels, "seed": seed, **asdict(config)}, key)
-        with atomic(path.with_suffix(".csv")) as part:
-            pd.DataFrame(learning.rows).to_csv(part, index=False, float_format="%.6g")
-        checkpoint.unlink(missing_ok=True)
+        write_log(path, learning.rows)
+        checkpoint_of(path).unlink(missing_ok=True)
     return net
 
 
@@ -186,15 +184,11 @@ class _Learning:
         parts = {name: getattr(self, name).state_dict() for name in ("net", "averaged", "optimiser", "schedule")}
         return {**parts, "taken": self.taken, "rows": self.rows}
 
-    def take_up(self, state: dict, key: Key, path: Path) -> None:
-        """Go on from a checkpoint, if the same training wrote it."""
-        if state["made_by"] != str(key):
-            print(f"{path.stem}: {path.name} is of another training; starting anew", flush=True)
-            return
+    def take_up(self, state: dict) -> None:
+        """Go on from what `state` gave."""
         for name in ("net", "averaged", "optimiser", "schedule"):
             getattr(self, name).load_state_dict(state[name])
         self.taken, self.rows = state["taken"], state["rows"]
-        print(f"{path.stem}: going on after epoch {len(self.rows)} of {self.config.epochs}", flush=True)
 
 
 def report_progress(name: str, rows: list[dict[str, float]], epochs: int) -> None:

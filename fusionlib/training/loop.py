@@ -22,11 +22,12 @@ from fusionlib.deformation import misalign_by_key
 from fusionlib.detection import Detector
 from fusionlib.losses import alignment_terms, fusion_terms, total_loss
 from fusionlib.network import FusionNetwork, NetworkOutput
-from fusionlib.support.files import InputError, atomic
+from fusionlib.support.files import InputError
 from fusionlib.support.long_training import may_start, refused, show_earlier
 from fusionlib.support.machine import computes_in_bfloat16, peak_memory
 from fusionlib.training.batches import Batch, batches
 from fusionlib.training.recipe import Recipe, TrainingConfig
+from fusionlib.training.resume import checkpoint_of, load_checkpoint, save_checkpoint, write_log
 from fusionlib.training.weights import key_of, load_detector, load_network, save_weights
 
 START = "registration"  # the name under which weights that others start from are kept
@@ -131,18 +132,13 @@ def train(
     steps = max(1, len(pairs) // settings.batch)
     rows: list[dict[str, float]] = []
 
-    checkpoint = path.with_suffix(".checkpoint")
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["made_by"] == str(key):
-            rows = state["rows"]
-            optimiser, schedule = optimiser_of(model, settings, steps, epoch=len(rows) - 1)
-            model.load_state_dict(state["model"])
-            optimiser.load_state_dict(state["optimiser"])
-            schedule.load_state_dict(state["schedule"])
-            print(f"{path.stem}: going on after epoch {len(rows)} of {settings.epochs}", flush=True)
-        else:
-            print(f"{path.stem}: {checkpoint.name} is of another recipe or code; starting anew", flush=True)
+    if state := load_checkpoint(path, key, device):
+        rows = state["rows"]
+        optimiser, schedule = optimiser_of(model, settings, steps, epoch=len(rows) - 1)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        print(f"{path.stem}: going on after epoch {len(rows)} of {settings.epochs}", flush=True)
 
     for epoch in range(len(rows), settings.epochs):
         if epoch in (0, settings.epochs - settings.fusion_epochs):
@@ -152,14 +148,11 @@ def train(
             row |= validation_error(model.network, held_out, settings.validation_level, device)
         rows.append({"epoch": epoch + 1, **row})
         state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
-        with atomic(checkpoint) as part:
-            torch.save({**state, "rows": rows, "made_by": str(key)}, part)
+        save_checkpoint(path, key, state | {"rows": rows})
         report_progress(path.stem, rows, settings.epochs)
 
     model = model.to("cpu", memory_format=torch.contiguous_format).eval()
-    log = pd.DataFrame(rows)
-    with atomic(path.with_suffix(".csv")) as part:
-        log.to_csv(part, index=False, float_format="%.6g")
+    log = write_log(path, rows)
     if model.detector is not None:
         halved = {
             name: value.half() if value.is_floating_point() else value
@@ -168,7 +161,7 @@ def train(
         model.detector.load_state_dict(halved)  # as it will be read again
         save_weights(detector_path(path), halved, asdict(recipe), key)
     save_weights(path, model.network.state_dict(), asdict(recipe), key)
-    checkpoint.unlink()
+    checkpoint_of(path).unlink()
     return model.network, model.detector, log
 
 

@@ -104,7 +104,7 @@ class Recipe:
         names = data.splits(self.dataset).get("train", [])[: self.train_pairs]
         start = {"start": self.start.key().digest} if self.start is not None else {}
         facts = {"settings": own, **start, self.dataset: data.checksum(self.dataset, names, labelled)}
-        return Key.of(data.behaviour(self.dataset, labelled), **facts) | Key.of(["training"])
+        return Key.of(data.components_of(self.dataset, labelled), **facts) | Key.of(["training"])
 
     def minutes(self) -> float:
         """How long the training takes on two CPU cores, roughly, without that of its start."""

@@ -203,3 +203,9 @@ def test_versions_of_packages_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_entry_is_told() -> None:
     with pytest.raises(ValueError, match="There is no fusionlib"):
         source.digest(["fusionlib.deformation.bend"])
+
+
+def test_a_default_with_the_name_of_a_parameter_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "y = 3.0\n\n\ndef length(x: float, y: float = y) -> float:\n    return x + y\n"
+    before = digest_of(code, tmp_path, monkeypatch)
+    assert digest_of(code.replace("3.0", "4.0"), tmp_path, monkeypatch) != before

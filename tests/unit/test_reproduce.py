@@ -144,16 +144,16 @@ def test_tasks_of_a_notebook_are_told_while_it_runs(tmp_path, capsys):
     assert lines[3].startswith("07_spreads  ok")
 
 
-def test_fingerprint_tells_apart_what_makes_a_result(folder, tmp_path, monkeypatch):
+def test_fingerprint_tells_apart_what_makes_a_result(folder, tmp_path):
     notebook = find_notebooks(folder)["03"]
     settings = {"preset": "smoke", "seed": 0, "retrain": False, "divisor": 1}  # 03 knows no divisor
-    run = Run("smoke", 0, settings, False, tmp_path, {}, None)
+    run = Run("smoke", 0, settings, False, {"03": "code"}, tmp_path, {}, None)
     mark = run.fingerprint(notebook)
     assert replace(run, settings=settings | {"retrain": True, "divisor": 2}).fingerprint(notebook) == mark
     other_seed = replace(run, settings=settings | {"seed": 1}).fingerprint(notebook)
     other_notebook = run.fingerprint(replace(notebook, cells=(*notebook.cells, ("code", "1"))))
-    monkeypatch.setattr(reproduce_module.parallel, "code_and_facts", lambda *_: "other code")
-    assert len({mark, other_seed, other_notebook, run.fingerprint(notebook)}) == 4
+    other_code = replace(run, code={"03": "other code"}).fingerprint(notebook)
+    assert len({mark, other_seed, other_notebook, other_code}) == 4
 
 
 def test_interrupt_stops_the_children_and_leaves_nothing_half(folder, tmp_path, capsys, monkeypatch):

@@ -85,7 +85,7 @@ def test_the_checkpoint_of_another_recipe_is_not_taken_up(
         with pytest.raises(Killed):
             train(settings, path)
     train(replace(settings, seed=1), path)
-    assert "halfway.checkpoint is of another recipe or code; starting anew" in capsys.readouterr().out
+    assert "halfway.checkpoint is of another training; starting anew" in capsys.readouterr().out
 
 
 def test_weights_of_the_same_recipe_are_reused(settings: Retraining, path: Path) -> None:

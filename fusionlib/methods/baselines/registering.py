@@ -1,4 +1,4 @@
-"""What the registering systems share: bilinear sampling with zeros outside, and the way from a network to a `Method`.
+"""What the registering systems share: bilinear sampling with zeros outside, and how they are called.
 
 The sampling differs from `fusionlib.deformation.warp` in one point: what lies outside the image is 0, not its border.
 It is part of the published networks, so it has to be theirs.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from fusionlib.methods.baselines.network_method import NetworkMethod
 from fusionlib.methods.protocol import Fused
-from fusionlib.support.inputs import check_pair
 
 
 def sample(image: Tensor, points: Tensor) -> Tensor:
@@ -41,30 +41,12 @@ def warp_with_zeros(image: Tensor, phi: Tensor) -> Tensor:
     return sample(image, pixel_grid(*phi.shape[-2:], phi.device) + phi.permute(0, 2, 3, 1))
 
 
-class RegisteringMethod:
-    """A network that registers an infrared image to a visible one, as a `fusionlib.methods.protocol.Method`.
+class RegisteringMethod(NetworkMethod):
+    """A network that registers an infrared image to a visible one; a system says in `register_and_fuse` how."""
 
-    A system says in `register_and_fuse` how its network is called; sizes and devices are seen to here.
-
-    Args:
-        network: with its weights; it is moved to `device` and put into evaluation mode.
-        name: what tables call it, by default the system's own name.
-        device: where the network runs; results come back to where the images came from.
-    """
-
-    name: str
-
-    def __init__(self, network: nn.Module, name: str | None = None, device: torch.device | str = "cpu") -> None:
-        self.name = name or self.name
-        self.device = torch.device(device)
-        self.network = network.to(device).eval()
-
-    @torch.inference_mode()
-    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
-        """Fuse (B, 1, H, W) images in [0, 1] of 32 pixels a side or more; InputError says what cannot be fused."""
-        check_pair(ir, vi, smallest=32)
-        fused = self.register_and_fuse(ir.to(self.device), vi.to(self.device))
-        return Fused(*(result.to(ir.device) for result in (fused.image, fused.field, fused.registered_ir)))
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
+        """As `NetworkMethod.run`."""
+        return self.register_and_fuse(ir, vi)
 
     def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
         """All three of `Fused`, from checked images on the device of the network."""

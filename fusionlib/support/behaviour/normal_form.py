@@ -49,6 +49,7 @@ class Module:
 
 
 def path_of(name: str) -> Path:
+    """The file in which a module of this package stands, by its dotted name, whether it is there or not."""
     path = ROOT.joinpath(*name.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
@@ -63,6 +64,7 @@ def _module(name: str) -> Module | None:
 
 
 def collect(module: Module, body: Iterable[ast.stmt]) -> Module:
+    """Fill a module with what its top-level statements define, import and do; return it."""
     for node in body:
         match node:
             case ast.Import() | ast.ImportFrom():
@@ -91,12 +93,10 @@ def collect(module: Module, body: Iterable[ast.stmt]) -> Module:
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    if isinstance(node, ast.Import):
-        return {
-            each.asname or each.name.partition(".")[0]: each.name if each.asname else each.name.partition(".")[0]
-            for each in node.names
-        }
-    return {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+    if isinstance(node, ast.ImportFrom):
+        return {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
+    plain = {each.name.partition(".")[0] for each in node.names if not each.asname}
+    return {name: name for name in plain} | {each.asname: each.name for each in node.names if each.asname}
 
 
 @cache
@@ -123,6 +123,7 @@ def resolve(dotted: str) -> Reference | External | None:
 
 @cache
 def normal_form(each: Reference) -> Form:
+    """A definition without its wording, after what its module does on import; a whole module is all its definitions."""
     module = _module(each.module)
     own = tuple(part for node in module.statements for part in form(module, node))
     if each.name is None:
@@ -131,6 +132,7 @@ def normal_form(each: Reference) -> Form:
 
 
 def form(module: Module, node: ast.AST) -> Form:
+    """One top-level statement of a module without its wording."""
     return tuple(_Writer(module).write(node, top=True))
 
 
@@ -148,7 +150,7 @@ class _Writer:
 
     def write(self, node: object, top: bool = False) -> Iterator[object]:
         match node:
-            case None | ast.Pass():
+            case None | ast.Pass() | ast.Expr(ast.Constant(str())) | ast.keyword(arg="repr"):
                 return
             case list():
                 for each in node:
@@ -177,14 +179,10 @@ class _Writer:
             case ast.Assert():
                 yield "assert"
                 yield from self.write(node.test)
-            case ast.Expr(ast.Constant(str())):
-                return
             case ast.Expr(ast.Call(func=ast.Name(name) | ast.Attribute(attr=name))) if name in SAID:
                 return
             case ast.Constant():
                 yield f"{type(node.value).__name__}:{node.value!r}"
-            case ast.keyword(arg="repr"):
-                return
             case ast.arg():
                 yield f"parameter:{node.arg}"
             case ast.ExceptHandler():
@@ -213,6 +211,8 @@ class _Writer:
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, top: bool) -> Iterator[object]:
         outermost = self.depth == 0
         if outermost:
+            # Decorators and defaults are evaluated outside, where the names of parameters mean something else.
+            yield from self.write([*getattr(node, "decorator_list", []), *node.args.defaults, *node.args.kw_defaults])
             before = self.imports
             self.parameters = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
             self.local = _bound(node) - self.parameters

@@ -42,6 +42,7 @@ def check_protocol(method: FusingMethod, side: int = 41) -> None:
     assert fused.image.std() > 0.01  # nothing below would mean much for an image without content
     check_one_by_one(method, ir, vi, "image")
     assert method.fuse(*pair(32, 32)).image.shape == (1, 1, 32, 32)
+    assert method.fuse(*(image.double() for image in pair(32, 32))).image.dtype == torch.float64
     with pytest.raises(InputError, match="32 pixels"):
         method.fuse(*pair(31, 40))
     with pytest.raises(InputError, match="differ in size"):

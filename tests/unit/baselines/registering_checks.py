@@ -75,6 +75,8 @@ def check_protocol(method: RegisteringMethod, side: int = 41) -> None:
     check_one_by_one(method, ir, vi, "image", "field", "registered_ir")
     small = method.fuse(*pair(32, 32))
     assert small.image.shape == (1, 1, 32, 32) and small.field.shape == (1, 2, 32, 32)
+    double = method.fuse(*(image.double() for image in pair(32, 32)))
+    assert double.image.dtype == double.registered_ir.dtype == torch.float64
     with pytest.raises(InputError, match="32 pixels"):
         method.fuse(*pair(31, 40))
     with pytest.raises(InputError, match="differ in size"):
