@@ -17,7 +17,7 @@ export MPLCONFIGDIR        := $(STATE)/matplotlib
 
 # Waiting threads sleep soon instead of spinning (fusionlib/support/threads.py says why); a setting of your own wins.
 ifeq ($(OMP_WAIT_POLICY),)
-export GOMP_SPINCOUNT ?= 2000
+export GOMP_SPINCOUNT ?= 1000
 endif
 
 .PHONY: help reproduce test numeric browser lab clean

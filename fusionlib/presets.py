@@ -7,12 +7,14 @@ this module knows that presets exist.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from fusionlib.benches import BenchConfig, CostConfig, DetectionBenchConfig
 from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
 from fusionlib.support.files import InputError
+from fusionlib.support.paths import SHIPPED, Results
 from fusionlib.support.settings import changed
 from fusionlib.training.detectors import DetectorTraining
 from fusionlib.training.recipe import Recipe, TrainingConfig
@@ -82,6 +84,8 @@ class Preset:
         detection: what Table 3 measures.
         cost: what Table 6 measures.
         mri: what Table 7 is trained and measured on.
+        shows_shipped: show how well something works with the shipped weights and tables, those of `mini`, because this
+            preset's own trainings are too short to show it.
     """
 
     name: str
@@ -101,6 +105,17 @@ class Preset:
     detection: DetectionBenchConfig = field(default_factory=DetectionBenchConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     mri: MriConfig = field(default_factory=MriConfig)
+    shows_shipped: bool = False
+
+    def results(self, root: Path | str) -> Results:
+        """Where this preset's own results lie below the folder `root`; the folder of its weights is made."""
+        own = Results(root, self.name)
+        own.weights.mkdir(parents=True, exist_ok=True)
+        return own
+
+    def shown(self, root: Path | str) -> Results:
+        """Where the weights and tables lie that show how well something works: its own, or the shipped ones."""
+        return SHIPPED if self.shows_shipped else self.results(root)
 
 
 # Two CPU cores for an hour and a half: the registration alone, on crops instead of whole images at first, at a higher
@@ -143,15 +158,16 @@ PRESETS = {
                 ),
             ),
             test_sets=("synthetic",),
-            test_size=64,
+            test_size=256,
             always_train=True,
+            shows_shipped=True,
             plain_epochs=2,
             switch_epochs=1,
             sweep_epochs=1,
             sweep_longer=2,
             sweep_seeds=2,
             sweep_between=0,
-            bench=BenchConfig(sets=(("synthetic", "test"),), sizes=(64,), draws=1, count=2),
+            bench=BenchConfig(sets=(("synthetic", "test"),), sizes=(256,), draws=1, count=4),
             detection=DetectionBenchConfig(
                 "synthetic",
                 tests=(("drawn scenes", "synthetic", ("test",)),),

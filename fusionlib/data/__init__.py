@@ -19,7 +19,7 @@ from fusionlib.data.sets import (
     read_pair,
     splits,
 )
-from fusionlib.support.paths import FACTS, ROOT, data_root
+from fusionlib.support.paths import FACTS, ROOT, SHIPPED, data_root
 
 __all__ = [
     "CACHE_BYTES",
@@ -28,6 +28,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "ROOT",
     "SETS",
+    "SHIPPED",
     "SYNTHETIC_SCENES",
     "Pair",
     "PairSet",

@@ -21,7 +21,7 @@ from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.support.files import InputError, atomic, fingerprint
-from fusionlib.support.paths import ROOT
+from fusionlib.support.paths import ROOT, Results
 
 MARK = re.compile(r"PAPER-GAP:\s*")
 
@@ -90,24 +90,17 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def write_table(frame: pd.DataFrame, results: Path | str, preset: str, name: str) -> Path:
-    """Write a table atomically to `results`/<preset>/tables/<name>.csv, floats with six digits; return the path."""
-    path = Path(results) / preset / "tables" / f"{name.removesuffix('.csv')}.csv"
+def write_table(frame: pd.DataFrame, results: Results, name: str) -> Path:
+    """Write a table atomically to `results.tables`/NAME.csv, floats with six digits; return the path."""
+    path = results.table(name)
     with atomic(path) as part:
         frame.to_csv(part, index=not isinstance(frame.index, pd.RangeIndex), float_format="%.6g")
     return path
 
 
-def results_folder(results: Path | str, preset: str, kind: str) -> Path:
-    """The folder `results`/<preset>/<kind>, made if it is not there; kinds are tables, figures and weights."""
-    folder = Path(results) / preset / kind
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def write_figure(figure: Figure, results: Path | str, preset: str, name: str) -> Path:
-    """Write a figure atomically to `results`/<preset>/figures/<name>.png; return the path."""
-    path = results_folder(results, preset, "figures") / f"{name}.png"
+def write_figure(figure: Figure, results: Results, name: str) -> Path:
+    """Write a figure atomically to `results.figures`/NAME.png; return the path."""
+    path = results.figures / f"{name}.png"
     with atomic(path) as part:
         figure.savefig(part, dpi=100)
     return path

@@ -23,7 +23,7 @@ from fusionlib.support.paths import ROOT, data_root
 
 FOLDER, STYLE = "executed", "style.css"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
-WRITES = re.compile(r"""report\.write_figure\([^"']+["']([^"']+)["']""")
+WRITES = re.compile(r"""\bwrite_figure\([^"']+["']([^"']+)["']""")
 LARGE, COLOURS = 100_000, 96  # bytes of a picture, and how many colours are left to one that has more
 STYLE_BLOCK = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
 INSTEAD = "[A picture, left out since it may show images that belong to others: it appears when you run this notebook.]"

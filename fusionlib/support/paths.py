@@ -1,8 +1,9 @@
-"""Where things lie: the checkout, the committed facts in it, and the data root."""
+"""Where things lie: the checkout, the committed facts in it, the data root, and the results of a preset."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,3 +13,46 @@ FACTS = ROOT / "data"  # the committed facts: registries, splits, homographies
 def data_root() -> Path:
     """Folder of the data sets: the environment variable FUSIONLIB_DATA, else `data/` of the checkout."""
     return Path(os.environ.get("FUSIONLIB_DATA") or FACTS).expanduser()
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where the results of one preset lie: `root`/`preset`/{tables,figures,weights}.
+
+    Attributes:
+        root: folder of all presets' results, such as `results` of the checkout.
+        preset: smoke, mini or paper.
+
+    >>> Results("results", "mini").table("table1").as_posix()
+    'results/mini/tables/table1.csv'
+    """
+
+    root: Path | str
+    preset: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this preset."""
+        return Path(self.root) / self.preset
+
+    @property
+    def weights(self) -> Path:
+        """Where its trainings write weights and logs, and read them from."""
+        return self.folder / "weights"
+
+    @property
+    def tables(self) -> Path:
+        """Where its tables (CSV) lie."""
+        return self.folder / "tables"
+
+    @property
+    def figures(self) -> Path:
+        """Where its figures (PNG) lie."""
+        return self.folder / "figures"
+
+    def table(self, name: str) -> Path:
+        """The file of a table."""
+        return self.tables / f"{name.removesuffix('.csv')}.csv"
+
+
+SHIPPED = Results(ROOT / "results", "mini")  # weights and tables that come with the repository

@@ -25,15 +25,16 @@ from fusionlib.reproduce.reproduce import reproduce
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError, alone, atomic, check_writable, write_json, write_text
 from fusionlib.support.keys import Key
+from fusionlib.support.paths import Results
 from fusionlib.training.weights import save_weights
 
 TABLE = pd.DataFrame({"method": ["ours"], "value": [1.0]})
 WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda folder: write_text(folder / "a.txt", "text"),
     "json": lambda folder: write_json(folder / "a.json", [1]),
-    "table": lambda folder: reporting.write_table(TABLE, folder, "mini", "a"),
+    "table": lambda folder: reporting.write_table(TABLE, Results(folder, "mini"), "a"),
     "part of a table": lambda folder: result_tables.put(folder / "a.csv", {"level": "light"}, Key(), TABLE),
-    "figure": lambda folder: reporting.write_figure(Figure(), folder, "mini", "a"),
+    "figure": lambda folder: reporting.write_figure(Figure(), Results(folder, "mini"), "a"),
     "image": lambda folder: save_image(folder / "a.png", torch.zeros(1, 40, 40)),
     "weights": lambda folder: save_weights(folder / "a.safetensors", {"a": torch.zeros(9)}, {}, Key()),
 }

@@ -12,7 +12,7 @@ from fusionlib.experiments.evaluation import COLUMNS, summary
 from fusionlib.notebook import reporting
 from fusionlib.report import pages
 from fusionlib.support.files import InputError
-from fusionlib.support.paths import ROOT
+from fusionlib.support.paths import ROOT, Results
 
 OURS = {"Q_CC": 0.8325, "Q_AB/F": 0.3420, "Q_CV": 1375.5238, "Q_SSIM": 1.2271}  # as printed in Tables 1 and 2
 
@@ -85,7 +85,7 @@ def test_numbers_have_four_digits():
 
 def test_write_table_keeps_names_and_numbers(tmp_path):
     frame = pd.DataFrame({"Q_CC": [1 / 3]}, index=pd.Index(["ours"], name="method"))
-    path = reporting.write_table(frame, tmp_path, "smoke", "table1")
+    path = reporting.write_table(frame, Results(tmp_path, "smoke"), "table1")
     assert path == tmp_path / "smoke" / "tables" / "table1.csv"
     assert path.read_text() == "method,Q_CC\nours,0.333333\n"
 
@@ -163,8 +163,8 @@ def test_gaps_of_the_library_are_all_found():
 
 
 def test_page_shows_what_is_in_the_csv(tmp_path, pairs):
-    reporting.write_table(pairs, tmp_path, "mini", "test_pairs")
-    reporting.write_table(pairs, tmp_path, "smoke", "test_pairs")
+    reporting.write_table(pairs, Results(tmp_path, "mini"), "test_pairs")
+    reporting.write_table(pairs, Results(tmp_path, "smoke"), "test_pairs")
     page = pages.results_page(tmp_path)
     assert "Preset `mini`" in page and "smoke" not in page and "Preset `paper`" not in page
     assert "2 pairs of RoadScene, 1 pairs of M3FD" in page
@@ -187,7 +187,7 @@ def test_page_shows_the_registration_as_a_share_of_doing_nothing(tmp_path, pairs
         {"switch": ["all on"], "parameters": [0.7], "steps": [9], "light": [0.9], "made_by": "mark"}
     )
     for name, table in (("test_pairs", pairs), ("registration_bench", rows), ("switches", switches)):
-        reporting.write_table(table, tmp_path, "mini", name)
+        reporting.write_table(table, Results(tmp_path, "mini"), name)
     page = pages.results_page(tmp_path)
     assert "| RoadScene | test | 256 | light | 4.000 | 0.2500 |" in page and "of Ours: 1e-05." in page
     assert "| all on | 0.7000 | 0.9000 |" in page and "trainings of 9 steps" in page and "More tables" not in page
@@ -199,7 +199,7 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
     table = pd.DataFrame(rows, columns=columns).assign(dataset="RoadScene", level="medium", pair="a", made_by="mark")
     table = table.assign(**dict.fromkeys(("Q_AB/F", "Q_SSIM", "EPE"), 1.0))
     for name, frame in (("test_pairs", pairs), ("table1", table)):
-        reporting.write_table(frame, tmp_path, "mini", name)
+        reporting.write_table(frame, Results(tmp_path, "mini"), name)
     page = pages.results_page(tmp_path)
     assert "### Table 1" in page and "### Table 2" not in page and "table1.csv" in page
     assert "| Table 1 | crossraft+emma | retrained | 0.5000 | 0.8255 | 1.000 | 0.3341 |" in page.replace("**", "")
@@ -207,7 +207,7 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
     assert "| Table 1 | crossraft+ydtr | paper only | – | 0.8246 | – |" in page
 
     brains = table.assign(dataset="open_ms", method=["corrmlp+emma", "ours", "bound"])
-    reporting.write_table(brains, tmp_path, "mini", "table7")
+    reporting.write_table(brains, Results(tmp_path, "mini"), "table7")
     page = pages.results_page(tmp_path)
     assert "### Table 7" in page and "around the head" in page
     assert "| Table 7 | corrmlp+emma | retrained | 0.5000 | 0.7906 |" in page.replace("**", "")
@@ -215,7 +215,7 @@ def test_page_shows_the_compared_methods_with_the_paper_s_numbers(tmp_path, pair
 
 def test_page_of_a_preset_without_meaning_says_so(tmp_path, pairs):
     for preset in ("smoke", "mini"):
-        reporting.write_table(pairs, tmp_path, preset, "test_pairs")
+        reporting.write_table(pairs, Results(tmp_path, preset), "test_pairs")
     assert "say nothing about any method" in pages.results_page(tmp_path, ["smoke"])
     assert "say nothing" not in pages.results_page(tmp_path)
 
@@ -240,7 +240,7 @@ def test_page_shows_how_well_objects_are_found(tmp_path, pairs):
     rows = rows.assign(**{"mAP50:95": 0.36, "made_by": "mark"})
     table = pd.concat([rows.assign(**{"class": name}) for name in ("car", "all")])
     for name, frame in (("test_pairs", pairs), ("detection", table)):
-        reporting.write_table(frame, tmp_path, "mini", name)
+        reporting.write_table(frame, Results(tmp_path, "mini"), name)
     page = pages.results_page(tmp_path).replace("**", "")
     assert "### Detection" in page and "detection.csv" in page and "mAP50:90 = 54.5 for Ours" in page
     assert "| M3FD | visible | 50.00 | 40.00 | 36.00 | 30.0 to 50.0 | 1 |" in page

@@ -17,8 +17,8 @@ from fusionlib import data
 from fusionlib.report import shipped
 from fusionlib.report.shipped import INSTEAD, ship, without_pictures
 
-CHART = 'report.write_figure(figure, results, preset, "curves")\nplt.show()'
-PHOTOGRAPHS = 'report.write_figure(figure, results, preset, "fused_table1")\nplt.show()'
+CHART = 'reporting.write_figure(figure, kept, "curves")\nplt.show()'
+PHOTOGRAPHS = 'reporting.write_figure(figure, kept, "fused_table1")\nplt.show()'
 SHIPPED = sorted((data.ROOT / "results").glob(f"*/{shipped.FOLDER}/*.ipynb"))
 
 

@@ -19,7 +19,7 @@ from fusionlib.reproduce import provenance
 from fusionlib.support import machine
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
-from fusionlib.support.paths import FACTS
+from fusionlib.support.paths import FACTS, Results
 from fusionlib.training.weights import save_weights
 
 FUSION = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM"]
@@ -71,7 +71,7 @@ def test_the_rule_is_interval_first_then_rank(tmp_path):
         "ours": [0.4, 0.41],
         "bound": [0.6, 0.7],
     }
-    reporting.write_table(joint(values), tmp_path, "mini", "table2")
+    reporting.write_table(joint(values), Results(tmp_path, "mini"), "table2")
     compared = verdicts.compare(tmp_path / "mini")
     imf, ivfwsr, murf, missing = (value(compared, 2, row, "Q_CC") for row in ("IMF", "IVFWSR", "MURF", "SuperFusion"))
     assert murf["verdict"] == AGREES and murf["low"] <= 0.8315 <= murf["high"] and "over 2 pairs" in murf["why"]
@@ -82,7 +82,7 @@ def test_the_rule_is_interval_first_then_rank(tmp_path):
     assert imf["ours"] == pytest.approx(0.51) and imf["difference"] == pytest.approx(0.51 - 0.8221)
 
     # Without IMF the order of what is left is IVFWSR last in both: a rank counts among the measured rows alone.
-    reporting.write_table(joint({k: v for k, v in values.items() if k != "imf"}), tmp_path, "mini", "table2")
+    reporting.write_table(joint({k: v for k, v in values.items() if k != "imf"}), Results(tmp_path, "mini"), "table2")
     again = value(verdicts.compare(tmp_path / "mini"), 2, "IVFWSR", "Q_CC")
     assert again["verdict"] == RANKED and "rank 3 of 3 in both" in again["why"]
     # What is equal as far as it is printed agrees, though the interval of two equal pairs has no width.
@@ -94,7 +94,7 @@ def test_other_readings_and_logs_are_told(tmp_path):
     light = joint({"imf": [0.82, 0.83]}, level="light")
     table = pd.concat([joint({"imf": [0.5, 0.52], "ours": [0.6, 0.6]}), light])
     table["Q_CC@given"] = 0.8221
-    reporting.write_table(table, tmp_path, "mini", "table2")
+    reporting.write_table(table, Results(tmp_path, "mini"), "table2")
     log = pd.DataFrame({"step": [1, 2], "loss": 1.0, "seconds": [300.0, 300.0]})
     (tmp_path / "mini" / "weights").mkdir()
     log.to_csv(tmp_path / "mini" / "weights" / "imf.csv", index=False)
@@ -104,7 +104,7 @@ def test_other_readings_and_logs_are_told(tmp_path):
 
 
 def test_a_value_that_is_no_number_is_not_measured(tmp_path):
-    reporting.write_table(joint({"imf": [np.nan, np.nan], "ours": [0.6, 0.7]}), tmp_path, "mini", "table2")
+    reporting.write_table(joint({"imf": [np.nan, np.nan], "ours": [0.6, 0.7]}), Results(tmp_path, "mini"), "table2")
     compared = verdicts.compare(tmp_path / "mini")
     found = value(compared, 2, "IMF", "Q_CC")
     assert found["verdict"] == ABSENT and "without any contrast" in found["why"]
@@ -121,7 +121,7 @@ def test_sweeps_average_seeds_before_pairs_and_take_the_printed_set(tmp_path):
     ]
     table = pd.DataFrame(rows).assign(level="medium", made_by="m", **dict.fromkeys(METRICS[1:], 1.0))
     table.loc[table["dataset"] == "RoadScene", "Q_CC"] = 9.0
-    reporting.write_table(table, tmp_path, "mini", "table4")
+    reporting.write_table(table, Results(tmp_path, "mini"), "table4")
     compared = verdicts.compare(tmp_path / "mini")
     found = value(compared, 4, "Ours", "Q_CC")
     assert found["ours"] == pytest.approx(0.55) and found["low"] == found["high"] == pytest.approx(0.55)
@@ -139,7 +139,7 @@ def test_costs_are_counted_exactly_and_a_part_is_recognised(tmp_path):
         ],
         columns=["method", "side", "thop", "parameters"],
     ).assign(fvcore=1.0, executed=1.0, made_by="m")
-    reporting.write_table(counts, tmp_path, "mini", "cost_counts")
+    reporting.write_table(counts, Results(tmp_path, "mini"), "cost_counts")
     compared = verdicts.compare(tmp_path / "mini")
     assert value(compared, 6, "Ours", "FLOPs(G)")["verdict"] == AGREES
     near = value(compared, 6, "IVFWSR", "FLOPs(G)")
@@ -152,7 +152,7 @@ def test_costs_are_counted_exactly_and_a_part_is_recognised(tmp_path):
     times = times.assign(
         median=[9.0, 0.39, 0.5], low=[8.0, 0.38, 0.4], high=[9.5, 0.41, 0.6], runs=7, cpu="a cpu", made_by="m"
     )
-    reporting.write_table(times, tmp_path, "mini", "cost_times")
+    reporting.write_table(times, Results(tmp_path, "mini"), "cost_times")
     compared = verdicts.compare(tmp_path / "mini")
     assert value(compared, 6, "Ours", "Time(s)")["verdict"] == AGREES
     assert "too slow" in value(compared, 6, "IVFWSR", "Time(s)")["why"]
@@ -160,7 +160,7 @@ def test_costs_are_counted_exactly_and_a_part_is_recognised(tmp_path):
 
 def test_ranks_follow_the_direction_and_orders_their_chance(tmp_path):
     values = {"imf": [0.1], "ivfwsr": [0.2], "murf": [0.3], "superfusion": [0.4], "ours": [0.5]}
-    reporting.write_table(joint(values), tmp_path, "mini", "table2")
+    reporting.write_table(joint(values), Results(tmp_path, "mini"), "table2")
     compared = verdicts.compare(tmp_path / "mini")
     own = compared[(compared["table"] == 2) & (compared["metric"] == "Q_CC")]
     assert set(own["verdict"]) == {RANKED}
@@ -168,7 +168,9 @@ def test_ranks_follow_the_direction_and_orders_their_chance(tmp_path):
     assert orders.loc[("Table 2", "Q_CC")].tolist() == pytest.approx([5, 1, 1 / 120])
     assert "rank 1 of 5" in value(compared, 2, "Ours", "Q_CC")["why"]
 
-    reporting.write_table(joint({name: [-each[0]] for name, each in values.items()}), tmp_path, "mini", "table2")
+    reporting.write_table(
+        joint({name: [-each[0]] for name, each in values.items()}), Results(tmp_path, "mini"), "table2"
+    )
     assert verdicts.order(verdicts.compare(tmp_path / "mini")).loc[("Table 2", "Q_CC")].tolist() == pytest.approx(
         [5, -1, 1]
     )
@@ -229,7 +231,7 @@ def test_every_value_stands_in_the_page_as_printed(root):
 
 def test_publish_writes_all_presets_and_says_what_is_in_the_way(tmp_path, capsys, monkeypatch):
     for preset in ("mini", "smoke"):
-        reporting.write_table(joint({"imf": [0.5], "ours": [0.6]}), tmp_path, preset, "table2")
+        reporting.write_table(joint({"imf": [0.5], "ours": [0.6]}), Results(tmp_path, preset), "table2")
     assert main(["publish", "--results", str(tmp_path)]) == 0
     wrote = {Path(line.removeprefix("wrote ")) for line in capsys.readouterr().out.splitlines()}
     names = ("README.md", "mini/index.html", "smoke/README.md", "smoke/index.html")
@@ -262,7 +264,7 @@ def test_a_card_says_what_headers_logs_and_tables_say(tmp_path, monkeypatch):
     save_weights(folder / "weights" / "sweeps" / "a.safetensors", state, own, Key())
     for name, unit in (("ours", "epoch"), ("imf", "step"), ("crossraft", "step")):
         pd.DataFrame({unit: [1, 2], "seconds": [60.0, 90.0]}).to_csv(folder / "weights" / f"{name}.csv", index=False)
-    reporting.write_table(joint({"imf": [0.5, 0.7], "ours": [0.6, 0.8]}), tmp_path, "mini", "table2")
+    reporting.write_table(joint({"imf": [0.5, 0.7], "ours": [0.6, 0.8]}), Results(tmp_path, "mini"), "table2")
 
     card = model_cards.card(folder)
     row = next(line for line in card.splitlines() if line.startswith("| `ours` |"))
@@ -297,7 +299,7 @@ def test_a_card_of_a_preset_without_meaning_says_so(tmp_path):
 
 
 def test_figures_show_every_table_and_metric(tmp_path):
-    reporting.write_table(joint({"imf": [0.5, 0.7], "ours": [0.6, 0.8]}), tmp_path, "mini", "table2")
+    reporting.write_table(joint({"imf": [0.5, 0.7], "ours": [0.6, 0.8]}), Results(tmp_path, "mini"), "table2")
     compared = verdicts.compare(tmp_path / "mini")
     (axis,) = verdict_figures.bars(compared).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"Table {number}" for number in range(1, 8)]
