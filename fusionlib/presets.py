@@ -26,6 +26,7 @@ class MriConfig:
 
     Attributes:
         dataset, size: the set trained on and the side of its slices in pixels; 240 is their own.
+        test_size: side of the slices that the table is made on.
         training: registration on crops, then on whole slices, then everything, then the fusion alone. Slices are not
             streets, so the statistics that BatchNorm has seen there do not stay.
         finish: a second training that begins with the weights of the first: the fusion alone, on crops and at a high
@@ -36,6 +37,7 @@ class MriConfig:
 
     dataset: str = "open_ms"
     size: int = 240
+    test_size: int = 240
     training: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(
             epochs=60,
@@ -275,8 +277,8 @@ def mri(preset: Preset) -> Preset:
     if study.finish is not None:
         recipe = replace(recipe, training=study.finish, start=recipe)
     tests = tuple((name, "test") for name in study.test_sets)
-    bench = replace(preset.bench, sets=tests, sizes=(study.size,), draws=1)
-    return replace(preset, recipe=recipe, test_sets=study.test_sets, test_size=study.size, bench=bench)
+    bench = replace(preset.bench, sets=tests, sizes=(study.test_size,), draws=1)
+    return replace(preset, recipe=recipe, test_sets=study.test_sets, test_size=study.test_size, bench=bench)
 
 
 def first(recipe: Recipe) -> Recipe:

@@ -27,7 +27,8 @@ def test_every_preset_runs_on_sets_levels_and_a_network_that_exist(preset: prese
     training = preset.recipe.training
     assert {*preset.levels, *training.levels, training.validation_level} <= LEVELS.keys()
     assert preset.levels[0] == training.validation_level  # the level of the tables is the one training looks at
-    assert preset.test_size == preset.recipe.size >= FusionNetwork.smallest
+    assert preset.test_size >= preset.recipe.size >= FusionNetwork.smallest
+    assert preset.shows_shipped or preset.test_size == preset.recipe.size
     assert (preset.recipe.training.crop or preset.recipe.size) <= preset.recipe.size
 
 
@@ -44,7 +45,8 @@ def test_the_paper_preset_has_the_paper_s_numbers() -> None:
 def test_smoke_needs_no_download_and_is_the_smallest() -> None:
     ordered = smoke, mini, _ = [load(name) for name in ("smoke", "mini", "paper")]
     assert smoke.recipe.dataset == "synthetic" and smoke.test_sets == ("synthetic",)
-    assert smoke.test_size < mini.test_size < load("paper").test_size
+    assert smoke.recipe.size < mini.recipe.size < load("paper").recipe.size
+    assert smoke.test_size == mini.test_size  # the shipped weights are shown at the size they were trained for
     sees = [each.recipe.training.epochs * (each.recipe.training.crop or each.recipe.size) ** 2 for each in ordered]
     assert sees == sorted(set(sees))  # pixels of one image over the whole training
     assert smoke.recipe.network == mini.recipe.network == load("paper").recipe.network  # the same code path
