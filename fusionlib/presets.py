@@ -1,7 +1,6 @@
 """The three sizes in which everything runs: `smoke`, `mini` and `paper`. The same code path, only smaller.
 
-A preset composes the settings that the modules own (`network.NetworkConfig`, `losses.LossWeights`, ...); nothing below
-this module knows that presets exist.
+A preset composes the settings that the modules own (`network.NetworkConfig`, ...); nothing below knows of presets.
 """
 
 from __future__ import annotations
@@ -86,8 +85,8 @@ class Preset:
         detection: what Table 3 measures.
         cost: what Table 6 measures.
         mri: what Table 7 is trained and measured on.
-        shows_shipped: show how well something works with the shipped weights and tables, those of `mini`, because this
-            preset's own trainings are too short to show it.
+        shows_shipped: show how well something works with the shipped weights and tables, since its own trainings are
+            too short.
     """
 
     name: str
