@@ -87,7 +87,6 @@ class CostConfig:
         timed: (side, threads), each timed in one run in turns; methods in `own_sides` only up to about theirs.
         growth: sides at which time (`growth`) and memory (`tiles`) of Ours are measured.
         large: height and width of a pair that is fused in tiles.
-        scored: side of the images whose scoring is timed.
         runs: timed calls of each method.
     """
 
@@ -98,7 +97,6 @@ class CostConfig:
     timed: tuple[tuple[int, int], ...] = ((256, 1), (256, 2), (512, 2))
     growth: tuple[int, ...] = (128, 256, 384, 512, 768, 1024)
     large: tuple[int, int] = (3072, 4096)
-    scored: int = 512
     runs: int = 7
 
     def sides(self) -> dict[str, int]:

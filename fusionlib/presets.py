@@ -169,7 +169,6 @@ PRESETS = {
                 timed=((64, 1),),
                 growth=(64, 96, 128),
                 large=(160, 224),
-                scored=128,
                 runs=2,
             ),
             mri=MriConfig(

@@ -8,22 +8,17 @@ Operations are counted of the networks as they are trained; time and memory of O
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
-from torch import Tensor
 
-from fusionlib import metrics
 from fusionlib.benches import CostConfig
 from fusionlib.data import systems
 from fusionlib.experiments import profiling
 from fusionlib.experiments.profiling import interleaved
-from fusionlib.metrics import fusion_many, fusion_plain
 from fusionlib.support import result_tables
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import machine
@@ -130,35 +125,8 @@ def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
     return result_tables.part(path, {"method": "ours"}, Key.of(sizes=sizes) | _key("ours"), measure)
 
 
-def scoring(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
-    """All four metrics of one fused image, by three writings: a row each with seconds of one computing thread."""
-    key = Key.of(["scores", "quick-metrics", "cost"])
-
-    def measure() -> pd.DataFrame:
-        images = scored_images(config.scored)
-        levels = [image[0, 0].double().mul(255).round().numpy() for image in images]
-        calls = {
-            "numpy and scikit-image": partial(fusion_plain.fusion_metrics, *levels),
-            "fusionlib.metrics": partial(metrics.fusion_metrics, *images),
-            "fusionlib.metrics_many": partial(fusion_many.fusion_metrics, *images),
-        }
-        with profiling.threads(1):
-            return _rows(calls, config, time.thread_time)
-
-    return _again({"scored": config.scored}, path, key, config, measure, again)
-
-
-def scored_images(side: int) -> list[Tensor]:
-    """An infrared, a visible and a fused image of 8 bits, (1, 1, side, side) in [0, 1], with noise in the infrared."""
-    ir, vi = profiling.pair(side)
-    ir = 0.8 * ir + 0.2 * torch.rand(ir.shape, generator=torch.Generator().manual_seed(0))
-    return [(image * 255).round() / 255 for image in (ir, vi, (ir + vi) / 2)]
-
-
-def _rows(
-    calls: Mapping[str, Callable[[], object]], config: CostConfig, clock: Callable[[], float] | None = None
-) -> pd.DataFrame:
-    found = interleaved(calls, config.runs, clock=clock)
+def _rows(calls: Mapping[str, Callable[[], object]], config: CostConfig) -> pd.DataFrame:
+    found = interleaved(calls, config.runs)
     return pd.DataFrame([{"way": way, **asdict(timed), "cpu": machine()["cpu"]} for way, timed in found.items()])
 
 
