@@ -74,7 +74,7 @@ class Preset:
         levels: deformations the test images are given; the first one is the tables'.
         always_train: train even if weights that fit are there.
         plain_epochs: how long `as_in_the_paper` is trained.
-        switch_epochs: how long each of `switches` is trained.
+        switch_epochs: how long each of `sweeps.switches` is trained.
         sweep_epochs, sweep_longer: epochs of each row of Tables 4 and 5 after the start that all share, and of a few
             rows that are trained once more, longer, to see whether the order stays. PAPER-GAP: not stated; in `paper`
             both are the full recipe.
@@ -186,7 +186,6 @@ PRESETS = {
                 timed=((64, 1),),
                 growth=(64, 96, 128),
                 large=(160, 224),
-                scored=128,
                 runs=2,
             ),
             mri=MriConfig(

@@ -2,8 +2,7 @@
 
 A row of the long table is one method on one deformed pair. Columns: dataset, level, method, pair, `weights` (where they
 come from, see `methods.Origin`), then every number of `evaluation.score`. The file
-that keeps it grows part by part (`fusionlib.support.result_tables`): a run that is stopped goes on from there, and what
-changes later is measured again alone.
+that keeps it grows part by part (`fusionlib.experiments.runner`).
 
 PAPER-GAP: the paper names neither the registration settings nor the weights of its compared systems. Each row says
 which weights it was measured with.
@@ -12,36 +11,30 @@ which weights it was measured with.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fusionlib import data, methods, metrics
 from fusionlib.data import PairSet, open_set
 from fusionlib.data.paper_tables import systems_in
 from fusionlib.deformation import Misaligned
-from fusionlib.experiments import evaluation
-from fusionlib.experiments.evaluation import BOUND
+from fusionlib.experiments import evaluation, runner
+from fusionlib.experiments.evaluation import BOUND, together
+from fusionlib.experiments.statistics import holm, interval, sign_flips, verdict
 from fusionlib.methods.checkpoints import IN_PART
-from fusionlib.metrics.directions import direction
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
-APART = "not told apart"
 ABSENT = "paper only"  # the weights of a row that could not be measured
-FUSERS, JOINT, MEDICAL = (systems_in(number) for number in (1, 2, 7))
-COMPARED = {
-    1: {f"crossraft+{name}": title for name, title in FUSERS.items()},
-    2: JOINT,
-    7: {f"corrmlp+{name}": title for name, title in MEDICAL.items()},
-}
+CHAINS = {1: "crossraft+{}", 2: "{}", 7: "corrmlp+{}"}  # how the systems of a table register
 # Beside the rows of a table, what tells registration and fusion apart: the same fusers behind something else.
 BEHIND = {
     1: {"not registered": "{}", "by SimpleITK": "simpleitk+{}", "by the field of Ours": "ours+{}"},
@@ -73,12 +66,13 @@ def rows_of(table: int, options: Mapping[str, Mapping[str, object]] | None = Non
         table: 1, 2 or 7.
         options: method to its options.
     """
-    part, fusers = f"Table {table}", FUSERS if table == 1 else MEDICAL
-    rows = [Row(name, part, title) for name, title in {**COMPARED[table], "ours": "Ours"}.items()]
+    part, compared = f"Table {table}", systems_in(table)
+    rows = [Row(CHAINS[table].format(name), part, title) for name, title in compared.items()]
+    rows.append(Row("ours", part, "Ours"))
     for heading, chain in BEHIND.get(table, {}).items():
-        rows += [Row(chain.format(fuser), heading) for fuser in fusers]
+        rows += [Row(chain.format(name), heading) for name in compared]
     rows += [Row(name, "no network") for name in (*methods.RULES, BOUND)]
-    return [Row(row.method, row.part, row.printed, (options or {}).get(row.method, {})) for row in rows]
+    return [replace(row, options=(options or {}).get(row.method, {})) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -114,33 +108,26 @@ def run(
         score: gives the numbers of one pair, as `evaluation.score` does.
     """
     scored = ["deformation", "scores", *([] if score is evaluation.score else ["head-scores"])]
-    parts, missing = [], {}
-    places = [(name, level) for name in preset.test_sets for level in preset.levels]
-    progress = tqdm(total=len(places) * len(rows), desc=path.stem, mininterval=5)
-    for name, level in places:
+    origins = {row.method: _origin(row, weights) for row in rows}
+    kept, parts, missing = result_tables.read(path), [], {}
+    for name in preset.test_sets:
         pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
-        for row in rows:
-            where = {"dataset": name, "level": level, "method": row.method}
-            progress.set_postfix_str(" ".join(where.values()), refresh=False)
-            progress.update()
-            old = result_tables.there(path, where)
-            try:
-                origin = _origin(row, weights)
-            except InputError as error:
-                parts.append(old.assign(weights=old["weights"] + ", not here") if len(old) else old)
-                missing |= {} if len(old) else {row.method: str(error)}
-                continue
-            # What was measured with all weights is not given up for what can be measured with some of them.
-            if IN_PART in origin.weights and len(old) and not old["weights"].str.contains(IN_PART).any():
-                parts.append(old.assign(weights=old["weights"] + ", not here"))
-                continue
-            facts = {"size": preset.test_size, name: data.checksum(name, pairs.names)}
-            key = Key.of([*data.components_of(name), *scored], **facts) | origin.key
-            parts.append(
-                result_tables.part(path, where, key, lambda: _measure(row, origin, pairs, level, weights, score))  # noqa: B023
-            )
-    progress.close()
-    return Measured(rows, pd.concat(parts, ignore_index=True), missing)
+        facts = {"size": preset.test_size, name: data.checksum(name, pairs.names)}
+        key = Key.of([*data.components_of(name), *scored], **facts)
+        for level, row in product(preset.levels, rows):
+            where, origin = {"dataset": name, "level": level, "method": row.method}, origins[row.method]
+            if _can_be_measured(origin, result_tables.rows_of(kept, where)):
+                measure = partial(_measure, row, origin, pairs, level, weights, score)
+                parts.append(runner.Part(where, key | origin.key, measure))
+            else:
+                parts.append(runner.Part(where, None))
+    table = runner.run(path, parts)
+    for part in parts:
+        if part.key is None:
+            old, method = result_tables.rows_of(table, part.where), part.where["method"]
+            table.loc[old.index, "weights"] += ", not here"
+            missing |= {} if len(old) else {method: str(origins[method])}
+    return Measured(rows, table, missing)
 
 
 def read(table: int, path: Path) -> Measured:
@@ -150,8 +137,19 @@ def read(table: int, path: Path) -> Measured:
     return Measured(rows, found, absent)
 
 
-def _origin(row: Row, weights: Path | None) -> methods.Origin:
-    return methods.Origin("", Key()) if row.method == BOUND else methods.origin(row.method, weights, **row.options)
+def _origin(row: Row, weights: Path | None) -> methods.Origin | InputError:
+    """Where the weights of a row come from, or the error that says why there are none."""
+    try:
+        return methods.Origin("", Key()) if row.method == BOUND else methods.origin(row.method, weights, **row.options)
+    except InputError as error:
+        return error
+
+
+def _can_be_measured(origin: methods.Origin | InputError, old: pd.DataFrame) -> bool:
+    """Whether there are weights; what all of them gave before is not given up for what some of them would give."""
+    if isinstance(origin, InputError):
+        return False
+    return IN_PART not in origin.weights or old.empty or old["weights"].str.contains(IN_PART).any()
 
 
 def _measure(
@@ -159,13 +157,12 @@ def _measure(
 ) -> pd.DataFrame:
     method = None if row.method == BOUND else methods.load(row.method, weights, **row.options)
     found = []
-    for index, name in enumerate(pairs.names):
-        ir, vi = pairs.stack([index])
+    for case in evaluation.cases(pairs, level):
         if method is None:
-            values = {"Q_CC": metrics.q_cc_bound(ir, vi).item()}
+            values = {"Q_CC": metrics.q_cc_bound(case.ir, case.vi).item()}
         else:
-            values = score(method, ir, vi, evaluation.deform(ir, name, level))
-        found.append({"pair": name, "weights": origin.weights or "-", **values})
+            values = score(method, case.ir, case.vi, case.moved)
+        found.append({"pair": case.name, "weights": origin.weights or "-", **values})
     return pd.DataFrame(found)
 
 
@@ -191,7 +188,7 @@ def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) 
     found = means(measured, level, columns)[list(columns)].astype(object)
     for (name, part, method), values in found.iterrows():
         for column, mean in values.items():
-            ends = evaluation.interval(groups[name, method][column]) if pd.notna(mean) else None
+            ends = interval(groups[name, method][column]) if pd.notna(mean) else None
             found.at[(name, part, method), column] = ends
     return found
 
@@ -217,40 +214,6 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
                 found.append((*line, verdict(differences.mean(), tested[method], column)))
     names = ["data", "method", "metric", "pairs", "difference", "p", "verdict"]
     return pd.DataFrame(found, columns=names)
-
-
-def sign_flips(differences: Sequence[float], draws: int = 9999, seed: int = 0) -> float:
-    """Two-sided p-value of a paired permutation test of the mean: had the two sides been swapped pair by pair?
-
-    Fisher's randomisation test with so many random swaps; the smallest p is 1 / (draws + 1).
-    """
-    sample = np.asarray(differences, dtype=float)
-    if not len(sample):
-        return float("nan")
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, len(sample)))
-    extreme = np.abs(signs @ sample) >= np.abs(sample.sum()) * (1 - 1e-12)  # equal up to rounding counts
-    return float((1 + extreme.sum()) / (1 + draws))
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction for asking several questions at once (1979): adjusted p-values by name."""
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.get)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        adjusted[name] = largest
-    return adjusted
-
-
-def verdict(difference: float, p: float, metric: str) -> str:
-    """ "better" or "worse" in the metric's own direction, or `APART` unless p is below 5 %."""
-    if not p < 0.05:
-        return APART
-    return "better" if (difference > 0) == (direction(metric) == "higher") else "worse"
-
-
-def together(table: pd.DataFrame) -> pd.DataFrame:
-    """A long table, and if it has several sets, all their rows once more under the name "all"."""
-    return pd.concat([table, table.assign(dataset="all")]) if len(table["dataset"].unique()) > 1 else table
 
 
 def _sets(table: pd.DataFrame) -> list[str]:

@@ -8,33 +8,28 @@ Operations are counted of the networks as they are trained; time and memory of O
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
-from torch import Tensor
 
-from fusionlib import metrics
 from fusionlib.benches import CostConfig
 from fusionlib.data import systems
-from fusionlib.experiments import profiling
+from fusionlib.experiments import profiling, runner
 from fusionlib.experiments.profiling import interleaved
-from fusionlib.metrics import fusion_many, fusion_plain
-from fusionlib.support import result_tables
+from fusionlib.experiments.runner import Part
+from fusionlib.methods import Method
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import machine
 
 
 def counts(config: CostConfig, path: Path) -> pd.DataFrame:
     """A row a method: side, `thop`, `fvcore` and `executed` multiply-accumulates in G, `parameters` in M."""
-    rows = []
-    for name, side in config.sides().items():
-        rows.append(result_tables.part(path, {"method": name, "side": side}, _key(name), lambda: _count(name, side)))  # noqa: B023
-    return pd.concat(rows, ignore_index=True)
+    sides = config.sides().items()
+    parts = [Part({"method": name, "side": side}, _key(name), partial(_count, name, side)) for name, side in sides]
+    return runner.run(path, parts)
 
 
 def _count(name: str, side: int) -> pd.DataFrame:
@@ -47,12 +42,11 @@ def _count(name: str, side: int) -> pd.DataFrame:
 def memory(config: CostConfig, path: Path) -> pd.DataFrame:
     """A row a method at its side: the GiB by which a process grows at most while it fuses, `memory`."""
     cases = list(config.sides().items())
-    key = Key.of(cases=cases) | _key(*(name for name, _ in cases))
 
     def measure() -> pd.DataFrame:
         return pd.DataFrame(cases, columns=["method", "side"]).assign(memory=profiling.peak_memory(cases))
 
-    return result_tables.part(path, {"what": "memory"}, key, measure)
+    return runner.run(path, [Part({"what": "memory"}, Key.of(cases=cases) | _key(*config.sides()), measure)])
 
 
 def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
@@ -65,36 +59,11 @@ def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
     for side, threads in config.timed:
         too_large = [name for name, own in config.own_sides if side > 1.2 * own]
         names = [name for name in config.sides() if name not in too_large]
-
-        def measure(names: list[str] = names, side: int = side, threads: int = threads) -> pd.DataFrame:
-            return _time(names, side, threads, config.runs)
-
-        key = Key.of(methods=names) | _key(*names)
-        parts.append(_again({"side": side, "threads": threads}, path, key, config, measure, again))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _time(names: list[str], side: int, threads: int, runs: int) -> pd.DataFrame:
-    both = profiling.pair(side)
-    calls = {name: partial(profiling.quick(name).fuse, *both) for name in names}
-    with profiling.threads(threads):
-        found = interleaved(calls, runs)
-    rows = [{"method": name, **asdict(timed), "cpu": machine()["cpu"]} for name, timed in found.items()]
-    return pd.DataFrame(rows)
-
-
-def growth(config: CostConfig, path: Path) -> pd.DataFrame:
-    """How the time of Ours grows with the image: a row a side with the seconds of `profiling.Timed`, on all cores."""
-    method = profiling.quick("ours")
-
-    def measure() -> pd.DataFrame:
-        calls = {side: partial(method.fuse, *profiling.pair(side)) for side in config.growth}
-        return pd.DataFrame(
-            [{"side": side, **asdict(timed)} for side, timed in interleaved(calls, config.runs).items()]
-        )
-
-    key = Key.of(sides=config.growth, runs=config.runs) | _key("ours")
-    return result_tables.part(path, {"method": "ours"}, key, measure)
+        key = Key.of(methods=names) | _key(*names) | Key.of(runs=config.runs)
+        ways = {name: partial(profiling.quick, name) for name in names}
+        measure = partial(_time, "method", ways, side, config.runs, threads)
+        parts.append(Part({"side": side, "threads": threads}, key, measure))
+    return runner.run(path, parts, again)
 
 
 def gain(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
@@ -102,16 +71,34 @@ def gain(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
 
     Sides and numbers of threads are those of `timed`; the two are timed in turns.
     """
+    ways = {"plain": partial(profiling.fresh, "ours"), "fast": partial(profiling.quick, "ours")}
     parts = []
     for side, threads in config.timed:
+        measure = partial(_time, "way", ways, side, config.runs, threads)
+        parts.append(Part({"side": side, "threads": threads}, _key("ours") | Key.of(runs=config.runs), measure))
+    return runner.run(path, parts, again)
 
-        def measure(side: int = side, threads: int = threads) -> pd.DataFrame:
-            ways = {"plain": profiling.fresh("ours"), "fast": profiling.quick("ours")}
-            with profiling.threads(threads):
-                return _rows({way: partial(method.fuse, *profiling.pair(side)) for way, method in ways.items()}, config)
 
-        parts.append(_again({"side": side, "threads": threads}, path, _key("ours"), config, measure, again))
-    return pd.concat(parts, ignore_index=True)
+def _time(column: str, ways: Mapping[str, Callable[[], Method]], side: int, runs: int, threads: int) -> pd.DataFrame:
+    """Time several methods in turns on one pair: a row each, its name in `column`."""
+    both = profiling.pair(side)
+    calls = {name: partial(make().fuse, *both) for name, make in ways.items()}
+    with profiling.threads(threads):
+        found = interleaved(calls, runs)
+    return pd.DataFrame([{column: name, **asdict(timed), "cpu": machine()["cpu"]} for name, timed in found.items()])
+
+
+def growth(config: CostConfig, path: Path) -> pd.DataFrame:
+    """How the time of Ours grows with the image: a row a side with the seconds of `profiling.Timed`, on all cores."""
+
+    def measure() -> pd.DataFrame:
+        method = profiling.quick("ours")
+        calls = {side: partial(method.fuse, *profiling.pair(side)) for side in config.growth}
+        found = interleaved(calls, config.runs)
+        return pd.DataFrame([{"side": side, **asdict(timed)} for side, timed in found.items()])
+
+    key = Key.of(sides=config.growth, runs=config.runs) | _key("ours")
+    return runner.run(path, [Part({"method": "ours"}, key, measure)])
 
 
 def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
@@ -127,54 +114,7 @@ def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
         rows = pd.DataFrame(sizes, columns=["height", "width"])
         return rows.assign(plain=pd.Series(plain), fast=fast)
 
-    return result_tables.part(path, {"method": "ours"}, Key.of(sizes=sizes) | _key("ours"), measure)
-
-
-def scoring(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
-    """All four metrics of one fused image, by three writings: a row each with seconds of one computing thread."""
-    key = Key.of(["scores", "quick-metrics", "cost"])
-
-    def measure() -> pd.DataFrame:
-        images = scored_images(config.scored)
-        levels = [image[0, 0].double().mul(255).round().numpy() for image in images]
-        calls = {
-            "numpy and scikit-image": partial(fusion_plain.fusion_metrics, *levels),
-            "fusionlib.metrics": partial(metrics.fusion_metrics, *images),
-            "fusionlib.metrics_many": partial(fusion_many.fusion_metrics, *images),
-        }
-        with profiling.threads(1):
-            return _rows(calls, config, time.thread_time)
-
-    return _again({"scored": config.scored}, path, key, config, measure, again)
-
-
-def scored_images(side: int) -> list[Tensor]:
-    """An infrared, a visible and a fused image of 8 bits, (1, 1, side, side) in [0, 1], with noise in the infrared."""
-    ir, vi = profiling.pair(side)
-    ir = 0.8 * ir + 0.2 * torch.rand(ir.shape, generator=torch.Generator().manual_seed(0))
-    return [(image * 255).round() / 255 for image in (ir, vi, (ir + vi) / 2)]
-
-
-def _rows(
-    calls: Mapping[str, Callable[[], object]], config: CostConfig, clock: Callable[[], float] | None = None
-) -> pd.DataFrame:
-    found = interleaved(calls, config.runs, clock=clock)
-    return pd.DataFrame([{"way": way, **asdict(timed), "cpu": machine()["cpu"]} for way, timed in found.items()])
-
-
-def _again(
-    where: dict[str, object],
-    path: Path,
-    key: Key,
-    config: CostConfig,
-    measure: Callable[[], pd.DataFrame],
-    again: bool,
-) -> pd.DataFrame:
-    """A kept part, or measured `again`."""
-    key |= Key.of(runs=config.runs)
-    if again:
-        result_tables.put(path, where, key, measure())
-    return result_tables.part(path, where, key, measure)
+    return runner.run(path, [Part({"method": "ours"}, Key.of(sizes=sizes) | _key("ours"), measure)])
 
 
 def _key(*names: str) -> Key:

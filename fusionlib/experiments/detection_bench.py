@@ -18,21 +18,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fusionlib import data
 from fusionlib.benches import DetectionBenchConfig
 from fusionlib.data import PairSet, data_root, labels, open_set
 from fusionlib.detection import Detector
-from fusionlib.experiments import evaluation
+from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method, Ours
 from fusionlib.metrics import average_precision
-from fusionlib.support import boxes, result_tables
+from fusionlib.support import boxes
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import minutes_for
 from fusionlib.training import detectors
@@ -139,23 +139,26 @@ def run(
         folder: where the detectors are kept, of 10 MB each, so that a training that was stopped goes on.
         seeds: of the detectors of some methods, by name; the others have seed 0 alone.
     """
-    measured, jobs, parts = _key(config), {}, {}
-    for method, key in methods.items():
-        for seed in (seeds or {}).get(method.name, [0]):
-            name = f"{method.name}, seed {seed}"
-            jobs[name], parts[name] = (method, seed), ({"method": method.name, "seed": seed}, measured | key)
-    for name in tqdm(result_tables.to_train(path, parts, minutes(config)), desc="detection bench", mininterval=5):
-        method, seed = jobs[name]
+    key, parts = _key(config), []
+
+    def measure(method: Method, seed: int) -> pd.DataFrame:
         begin = start(config, 0, folder / "start.safetensors")
         own = detector_on(method, begin, config, seed, folder / f"{method.name}_{seed}.safetensors")
-        result_tables.put(path, *parts[name], scores(on_images(method, own), config))
-    return pd.concat([result_tables.there(path, where) for where, _ in parts.values()], ignore_index=True)
+        return scores(on_images(method, own), config)
+
+    for method, mark in methods.items():
+        for seed in (seeds or {}).get(method.name, [0]):
+            where = {"method": method.name, "seed": seed}
+            parts.append(runner.Part(where, key | mark, partial(measure, method, seed)))
+    return runner.run(path, parts, minutes=minutes(config))
 
 
 def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, key: Key, path: Path) -> pd.DataFrame:
     """The rows of the detection head that learned along with Ours, end to end, kept as "ours, head"."""
     where = {"method": f"{ours.name}, head", "seed": 0}
-    return result_tables.part(path, where, _key(config) | key, lambda: scores(end_to_end(ours, detector), config))
+    return runner.run(
+        path, [runner.Part(where, _key(config) | key, lambda: scores(end_to_end(ours, detector), config))]
+    )
 
 
 def _key(config: DetectionBenchConfig) -> Key:

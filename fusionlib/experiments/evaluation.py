@@ -17,9 +17,9 @@ aligned one, the truth; the other reading stands beside it as `@given`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -31,6 +31,23 @@ from fusionlib.methods import Fused, Method
 
 COLUMNS = ["method", "dataset", "level", "pair", "metric", "value"]
 BOUND = "bound"  # the name under which the largest possible Q_CC of each pair stands in the table
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test pair as a method meets it: `ir` aligned, `vi` (both (1, 1, H, W)), and the deformed infrared `moved`."""
+
+    name: str
+    ir: Tensor
+    vi: Tensor
+    moved: Misaligned
+
+
+def cases(pairs: PairSet, level: str, seed: int = 0) -> Iterator[Case]:
+    """Every pair of a set, its infrared deformed by `deform`, one at a time."""
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        yield Case(name, ir, vi, deform(ir, name, level, seed))
 
 
 def evaluate(methods: Iterable[Method], pairs: PairSet, dataset: str, level: str, seed: int = 0) -> pd.DataFrame:
@@ -47,14 +64,12 @@ def evaluate(methods: Iterable[Method], pairs: PairSet, dataset: str, level: str
         The long table; the Q_CC that no fused image can exceed stands in it as method "bound".
     """
     methods, rows = list(methods), []
-    for index, name in enumerate(pairs.names):
-        ir, vi = pairs.stack([index])
-        moved = deform(ir, name, level, seed)
-        place = (dataset, level, name)
-        rows.append((BOUND, *place, "Q_CC", metrics.q_cc_bound(ir, vi).item()))
+    for case in cases(pairs, level, seed):
+        place = (dataset, level, case.name)
+        rows.append((BOUND, *place, "Q_CC", metrics.q_cc_bound(case.ir, case.vi).item()))
         for method in methods:
-            for metric, value in score(method, ir, vi, moved).items():
-                rows.append((method.name, *place, metric, value))
+            values = score(method, case.ir, case.vi, case.moved)
+            rows += [(method.name, *place, metric, value) for metric, value in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -63,18 +78,26 @@ def deform(ir: Tensor, name: str, level: str, seed: int = 0) -> Misaligned:
     return misalign_by_key(ir, level, [("test", seed, name)])
 
 
+def timed(method: Method, ir: Tensor, vi: Tensor) -> tuple[Fused, float]:
+    """What a method makes of a pair, and the seconds that it took."""
+    start = time.perf_counter()
+    fused = method.fuse(ir, vi)
+    return fused, time.perf_counter() - start
+
+
 def score(method: Method, ir: Tensor, vi: Tensor, moved: Misaligned) -> dict[str, float]:
     """Every number of one method on one pair; `ir` is the aligned infrared, `moved` what the method is given."""
-    start = time.perf_counter()
-    fused = method.fuse(moved.ir, vi)
-    seconds = time.perf_counter() - start
+    fused, seconds = timed(method, moved.ir, vi)
+    return scores_of(fused, ir, vi, moved) | {"seconds": seconds}
+
+
+def scores_of(fused: Fused, ir: Tensor, vi: Tensor, moved: Misaligned) -> dict[str, float]:
+    """Every number of `score` about what a method has made, the time left out."""
     values = {
         **metrics.fusion_metrics(ir, vi, fused.image),
         **{f"{name}@given": value for name, value in metrics.fusion_metrics(moved.ir, vi, fused.image).items()},
     }
-    found = registration(fused, ir, moved)
-    found["EPE_share"] = found["EPE"] / found.pop("EPE_identity")
-    return {name: value.item() for name, value in values.items()} | found | {"seconds": seconds}
+    return {name: value.item() for name, value in values.items()} | with_share(registration(fused, ir, moved))
 
 
 def registration(fused: Fused, ir: Tensor, moved: Misaligned) -> dict[str, float]:
@@ -99,23 +122,24 @@ def registration(fused: Fused, ir: Tensor, moved: Misaligned) -> dict[str, float
     }
 
 
+def with_share(found: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of `registration` with EPE_share in the place of EPE_identity."""
+    rest = {name: value for name, value in found.items() if name != "EPE_identity"}
+    return rest | {"EPE_share": found["EPE"] / found["EPE_identity"]}
+
+
+def together(table: pd.DataFrame) -> pd.DataFrame:
+    """A long table, and if it has several sets, all their rows once more under the name "all"."""
+    return pd.concat([table, table.assign(dataset="all")]) if table["dataset"].nunique() > 1 else table
+
+
 def summary(table: pd.DataFrame, metric_names: list[str]) -> pd.DataFrame:
     """Means by method: each dataset apart and, if there are several, "all" pairs together.
 
     Returns:
         Rows (dataset, level, method) in the order of the table, one column a metric.
     """
-    together = [table] if table["dataset"].nunique() == 1 else [table, table.assign(dataset="all")]
-    wide = pd.concat(together).pivot_table(
+    wide = together(table).pivot_table(
         index=["dataset", "level", "method"], columns="metric", values="value", aggfunc="mean", sort=False
     )
     return wide.reindex(columns=metric_names)
-
-
-def interval(values: pd.Series, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over pairs."""
-    rng = np.random.default_rng(seed)
-    sample = values.to_numpy()
-    means = sample[rng.integers(0, len(sample), (draws, len(sample)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)

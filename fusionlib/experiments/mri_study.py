@@ -15,10 +15,8 @@ background counts, nor what its detection loss is where there are no objects: he
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pandas as pd
 from torch import Tensor
@@ -27,6 +25,7 @@ from fusionlib import metrics
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured
+from fusionlib.experiments.statistics import interval
 from fusionlib.methods import Method
 
 MARGIN = 4  # pixels around the head that belong to its box: an edge needs both of its sides
@@ -56,19 +55,16 @@ def score(method: Method, t2: Tensor, t1: Tensor, moved: Misaligned) -> dict[str
         t2, t1: (1, 1, H, W) in [0, 1]; not both of them empty.
         moved: the deformed T2.
     """
-    start = time.perf_counter()
-    fused = method.fuse(moved.ir, t1)
-    seconds = time.perf_counter() - start
+    fused, seconds = evaluation.timed(method, moved.ir, t1)
     there = head(t2, t1)
     seen = (..., *box(there))
     inside = evaluation.registration(fused, t2, replace(moved, valid=moved.valid & there))
-    inside["EPE_share"] = inside["EPE"] / inside.pop("EPE_identity")
-    whole = evaluation.score(SimpleNamespace(fuse=lambda *_: fused), t2, t1, moved)
+    whole = evaluation.scores_of(fused, t2, t1, moved)
     values = {
         name: value.item() for name, value in metrics.fusion_metrics(t2[seen], t1[seen], fused.image[seen]).items()
     }
     values |= {f"{name}@slice": whole[name] for name in (*values, "EPE")}
-    return values | inside | {"seconds": seconds}
+    return values | evaluation.with_share(inside) | {"seconds": seconds}
 
 
 def subject(pair: str) -> str:
@@ -96,7 +92,7 @@ def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS)
         line: dict[str, object] = {"part": row.part, "method": row.method, "subjects": len(each)}
         for column in columns:
             values = each[column].dropna()
-            ends = evaluation.interval(values) if len(values) else (float("nan"), float("nan"))
+            ends = interval(values) if len(values) else (float("nan"), float("nan"))
             line |= {column: values.mean(), f"{column}_low": ends[0], f"{column}_high": ends[1]}
         found.append(line)
     return pd.DataFrame(found).set_index(["part", "method"])

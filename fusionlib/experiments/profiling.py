@@ -203,7 +203,6 @@ def interleaved(
     calls: Mapping[str, Callable[[], object]],
     runs: int = 7,
     patience: float = 20.0,
-    clock: Callable[[], float] | None = None,
 ) -> dict[str, Timed]:
     """Time calls in turns, A B C A B C ..., so that a busy moment of the machine meets all of them.
 
@@ -211,21 +210,18 @@ def interleaved(
         calls: name to what is timed; each is called once before, to warm up.
         runs: how often each is timed.
         patience: seconds; what takes longer is timed `PATIENT` times.
-        clock: gives seconds, by default those on the wall. `time.thread_time` counts those in which the thread that
-            calls was computing: what one thread does then takes as long on a busy machine, or nearly.
     """
-    clock = clock or time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(-1, runs):
         for name, call in calls.items():
             if turn >= PATIENT and statistics.median(seconds[name]) > patience:
                 continue
-            start = clock()
+            start = time.perf_counter()
             call()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn >= 0:
-                seconds[name].append(clock() - start)
+                seconds[name].append(time.perf_counter() - start)
     return {name: _timed(found) for name, found in seconds.items()}
 
 

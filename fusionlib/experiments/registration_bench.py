@@ -13,21 +13,20 @@ Deformations are keyed as in `fusionlib.experiments.evaluation`, so draw 0 is th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fusionlib import data
 from fusionlib.benches import BenchConfig
 from fusionlib.data import PairSet, open_set
-from fusionlib.experiments import evaluation
+from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
-from fusionlib.support import result_tables
 from fusionlib.support.keys import Key
 
 Area = Callable[[Tensor, Tensor], Tensor]
@@ -39,25 +38,18 @@ def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Ar
     Args:
         config: what is measured.
         methods: each with the key of what it is, see `methods.origin`.
-        path: CSV file in which the rows are kept, part by part; a run that is stopped goes on from there.
+        path: CSV file in which the rows are kept.
         area: (ir, vi) to where errors count, (1, 1, H, W) bool; None for everywhere.
     """
     parts, scored = [], ["deformation", "scores", *([] if area is None else ["head-scores"])]
-    places = [(*which, size, level) for which in config.sets for size in config.sizes for level in config.levels]
-    progress = tqdm(total=len(places) * len(methods), desc="registration bench", mininterval=5)
-    for name, split, size, level in places:
+    for (name, split), size in product(config.sets, config.sizes):
         pairs = open_set(name, split, size, count=config.count)
-        for method, mark in methods.items():
+        facts = {"size": size, "draws": config.draws, name: data.checksum(name, pairs.names)}
+        key = Key.of([*data.components_of(name), *scored], **facts)
+        for level, (method, mark) in product(config.levels, methods.items()):
             where = {"set": name, "split": split, "size": size, "level": level, "method": method.name}
-            facts = {"size": size, "draws": config.draws, name: data.checksum(name, pairs.names)}
-            key = Key.of([*data.components_of(name), *scored], **facts) | mark
-            progress.set_postfix_str(" ".join(map(str, where.values())))
-            parts.append(
-                result_tables.part(path, where, key, lambda: _measure(method, pairs, level, config.draws, area))  # noqa: B023
-            )
-            progress.update()
-    progress.close()
-    return pd.concat(parts, ignore_index=True)
+            parts.append(runner.Part(where, key | mark, partial(_measure, method, pairs, level, config.draws, area)))
+    return runner.run(path, parts)
 
 
 def _measure(method: Method, pairs: PairSet, level: str, draws: int, area: Area | None) -> pd.DataFrame:
@@ -68,9 +60,7 @@ def _measure(method: Method, pairs: PairSet, level: str, draws: int, area: Area 
             moved = evaluation.deform(ir, name, level, seed=draw)
             if area is not None:
                 moved = replace(moved, valid=moved.valid & area(ir, vi))
-            start = time.perf_counter()
-            fused = method.fuse(moved.ir, vi)
-            seconds = time.perf_counter() - start
+            fused, seconds = evaluation.timed(method, moved.ir, vi)
             rows.append({"pair": name, "draw": draw} | evaluation.registration(fused, ir, moved) | {"seconds": seconds})
     return pd.DataFrame(rows)
 

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fusionlib import data, deformation
 from fusionlib.data import PairSet
 from fusionlib.deformation import Level, get_level
-from fusionlib.experiments import evaluation
+from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
-from fusionlib.support import result_tables
 from fusionlib.support.draws import generator
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
@@ -122,14 +122,12 @@ def run(
     """
     dataset = pairs.title or "pairs"
     facts = {"size": pairs[0].ir.shape[-1], dataset: data.checksum(dataset, pairs.names)}
-    measured = Key.of([*data.components_of(dataset), "deformation", "hardships", "scores"], **facts)
+    key = Key.of([*data.components_of(dataset), "deformation", "hardships", "scores"], **facts)
     parts = []
-    places = [(float(amount), method) for amount in amounts or trial.amounts for method in methods]
-    for amount, method in tqdm(places, desc=trial.name, mininterval=5):
+    for amount, method in product(map(float, amounts or trial.amounts), methods):
         where = {"trial": trial.name, "amount": amount, "method": method.name}
-        key = measured | methods[method]
-        parts.append(result_tables.part(path, where, key, lambda: _measure(trial, amount, method, pairs)))  # noqa: B023
-    return pd.concat(parts, ignore_index=True)
+        parts.append(runner.Part(where, key | methods[method], partial(_measure, trial, amount, method, pairs)))
+    return runner.run(path, parts)
 
 
 def given(trial: Trial, amount: float, pairs: PairSet, index: int) -> tuple[deformation.Misaligned, Tensor]:

@@ -1,4 +1,7 @@
-"""The rows of Tables 4 and 5 as changes of a recipe, read from the paper's own tables, and how rows lie to each other.
+"""Rows of sweeps as changes of a recipe: Tables 4 and 5, read from the paper's own tables, and the switches.
+
+A switch goes back from a default to the plainer choice. Switches are trained shortly, on the registration alone and
+with one seed: they say what matters in the first minutes, not where a long training ends.
 
 PAPER-GAP: the paper says of its ablations no more than their names. "w/o l_c" and "w/o l_s" are read as a weight of 0
 in Eq. (12), where both stand with a weight of 1; "w/o concat of F_i^r and F_v" as Eq. (7) on the specific features
@@ -12,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from fusionlib.data.paper_tables import paper_table
-from fusionlib.presets import Preset, changed
+from fusionlib.network import AS_IN_THE_PAPER
+from fusionlib.presets import Preset, changed, first
 from fusionlib.support.files import InputError
 from fusionlib.training.recipe import Recipe
 
@@ -32,7 +36,7 @@ OURS = "Ours"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of Table 4 or 5.
+    """One training of a sweep.
 
     Attributes:
         name: what it is called.
@@ -43,6 +47,20 @@ class Row:
     name: str
     changes: Mapping[str, object] = field(default_factory=dict)
     printed: str | None = None
+
+
+PLAIN = {"losses.coarse": 0.0, "losses.matching": 0.0}  # the paper supervises the final field only
+SWITCHES = (
+    Row("everything on (default)"),
+    Row("images instead of local structure", {"network.common_input": "image"}),
+    Row("no matching loss", {"losses.matching": 0.0}),
+    Row("no loss on the coarse field", {"losses.coarse": 0.0}),
+    Row("comparing single positions, no windows", {"network.windows": (1,)}),
+    Row("plain U-Net instead of the pyramid", {"network.msrb": "unet", "network.msrb_widths": (24, 48, 96, 128)}),
+    Row("trained at medium only", {"training.levels": ("medium",)}),
+    Row("constant rate of the paper", {"training.schedule": "constant", "training.learning_rate": 1e-3}),
+    Row("network of the paper", {"network": AS_IN_THE_PAPER, **PLAIN}),
+)
 
 
 def table4() -> list[Row]:
@@ -85,7 +103,19 @@ def optimum(preset: Preset) -> str:
 def recipe_of(row: Row, preset: Preset, seed: int, epochs: int) -> Recipe:
     """The training of a row: the preset's, so many epochs long, from the same start whatever the seed."""
     training = replace(preset.recipe.training, epochs=epochs, validate_every=epochs, crop=preset.sweep_crop)
-    recipe = replace(preset.recipe, seed=seed, training=training)
+    return _changed(replace(preset.recipe, seed=seed, training=training), row)
+
+
+def short_recipe(row: Row, preset: Preset) -> Recipe:
+    """The training of a switch: the preset's first, of the registration alone, for `switch_epochs`."""
+    recipe, epochs = first(preset.recipe), preset.switch_epochs
+    training = replace(
+        recipe.training, epochs=epochs, registration_epochs=epochs, fusion_epochs=0, validate_every=epochs
+    )
+    return _changed(replace(recipe, training=training, detector=None), row)
+
+
+def _changed(recipe: Recipe, row: Row) -> Recipe:
     for path, value in row.changes.items():
         place, _, rest = path.partition(".")
         if place == "network" and recipe.start is not None:  # the two must be of one shape at any moment

@@ -1,7 +1,7 @@
 """What the trainings of Tables 4 and 5 say: means and their seeds, differences that can be told from chance.
 
 A difference between two rows has two reasons to be doubted. Another choice of test pairs might turn it round: a paired
-permutation test over pairs answers that (`comparison.sign_flips`, corrected by Holm for asking about several rows).
+permutation test over pairs answers that (`statistics.sign_flips`, corrected by Holm for asking about several rows).
 Another seed might turn it round, too: so every seed is asked, and a verdict needs all of them to agree.
 """
 
@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table
-from fusionlib.experiments.comparison import APART, METRICS, holm, sign_flips, together, verdict
+from fusionlib.experiments.comparison import METRICS
+from fusionlib.experiments.evaluation import together
+from fusionlib.experiments.statistics import APART, holm, sign_flips, verdict
 from fusionlib.experiments.sweep_rows import Row
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.metrics.directions import direction

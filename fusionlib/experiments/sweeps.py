@@ -3,8 +3,8 @@
 All rows share the start of the preset's recipe (`Recipe.start`: the registration, which takes longest) and then learn
 everything together, equally long. A row of the long table is one test pair under one training. Columns: row, epochs,
 seed, dataset, level, pair, weights (their file), the metrics, and in the file `made_by`. It grows part by part
-(`fusionlib.support.result_tables`): what is there is not trained again, and what changes, such as a lambda, takes its
-own rows with it.
+(`fusionlib.experiments.runner`): what is there is not trained again, and what changes, such as a lambda, takes its own
+rows with it. `switches` are trained alike, without a start, and each gives one row.
 
 PAPER-GAP: nothing is said of seeds. Here a seed draws the order, the deformations and the detection head of what comes
 after the start, and without a start the first weights, too.
@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from getpass import getuser
+from itertools import product
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory, gettempdir
 
 import pandas as pd
 import safetensors.torch
 
 from fusionlib import data
 from fusionlib.data import open_set
-from fusionlib.experiments import evaluation
+from fusionlib.experiments import evaluation, runner
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.sweep_rows import Row, recipe_of
+from fusionlib.experiments.sweep_rows import SWITCHES, Row, recipe_of, short_recipe
 from fusionlib.methods import Ours, once
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
@@ -35,7 +37,7 @@ from fusionlib.support import result_tables
 from fusionlib.support.files import InputError, alone, remove_halves, write_bytes
 from fusionlib.support.keys import Key
 from fusionlib.support.parallel import spread
-from fusionlib.training import START, detector_path, train
+from fusionlib.training import START, detector_path, train, validation_error
 from fusionlib.training.recipe import Recipe
 from fusionlib.training.warm_start import calibrate, fitting
 from fusionlib.training.weights import key_of, load_network
@@ -102,11 +104,9 @@ def train_and_score(job: Job) -> Outcome:
         remove_halves(path)
     method, rows = Ours(network), []
     for name in job.tests:
-        pairs = open_set(name, "test", job.size, count=job.count)
-        for index, pair in enumerate(pairs.names):
-            ir, vi = pairs.stack([index])
-            values = evaluation.score(method, ir, vi, evaluation.deform(ir, pair, job.level))
-            place = {"dataset": name, "level": job.level, "pair": pair, "weights": path.stem}
+        for case in evaluation.cases(open_set(name, "test", job.size, count=job.count), job.level):
+            values = evaluation.score(method, case.ir, case.vi, case.moved)
+            place = {"dataset": name, "level": job.level, "pair": case.name, "weights": path.stem}
             rows.append(place | {metric: values[metric] for metric in SCORED})
     files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
     if path.parent != Path(job.folder):  # a worker with a disk of its own: what it has made is handed over
@@ -157,29 +157,64 @@ def run(
     epochs = epochs or preset.sweep_epochs
     folder = Path(weights).resolve() / "sweeps"
     folder.mkdir(parents=True, exist_ok=True)
-    where, jobs = {}, {}
-    for row in rows:
-        for seed in seeds:
-            name = f"{row.name}, seed {seed}, epochs {epochs}"
-            where[name] = {"row": row.name, "epochs": epochs, "seed": seed}
-            tests = (preset.test_sets, preset.test_size, preset.levels[0], preset.bench.count)
-            jobs[name] = Job(recipe_of(row, preset, seed, epochs), None, *tests, str(folder))
-    parts = {name: (where[name], job.key()) for name, job in jobs.items()}
-    if again:
-        for job in jobs.values():
+    tests = (preset.test_sets, preset.test_size, preset.levels[0], preset.bench.count)
+    jobs: dict[str, Job] = {}
+    parts = []
+    for row, seed in product(rows, seeds):
+        job = Job(recipe_of(row, preset, seed, epochs), None, *tests, str(folder))
+        parts.append(runner.Part({"row": row.name, "epochs": epochs, "seed": seed}, job.key()))
+        jobs[str(parts[-1])] = job
+        if again:
             with alone(job.path()):
                 for end in (".safetensors", ".csv", ".checkpoint"):
                     job.path().with_suffix(end).unlink(missing_ok=True)
+
+    def work(missing: list[runner.Part]) -> Iterator[tuple[runner.Part, pd.DataFrame]]:
+        named, start = {str(part): part for part in missing}, None
+        if missing and preset.recipe.start is not None:
+            start = once.trained(preset.recipe.start, weights, START).path.read_bytes()
+        remove_halves(path)
+        asked = {name: replace(jobs[name], start=start) for name in named}
+        for name, outcome in spread(train_and_score, asked, cluster):
+            with alone(jobs[name].path()):
+                for suffix, content in outcome.files.items():
+                    write_bytes(jobs[name].path().with_suffix(suffix), content)
+            yield named[name], outcome.rows
+
     minutes = sum(job.recipe.minutes() for job in jobs.values()) / max(1, len(jobs))
-    missing = list(jobs) if again else result_tables.to_train(path, parts, minutes)
-    if missing and preset.recipe.start is not None:
-        start = once.trained(preset.recipe.start, weights, START).path.read_bytes()
-        jobs = {name: replace(job, start=start) for name, job in jobs.items()}
-    remove_halves(path)
-    for name, outcome in spread(train_and_score, {name: jobs[name] for name in missing}, cluster):
-        with alone(jobs[name].path()):
-            for suffix, content in outcome.files.items():
-                write_bytes(jobs[name].path().with_suffix(suffix), content)
-        result_tables.put(path, *parts[name], outcome.rows)
-    result_tables.in_order(path, list(where.values()))
-    return pd.concat([result_tables.there(path, each) for each in where.values()], ignore_index=True)
+    table = runner.run(path, parts, again, minutes, work)
+    result_tables.in_order(path, [part.where for part in parts])
+    return table
+
+
+def switches(preset: Preset, path: Path, rows: Sequence[Row] = SWITCHES) -> pd.DataFrame:
+    """Train every switch, or read what the same training gave before.
+
+    Args:
+        preset: its first recipe is what the switches change; `switch_epochs` says how long they train.
+        path: CSV file that keeps the rows.
+        rows: which ones.
+
+    Returns:
+        A row a switch: switch, parameters (millions), steps, and the end-point error on the validation pairs
+        as a share of that of the identity, at light, medium and heavy.
+    """
+    recipes = {row.name: short_recipe(row, preset) for row in rows}
+    minutes = sum(recipe.minutes() for recipe in recipes.values()) / max(1, len(recipes))
+    parts = [
+        runner.Part({"switch": name}, recipe.key(), partial(_validated, recipe)) for name, recipe in recipes.items()
+    ]
+    return runner.run(path, parts, minutes=minutes)
+
+
+def _validated(recipe: Recipe) -> pd.DataFrame:
+    with TemporaryDirectory() as folder:
+        net, _, log = train(recipe, Path(folder) / "switch.safetensors")
+    seen = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))
+    pairs = open_set(recipe.dataset, "val", recipe.size)
+    row = {
+        "parameters": sum(weight.numel() for weight in net.parameters()) / 1e6,
+        "steps": max(1, seen // recipe.training.batch) * len(log),
+    }
+    errors = {level: validation_error(net, pairs, level)["epe_share"] for level in ("light", "medium", "heavy")}
+    return pd.DataFrame([row | errors])

@@ -78,6 +78,11 @@ def average_precision(
     Raises:
         InputError: no image, not as many lists of detections as of boxes, an image that nobody has looked at (None), no
             box of any of the classes, an unknown class, or a detection that is not finite.
+
+    >>> from torch import tensor
+    >>> truth, found = tensor([[0, 10.0, 10, 30, 30]]), tensor([[0, 0.9, 10.0, 10, 30, 29]])  # IoU 0.95
+    >>> round(average_precision([found], [truth], CLASSES[:1]).means["mAP50"], 3)
+    1.0
     """
     found, boxes = _rows(detections, truth, classes)
     known = COCO()

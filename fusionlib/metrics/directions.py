@@ -12,7 +12,11 @@ ARROW = {"higher": "↑", "lower": "↓"}
 
 
 def direction(column: str) -> str | None:
-    """ "higher" or "lower", whichever is better of a metric (a variant like Q_CC@given or EPE_share too), else None."""
+    """ "higher" or "lower", whichever is better of a metric (a variant like Q_CC@given or EPE_share too), else None.
+
+    >>> direction("Q_CC@given"), direction("EPE_share"), direction("pair")
+    ('higher', 'lower', None)
+    """
     return _directions().get(re.sub(r"@(given|slice)$|_share$", "", str(column)))
 
 

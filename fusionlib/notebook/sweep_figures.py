@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from fusionlib.data import open_set
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import evaluation
-from fusionlib.experiments.comparison import APART, METRICS
+from fusionlib.experiments.comparison import METRICS
+from fusionlib.experiments.statistics import APART
 from fusionlib.experiments.sweep_rows import Row, line_of, settings_of
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.methods import Ours

@@ -14,7 +14,6 @@ from fusionlib.deformation import misalign_by_key, warp
 from fusionlib.experiments import detection_bench as bench
 from fusionlib.experiments import evaluation, mri_study, profiling
 from fusionlib.methods.protocol import Fused
-from fusionlib.metrics import fusion_many, fusion_plain
 from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair
 
 
@@ -105,14 +104,3 @@ def cost() -> Iterator[Seen]:
     fused = profiling.quick("ours").fuse(*profiling.pair(64))
     yield "fast image", fused.image, 1e-3
     yield "fast field", fused.field, 1e-3
-
-
-def quick_metrics() -> Iterator[Seen]:
-    """The four metrics by the two other writings."""
-    images = [*pair(1, dtype=torch.float32), pair(2, dtype=torch.float32)[0]]
-    for name, values in {
-        "many": fusion_many.fusion_metrics(*images),
-        "plain": fusion_plain.fusion_metrics(*[(image[0, 0].double() * 255).round().numpy() for image in images]),
-    }.items():
-        for metric, value in values.items():
-            yield f"{name} {metric}", value, SINGLE

@@ -30,7 +30,6 @@ PROBES: dict[str, Callable[[], Iterator[Seen]]] = {
     "head-scores": numbers.head_scores,
     "average-precision": numbers.average_precision,
     "cost": numbers.cost,
-    "quick-metrics": numbers.quick_metrics,
 }
 
 

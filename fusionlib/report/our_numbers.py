@@ -23,7 +23,8 @@ import pandas as pd
 from fusionlib.data import systems
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, mri_study, profiling
-from fusionlib.experiments.evaluation import BOUND, interval
+from fusionlib.experiments.evaluation import BOUND, together
+from fusionlib.experiments.statistics import interval
 from fusionlib.support import result_tables
 
 DETECTION = "detection.csv"  # the rows of `detection_bench`
@@ -94,7 +95,7 @@ def absent(folder: Path, table: int, metric: str) -> str:
 def _compared(measured: comparison.Measured, table: int, weights: Path) -> Iterator[tuple[Key, Number]]:
     """Tables 1, 2 and 7; other levels, and metrics of other images, are other readings of the same."""
     level, *others = measured.table["level"].unique()
-    here = comparison.together(measured.table)
+    here = together(measured.table)
     here = here[here["dataset"] == here["dataset"].iloc[-1]]  # all pairs, or those of the only set
     bounds = here.loc[(here["method"] == BOUND) & (here["level"] == level), "Q_CC"]
     heads = mri_study.by_subject(measured, level) if table == 7 else None
@@ -168,7 +169,7 @@ def _detected(table: pd.DataFrame) -> Iterator[tuple[Key, Number]]:
 def _swept(table: pd.DataFrame, number: int) -> Iterator[tuple[Key, Number]]:
     """Tables 4 and 5: the short trainings that all rows share."""
     epochs, printed = int(table["epochs"].mode()[0]), paper_table(number)
-    here = comparison.together(table[table["epochs"] == epochs])
+    here = together(table[table["epochs"] == epochs])
     named, sets = printed.index.get_level_values("dataset")[0], here["dataset"].unique()
     here = here[here["dataset"] == (named if named in sets else sets[-1])]
     for name, rows in here.groupby("row", sort=False):

@@ -13,7 +13,7 @@ import pandas as pd
 
 from fusionlib import data, presets
 from fusionlib.data import systems
-from fusionlib.experiments import detection_bench, switches
+from fusionlib.experiments import detection_bench, sweep_rows
 from fusionlib.methods import retraining
 from fusionlib.methods.retraining import Retraining
 from fusionlib.presets import Preset
@@ -162,7 +162,7 @@ def _minutes_of_a_part(table: str, preset: Preset) -> float | None:
     if table in ("table4", "table5"):
         return minutes_for(preset.sweep_epochs * pairs * (preset.sweep_crop or recipe.size) ** 2)
     if table == "switches":
-        return switches.recipe_of(switches.SWITCHES[0], preset).minutes()
+        return sweep_rows.short_recipe(sweep_rows.SWITCHES[0], preset).minutes()
     return detection_bench.minutes(preset.detection) if table == "detection" else None
 
 

@@ -17,11 +17,9 @@ from fusionlib.experiments.comparison import (
     Measured,
     Row,
     against,
-    holm,
     intervals,
     means,
     rows_of,
-    sign_flips,
 )
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.protocol import Fused
@@ -221,34 +219,6 @@ def test_an_interval_belongs_to_its_mean(ours: dict, tmp_path: Path) -> None:
 
 
 # --- testing
-
-
-def test_a_difference_in_every_pair_is_found_and_none_is_not() -> None:
-    rng = np.random.default_rng(0)
-    clear = rng.normal(0.3, 0.1, 18)
-    assert sign_flips(clear) == sign_flips(-clear) == pytest.approx(1e-4)
-    assert sign_flips(np.zeros(18)) == 1
-    assert sign_flips([1.0, -1.0] * 9) == 1
-    assert np.isnan(sign_flips([]))
-
-
-def test_the_paired_test_is_the_exact_one_where_that_can_be_counted() -> None:
-    sample = np.array([0.9, -0.2, 0.5, 0.4, 0.1, 0.8])
-    signs = np.array(np.meshgrid(*[[-1, 1]] * 6)).reshape(6, -1).T
-    exact = (np.abs(signs @ sample) >= np.abs(sample.sum()) - 1e-9).mean()
-    assert sign_flips(sample) == pytest.approx(exact, abs=0.01)
-
-
-def test_chance_alone_is_called_a_difference_in_one_case_of_twenty() -> None:
-    rng = np.random.default_rng(1)
-    rejected = [sign_flips(rng.normal(size=18), draws=499) <= 0.05 for _ in range(400)]
-    assert 0.02 < np.mean(rejected) < 0.09
-
-
-def test_holm_corrects_for_the_number_of_questions() -> None:
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-    assert holm({"a": 0.5, "b": 0.9}) == {"a": 1.0, "b": 1.0}
-    assert holm({}) == {}
 
 
 @pytest.mark.parametrize(("metric", "verdict"), [("Q_CC", "better"), ("Q_CV", "worse")])

@@ -81,14 +81,6 @@ def test_the_summary_has_each_set_and_all_of_them(table):
     assert means["all"] == pytest.approx((means["synthetic"] + means["other"]) / 2)
 
 
-def test_an_interval_holds_the_mean_and_narrows_with_more_pairs(table):
-    values = table[(table["method"] == "average") & (table["metric"] == "EPE")]["value"]
-    low, high = evaluation.interval(values)
-    assert low <= values.mean() <= high
-    many = values.sample(300, replace=True, random_state=0)
-    assert evaluation.interval(many)[1] - evaluation.interval(many)[0] < high - low
-
-
 def test_rules_do_what_they_say():
     ir, vi = torch.rand(2, 1, 32, 40), torch.rand(2, 1, 32, 40)
     assert torch.equal(methods.load("infrared").fuse(ir, vi).image, ir)

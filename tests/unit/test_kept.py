@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fusionlib.experiments import runner
+from fusionlib.experiments.runner import Part
 from fusionlib.support import long_training, result_tables
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
@@ -28,22 +30,27 @@ class Maker:
         return pd.DataFrame({"pair": ["a", "b"], "EPE": [self.value, self.value + 1]})
 
 
+def part(path: Path, where: dict, key: Key, make: Maker) -> pd.DataFrame:
+    """A run of one part."""
+    return runner.run(path, [Part(where, key, make)])
+
+
 def test_a_part_is_made_once_and_again_when_its_maker_changes(tmp_path: Path) -> None:
     path, first, second = tmp_path / "folder" / "table.csv", Maker(1.0), Maker(5.0)
     where = {"method": "ours", "size": 256}
-    rows = result_tables.part(path, where, made("mark-1"), first)
+    rows = part(path, where, made("mark-1"), first)
     assert list(rows.columns) == ["method", "size", "pair", "EPE"] and list(rows["EPE"]) == [1, 2]
-    assert result_tables.part(path, where, made("mark-1"), first).equals(rows) and first.calls == 1
-    assert list(result_tables.part(path, where, made("mark-2"), second)["EPE"]) == [5, 6] and second.calls == 1
+    assert part(path, where, made("mark-1"), first).equals(rows) and first.calls == 1
+    assert list(part(path, where, made("mark-2"), second)["EPE"]) == [5, 6] and second.calls == 1
     assert list(pd.read_csv(path)["made_by"]) == ["settings=mark-2"] * 2
 
 
 def test_parts_lie_side_by_side_and_keep_their_places(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     for value, method in enumerate(("identity", "ecc", "ours")):
-        result_tables.part(path, {"method": method, "size": 256}, made("old"), Maker(value))
-    result_tables.part(path, {"method": "ecc", "size": 512}, made("old"), Maker(9.0))
-    result_tables.part(path, {"method": "ecc", "size": 256}, made("new"), Maker(7.0))
+        part(path, {"method": method, "size": 256}, made("old"), Maker(value))
+    part(path, {"method": "ecc", "size": 512}, made("old"), Maker(9.0))
+    part(path, {"method": "ecc", "size": 256}, made("new"), Maker(7.0))
     table = pd.read_csv(path)
     assert list(table["method"]) == ["identity"] * 2 + ["ecc"] * 2 + ["ours"] * 2 + ["ecc"] * 2
     assert list(table["EPE"]) == [0, 1, 7, 8, 2, 3, 9, 10]
@@ -52,21 +59,21 @@ def test_parts_lie_side_by_side_and_keep_their_places(tmp_path: Path) -> None:
 
 def test_a_part_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    result_tables.part(path, {"method": "ours"}, made("mark"), Maker(1.0))
+    part(path, {"method": "ours"}, made("mark"), Maker(1.0))
     before = path.read_bytes()
 
     def broken() -> pd.DataFrame:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        result_tables.part(path, {"method": "ecc"}, made("mark"), broken)
+        part(path, {"method": "ecc"}, made("mark"), broken)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_there_can_be_read_whatever_made_it(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     assert result_tables.there(path, {"method": "ours"}).empty
-    result_tables.part(path, {"method": "ours"}, made("an-old-mark"), Maker(1.0))
+    part(path, {"method": "ours"}, made("an-old-mark"), Maker(1.0))
     assert result_tables.there(path, {"method": "other"}).empty
     rows = result_tables.there(path, {"method": "ours"})
     assert list(rows.columns) == ["method", "pair", "EPE"] and list(rows["EPE"]) == [1.0, 2.0]
@@ -74,12 +81,11 @@ def test_what_is_there_can_be_read_whatever_made_it(tmp_path: Path) -> None:
 
 def test_parts_are_put_in_order_and_know_their_maker(tmp_path: Path) -> None:
     path, places = tmp_path / "table.csv", [{"method": name} for name in ("a", "b", "c")]
-    assert not result_tables.fits(path, places[0], made("mark"))
+    known, unknown = ([Part(places[0], made(name))] for name in ("mark", "another"))
+    assert runner.outdated(path, known) == known
     for place in (places[2], {"method": "other"}, places[0], places[1]):
         result_tables.put(path, place, made("mark"), Maker(1.0)())
-    assert result_tables.fits(path, places[0], made("mark")) and not result_tables.fits(
-        path, places[0], made("another")
-    )
+    assert runner.outdated(path, known) == [] and runner.outdated(path, unknown) == unknown
     result_tables.in_order(path, places)
     assert list(pd.read_csv(path)["method"]) == ["a", "a", "b", "b", "c", "c", "other", "other"]
     before = path.stat().st_mtime_ns
@@ -92,7 +98,7 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     for method in ("average", "ours"):
         rows = pd.DataFrame({"pair": ["00000", "01670"], "EPE": [1.0, 2.0]})
-        found = result_tables.part(path, {"method": method}, made("mark"), lambda rows=rows: rows)
+        found = part(path, {"method": method}, made("mark"), lambda rows=rows: rows)
         assert found["pair"].tolist() == ["00000", "01670"]
     assert result_tables.there(path, {"method": "average"})["pair"].tolist() == ["00000", "01670"]
     assert result_tables.read(path)["pair"].nunique() == 2
@@ -100,9 +106,9 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
 
 def test_a_file_of_another_form_gives_way(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    result_tables.part(path, {"dataset": "RoadScene", "method": "ours"}, made("mark"), Maker(1.0))
+    part(path, {"dataset": "RoadScene", "method": "ours"}, made("mark"), Maker(1.0))
     assert result_tables.there(path, {"set": "RoadScene", "method": "ours"}).empty
-    found = result_tables.part(path, {"set": "RoadScene", "method": "ours"}, made("mark"), Maker(5.0))
+    found = part(path, {"set": "RoadScene", "method": "ours"}, made("mark"), Maker(5.0))
     assert found["EPE"].tolist() == [5, 6] and "dataset" not in result_tables.read(path)
 
 
@@ -111,21 +117,49 @@ def test_long_trainings_start_when_asked_alone(
 ) -> None:
     monkeypatch.delenv(long_training.ASKED, raising=False)
     path = tmp_path / "table.csv"
-    first = {name: ({"row": name}, made("s", training="1")) for name in ("a", "b")}
-    with pytest.raises(InputError, match="--train"):
-        result_tables.to_train(path, first, minutes=30)
-    assert result_tables.to_train(path, first, minutes=0.1) == ["a", "b"]
-    for where, key in first.values():
-        result_tables.put(path, where, key, Maker(1.0)())
-    assert result_tables.to_train(path, first, minutes=30) == []
+    first = [Part({"row": name}, made("s", training="1"), Maker(1.0)) for name in ("a", "b")]
+    with pytest.raises(InputError, match=r"row a and what else is missing of 2 parts.*--train"):
+        runner.run(path, first, minutes=30)
+    assert runner.outdated(path, first, minutes=0.1) == first
+    kept = runner.run(path, first, minutes=0.1)
+    assert runner.outdated(path, first, minutes=30) == []
 
-    later = {name: (where, made("s", training="2")) for name, (where, _) in first.items()}
+    later = [Part(part.where, made("s", training="2"), Maker(2.0)) for part in first]
     capsys.readouterr()
-    assert result_tables.to_train(path, later, minutes=30) == []  # shown as they are
+    assert runner.run(path, later, minutes=30).equals(kept)  # shown as they are
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and "2 of 2 parts: made before a change of training" in said[0] and "60 min" in said[0]
-    other = {name: (where, made("other", training="1")) for name, (where, _) in first.items()}
+    other = [Part(part.where, made("other", training="1")) for part in first]
     with pytest.raises(InputError, match="--train"):  # numbers of other settings are never shown as these
-        result_tables.to_train(path, other, minutes=30)
+        runner.run(path, other, minutes=30)
     monkeypatch.setenv(long_training.ASKED, "1")
-    assert result_tables.to_train(path, later, minutes=30) == ["a", "b"]
+    assert runner.outdated(path, later, minutes=30) == later
+
+
+def test_what_cannot_be_measured_is_read_if_it_is_there(tmp_path: Path) -> None:
+    path, first = tmp_path / "table.csv", Maker(1.0)
+    both = [Part({"method": "elsewhere"}, None), Part({"method": "ours"}, made("mark"), first)]
+    assert runner.run(path, both[:1]).empty and not path.exists()
+    assert runner.run(path, both)["method"].tolist() == ["ours", "ours"]
+    result_tables.put(path, {"method": "elsewhere"}, made("another"), Maker(9.0)())
+    assert runner.run(path, both)["method"].tolist() == ["elsewhere", "elsewhere", "ours", "ours"]
+    runner.run(path, both, again=True)
+    assert first.calls == 2
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path: Path) -> None:
+    path, first = tmp_path / "table.csv", Maker(1.0)
+
+    def broken() -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    both = [Part({"method": "a"}, made("mark"), first), Part({"method": "b"}, made("mark"), broken)]
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(path, both)
+    assert runner.outdated(path, both) == both[1:]
+
+
+def test_workers_may_measure_in_any_order(tmp_path: Path) -> None:
+    both = [Part({"method": name}, made("mark"), Maker(value)) for value, name in enumerate("ab")]
+    found = runner.run(tmp_path / "table.csv", both, work=lambda parts: ((p, p.measure()) for p in reversed(parts)))
+    assert found["EPE"].tolist() == [0, 1, 1, 2]

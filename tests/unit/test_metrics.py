@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import plain_metrics
 import pytest
 import torch
 from PIL import Image
@@ -104,6 +105,15 @@ def test_roadscene_triples_as_in_the_reference_codes(triple):
         pytest.skip("this JPEG decoder gives other pixels than the one that the reference values were made with")
     for dtype in DTYPES:
         assert_golden(triple, arrays, dtype)
+
+
+@pytest.mark.parametrize("triple", [t for t in SYNTHETIC if None not in t["values"].values()], ids=lambda t: t["id"])
+def test_a_second_implementation_has_the_same_values(triple):
+    arrays = synthetic(triple)
+    found = metrics.fusion_metrics(*unit_range(arrays, torch.float64))
+    for name, value in plain_metrics.fusion_metrics(*(image.astype(float) for image in arrays)).items():
+        assert value == pytest.approx(triple["values"][name], rel=1e-11, abs=1e-9)
+        assert value == pytest.approx(found[name].item(), rel=1e-9, abs=1e-9)
 
 
 def test_a_batch_scores_as_its_images_do_one_by_one_and_nan_stays_in_its_row():

@@ -7,7 +7,9 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 
 from fusionlib import presets
+from fusionlib.benches import CostConfig
 from fusionlib.data import SETS, splits
+from fusionlib.data.paper_tables import systems_in
 from fusionlib.deformation import LEVELS
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
 from fusionlib.presets import PRESETS, as_in_the_paper, changed, load
@@ -121,3 +123,9 @@ def test_a_value_of_another_type_is_refused_and_every_preset_is_of_its_types() -
 
     for preset in PRESETS.values():
         assert same(preset) == preset
+
+
+def test_what_table_6_costs_is_what_the_paper_compares() -> None:
+    paper = CostConfig()
+    assert paper.joint == ("ours", *systems_in(6))
+    assert paper.chains == tuple(f"crossraft+{name}" for name in systems_in(1))

@@ -52,7 +52,7 @@ def test_a_component_that_changed_is_named_with_what_rests_on_it(
 def test_a_table_is_outdated_row_by_row(results: Path, capsys: pytest.CaptureFixture) -> None:
     path = results / "mini" / "tables" / "table1.csv"
     where = {"dataset": "RoadScene", "level": "medium", "method": "ours"}
-    (key,) = result_tables.keys_of(path, where)
+    (key,) = result_tables.keys_of(result_tables.read(path), where)
     rows = result_tables.there(path, where).drop(columns=list(where))
     result_tables.put(path, where, key | Key({"scores": "0", "ours:weights": "00000000"}), rows)
     assert results_check.command(results, "mini") == 1

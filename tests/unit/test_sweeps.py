@@ -22,7 +22,8 @@ import torch
 
 from fusionlib import data, presets
 from fusionlib.experiments import sweep_rows, sweep_tables, sweeps
-from fusionlib.experiments.comparison import APART, METRICS
+from fusionlib.experiments.comparison import METRICS
+from fusionlib.experiments.statistics import APART
 from fusionlib.experiments.sweep_rows import Row, neighbours, optimum, recipe_of, table4, table5
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import sweep_figures
@@ -160,7 +161,7 @@ def test_a_second_run_trains_nothing_and_a_changed_value_its_own_row(tmp_path, m
     rows = [Row("low", {"losses.lambda_reg": 1.0}), Row("high", {"losses.lambda_reg": 20.0})]
     done = trained_in(monkeypatch)
     first = sweeps.run(rows, preset, path, weights)
-    assert done == ["low, seed 0, epochs 1", "high, seed 0, epochs 1"]
+    assert done == ["row low, epochs 1, seed 0", "row high, epochs 1, seed 0"]
     before = path.read_bytes()
     done.clear()
     assert sweeps.run(rows, preset, path, weights).equals(first) and done == []
@@ -168,14 +169,14 @@ def test_a_second_run_trains_nothing_and_a_changed_value_its_own_row(tmp_path, m
 
     rows[0] = Row("low", {"losses.lambda_reg": 2.0})
     second = sweeps.run(rows, preset, path, weights)
-    assert done == ["low, seed 0, epochs 1"]
+    assert done == ["row low, epochs 1, seed 0"]
     same = second["row"] == "high"
     assert second[same].equals(first[same]) and not second[~same].equals(first[~same])
 
     # Longer or other trainings of the same rows stand beside them, and what is scored on other pairs is scored anew.
     done.clear()
     longer = sweeps.run(rows[:1], preset, path, weights, epochs=2)
-    assert done == ["low, seed 0, epochs 2"] and len(pd.read_csv(path)) == len(second) + len(longer)
+    assert done == ["row low, epochs 2, seed 0"] and len(pd.read_csv(path)) == len(second) + len(longer)
     done.clear()
     trainings = sorted((weights / "sweeps").glob("*.safetensors"))
     more = replace(preset, bench=replace(preset.bench, count=3))

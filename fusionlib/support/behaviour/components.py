@@ -44,7 +44,6 @@ COMPONENTS = {
         "fusionlib.experiments.profiling.quick",
         "fusionlib.experiments.profiling.parameters",
     ),
-    "quick-metrics": ("fusionlib.metrics.fusion_many.fusion_metrics", "fusionlib.metrics.fusion_plain.fusion_metrics"),
 }
 
 

@@ -1,7 +1,7 @@
 """The four fusion metrics in plain numpy, float64, step by step as they are published; SSIM is scikit-image's.
 
-A second writing of `fusionlib.metrics`, against which values and speed are held; it shares no line with it. Which
-version of each metric it is, and why, stands there.
+A second implementation of `fusionlib.metrics` for the tests, which shares no line with it. Which version of each metric
+it is, and why, is said there.
 
 Convention: images are (H, W) float64 in 0..255, at least 11 x 11 pixels, and none of them constant.
 """
@@ -9,18 +9,13 @@ Convention: images are (H, W) float64 in 0..255, at least 11 x 11 pixels, and no
 from __future__ import annotations
 
 import numpy as np
-
-from fusionlib.support.files import InputError
+from skimage.metrics import structural_similarity
 
 EPSILON = 1e-5
 
 
 def fusion_metrics(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> dict[str, float]:
-    """Q_CC, Q_AB/F, Q_CV and Q_SSIM of the fused image f of the sources a and b.
-
-    Raises:
-        InputError: scikit-image, which the tests bring, is not installed.
-    """
+    """Q_CC, Q_AB/F, Q_CV and Q_SSIM of the fused image f of the sources a and b."""
     return {"Q_CC": q_cc(a, b, f), "Q_AB/F": q_abf(a, b, f), "Q_CV": q_cv(a, b, f), "Q_SSIM": q_ssim(a, b, f)}
 
 
@@ -88,9 +83,5 @@ def regions(x: np.ndarray) -> np.ndarray:
 
 def q_ssim(a: np.ndarray, b: np.ndarray, f: np.ndarray) -> float:
     """The sum of two SSIMs."""
-    try:
-        from skimage.metrics import structural_similarity
-    except ImportError as error:
-        raise InputError("scikit-image is not installed: `pip install scikit-image` brings its SSIM.") from error
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     return sum(structural_similarity(x, f, **options) for x in (a, b))
