@@ -28,17 +28,17 @@ from fusionlib.data import open_set
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.sweep_rows import Row, recipe_of
-from fusionlib.methods import Ours, once
+from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError, alone, remove_halves, write_bytes
 from fusionlib.support.keys import Key
 from fusionlib.support.parallel import spread
-from fusionlib.training import START, detector_path, train
+from fusionlib.support.weights import key_of
+from fusionlib.training import START, detector_path, train, train_or_load
 from fusionlib.training.recipe import Recipe
-from fusionlib.training.warm_start import calibrate, fitting
-from fusionlib.training.weights import key_of, load_network
+from fusionlib.training.warm_start import calibrate, warm_start
 
 SCORED = [*METRICS, "EPE_share", "folds"]
 
@@ -119,10 +119,10 @@ def _network(job: Job, path: Path) -> FusionNetwork:
     recipe = job.recipe
     with contextlib.suppress(InputError):
         if not recipe.key().differing(key_of(path)) and path.with_suffix(".csv").exists():
-            return load_network(path)
+            return FusionNetwork.load(path)
     start = None
     if recipe.start is not None:
-        start, cut = fitting(recipe, safetensors.torch.load(job.start))
+        start, cut = warm_start(recipe, safetensors.torch.load(job.start))
         if cut:
             calibrate(start, cut, recipe)
     return train(recipe, path, job.device, start)[0]
@@ -173,7 +173,7 @@ def run(
     minutes = sum(job.recipe.minutes() for job in jobs.values()) / max(1, len(jobs))
     missing = list(jobs) if again else result_tables.to_train(path, parts, minutes)
     if missing and preset.recipe.start is not None:
-        start = once.trained(preset.recipe.start, weights, START).path.read_bytes()
+        start = train_or_load(preset.recipe.start, weights, START).path.read_bytes()
         jobs = {name: replace(job, start=start) for name, job in jobs.items()}
     remove_halves(path)
     for name, outcome in spread(train_and_score, {name: jobs[name] for name in missing}, cluster):

@@ -24,7 +24,7 @@ from fusionlib.deformation import warp
 from fusionlib.methods.fast_layers import channels_last, folded, sample, structure
 from fusionlib.methods.protocol import Fused
 from fusionlib.methods.registry import Chain, Method, Ours
-from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, reduced
+from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, downsample
 from fusionlib.registration import Stage, resize_field
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import check_pair
@@ -132,7 +132,7 @@ class FastNetwork(nn.Module):
         """The registration of padded images, reduced if they are large; `common` are features at full size."""
         size = self.network._registration_size(*ir.shape[-2:])
         if size != tuple(ir.shape[-2:]):
-            ir, vi = reduced(ir, size), reduced(vi, size)
+            ir, vi = downsample(ir, size), downsample(vi, size)
             common = None
         whole = Box(0, size[0], 0, size[1])
         if common is None:

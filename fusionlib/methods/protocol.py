@@ -1,4 +1,4 @@
-"""What holds for every system that fuses: what it is given, what it gives back, and what it is trained on.
+"""What every system that fuses takes and returns.
 
 Convention: infrared `ir` and visible `vi` are (B, 1, H, W) float32 in [0, 1]; the infrared may be out of place, and the
 visible image is the reference onto which it is registered.
@@ -35,19 +35,3 @@ class Method(Protocol):
     def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
         """Fuse (B, 1, H, W) images in [0, 1]."""
         ...
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a compared network is trained on: pairs, and what became of them when the infrared was deformed.
-
-    Attributes:
-        ir, vi: the aligned pair, (B, 1, H, W) in [0, 1].
-        moved: the infrared out of place, (B, 1, H, W) in [0, 1].
-        phi_gt: (B, 2, H, W) pixels, the true field: `warp(moved, phi_gt)` is `ir` again.
-    """
-
-    ir: Tensor
-    vi: Tensor
-    moved: Tensor
-    phi_gt: Tensor

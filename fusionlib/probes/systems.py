@@ -10,8 +10,8 @@ from torch import nn
 
 from fusionlib.data import systems
 from fusionlib.deformation import fold_share, misalign_by_key
-from fusionlib.methods.protocol import Lesson
 from fusionlib.probes.views import Seen, pair
+from fusionlib.training.batches import Batch
 
 DEEP = 1e-5  # float64 over many layers, with grids of pixels in float32 here and there
 
@@ -62,7 +62,7 @@ def loss(name: str) -> Iterator[Seen]:
     ir, vi = pair(2, side, side)
     moved = misalign_by_key(ir, "medium", [(0, "a", 0)])
     torch.manual_seed(1)
-    value = systems.part(system.loss)(net, Lesson(ir, vi, moved.ir, moved.phi_gt.double()))
+    value = systems.part(system.loss)(net, Batch(ir, vi, moved.ir, moved.phi_gt.double()))
     value.backward()
     yield "loss", value, DEEP
     for part, module in net.named_children():

@@ -18,11 +18,11 @@ from fusionlib.methods import retraining as other_trainings
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
 from fusionlib.probes.methods import filled
 from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
+from fusionlib.support.weights import read_state
 from fusionlib.training import batches as making_batches
 from fusionlib.training import detectors, loop
 from fusionlib.training import warm_start as starts
 from fusionlib.training.recipe import Recipe, TrainingConfig
-from fusionlib.training.weights import read_state
 
 ALL_LEVELS = ("light", "medium", "heavy", "cameras")
 PHASES = TrainingConfig(
@@ -111,7 +111,7 @@ def warm_start() -> Iterator[Seen]:
         RECIPES["ours"], dataset="RoadScene", train_pairs=6, network=replace(NetworkConfig(), common_in_fusion=False)
     )
     with data_root():
-        net, cut = starts.fitting(recipe, whole)
+        net, cut = starts.warm_start(recipe, whole)
         starts.calibrate(net, cut, recipe, count=2)
     yield "cut", len(cut), DOUBLE
     yield "image", _fused(net), SINGLE
@@ -155,5 +155,5 @@ def retraining() -> Iterator[Seen]:
             yield f"{name} losses", log["loss"].to_numpy(), LOOSE
             norms = [value.float().norm() for value in state.values() if value.is_floating_point()]
             yield f"{name} weights", torch.stack(norms), LOOSE
-            lesson = next(other_trainings.lessons(loop.open_set("RoadScene", "train", 64, count=6), settings, done=1))
-            yield f"{name} lesson", torch.cat([lesson.ir, lesson.vi, lesson.moved]), SINGLE
+            batch = next(other_trainings.batches(loop.open_set("RoadScene", "train", 64, count=6), settings, done=1))
+            yield f"{name} lesson", torch.cat([batch.ir, batch.vi, batch.moved]), SINGLE

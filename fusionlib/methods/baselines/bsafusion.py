@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from fusionlib.deformation import warp
 from fusionlib.methods.baselines.bsafusion_registration import RegistrationNet, collect, resize, shift
 from fusionlib.methods.baselines.bsafusion_transfer import Transfer, Transferred
-from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.methods.baselines.network_method import NetworkMethod
 from fusionlib.methods.protocol import Fused
 from fusionlib.support.files import InputError
 
@@ -196,17 +196,17 @@ class FusionUp(nn.Module):
         return self.up1(own1), self.up1(own2), self.up3(fused)
 
 
-class BSAFusionMethod(RegisteringMethod):
+class BSAFusionMethod(NetworkMethod):
     """BSAFusion for use: the visible image (T1) is the reference, the infrared (T2) is moved onto it.
 
     Images are padded to a square by repeating the lower and right border, and cut back. `registered_ir` is the infrared
-    warped exactly by the field, as in the published training loss. Args as `RegisteringMethod`'s; the network is a
+    warped exactly by the field, as in the published training loss. Args as `NetworkMethod`'s; the network is a
     `BSAFusion`.
     """
 
     name = "bsafusion"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         height, width = ir.shape[-2:]
         side = -(-max(height, width) // 16) * 16
         square = [F.pad(image, (0, side - width, 0, side - height), mode="replicate") for image in (vi, ir)]

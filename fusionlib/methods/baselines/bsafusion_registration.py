@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.methods.baselines.registering import pixel_grid, sample
+from fusionlib.methods.baselines.sampling import pixel_grid, sample
 
 
 def shift(image: Tensor, flow: Tensor) -> Tensor:

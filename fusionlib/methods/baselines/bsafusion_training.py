@@ -17,20 +17,20 @@ from torch import Tensor
 
 from fusionlib.deformation import warp
 from fusionlib.losses import sobel
-from fusionlib.methods.protocol import Lesson
+from fusionlib.training.batches import Batch
 
 if TYPE_CHECKING:
     from fusionlib.methods.baselines.bsafusion import BSAFusion
 
 
-def training_loss(network: BSAFusion, lesson: Lesson) -> Tensor:
+def training_loss(network: BSAFusion, batch: Batch) -> Tensor:
     """Classification + transfer + smoothness + fusion + registration, on square images with sides a multiple of 16."""
     transfer = network.transfer
     transfer.modal_dis.load_state_dict(transfer.classifier.state_dict())
     transfer.modal_dis.requires_grad_(False)
 
-    output = network(lesson.vi, lesson.moved)
-    moved = warp(lesson.moved, output.flow)
+    output = network(batch.vi, batch.moved)
+    moved = warp(batch.moved, output.flow)
     kinds = torch.eye(2, device=moved.device)[:, None].expand(-1, len(moved), -1)  # which modality it really is
     found = output.transferred
     classification = F.cross_entropy(found.logits1, kinds[1]) + F.cross_entropy(found.logits2, kinds[0])
@@ -41,8 +41,8 @@ def training_loss(network: BSAFusion, lesson: Lesson) -> Tensor:
     # Of the ten flows, the published index goes on by one, so that the first six count, four of them twice.
     steps = [1e-4 * 10**i * (roughness(output.flows[i]) + roughness(output.flows[i + 1])) for i in range(5)]
     smoothness = sum(steps) + roughness(output.flow)
-    registration = _unlike(lesson.ir, moved) + (lesson.ir - moved).abs().mean()
-    return classification + transferred + smoothness + fusion_loss(output.fused, lesson.vi, moved) + registration
+    registration = _unlike(batch.ir, moved) + (batch.ir - moved).abs().mean()
+    return classification + transferred + smoothness + fusion_loss(output.fused, batch.vi, moved) + registration
 
 
 def fusion_loss(fused: Tensor, img1: Tensor, img2: Tensor) -> Tensor:

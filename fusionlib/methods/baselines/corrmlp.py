@@ -27,10 +27,12 @@ from torch import Tensor, nn
 from fusionlib.deformation import warp
 from fusionlib.losses import registration_loss
 from fusionlib.methods.baselines.corrmlp_blocks import CMW, layer_norm
-from fusionlib.methods.baselines.registering import RegisteringMethod, warp_with_zeros
-from fusionlib.methods.protocol import Fused, Lesson
+from fusionlib.methods.baselines.network_method import NetworkMethod
+from fusionlib.methods.baselines.sampling import warp_with_zeros
+from fusionlib.methods.protocol import Fused
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.training.batches import Batch
 
 
 class CorrMLP(nn.Module):
@@ -145,23 +147,23 @@ def doubled(flow: Tensor) -> Tensor:
     return F.interpolate(2 * flow, scale_factor=2, mode="bilinear", align_corners=True)
 
 
-def training_loss(network: CorrMLP, lesson: Lesson) -> Tensor:
+def training_loss(network: CorrMLP, batch: Batch) -> Tensor:
     """Eq. (5) of the reproduced paper on the flow: the published loss, local correlation, expects one modality."""
-    _, flow = network(lesson.vi, lesson.moved)
-    return registration_loss(flow.flip(1), lesson.phi_gt)
+    _, flow = network(batch.vi, batch.moved)
+    return registration_loss(flow.flip(1), batch.phi_gt)
 
 
-class CorrMLPMethod(RegisteringMethod):
+class CorrMLPMethod(NetworkMethod):
     """CorrMLP for use: the visible image (T1) is fixed, the infrared (T2) moves. It does not fuse: both are averaged.
 
     Images are padded by repeating the lower and right border until the levels halve evenly, and cut back. `field` is
     the flow with x first; `registered_ir` repeats the border where the network's own warp gives 0. Args as
-    `RegisteringMethod`'s; the network is a `CorrMLP`.
+    `NetworkMethod`'s; the network is a `CorrMLP`.
     """
 
     name = "corrmlp"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         _, flow = self.network(pad_to_multiple(vi, 8), pad_to_multiple(ir, 8))
         field = flow.flip(1)[..., : ir.shape[-2], : ir.shape[-1]]
         registered = warp(ir, field)

@@ -30,8 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.methods.baselines.crossraft_raft import CorrelationPyramid, Encoder, UpdateBlock
-from fusionlib.methods.baselines.registering import RegisteringMethod, warp_with_zeros
-from fusionlib.methods.protocol import Fused, Lesson
+from fusionlib.methods.baselines.network_method import NetworkMethod
+from fusionlib.methods.baselines.sampling import warp_with_zeros
+from fusionlib.methods.protocol import Fused
+from fusionlib.training.batches import Batch
 
 
 class CrossRAFT(nn.Module):
@@ -134,29 +136,29 @@ def align(image: Tensor, flow: Tensor) -> Tensor:
     return warp_with_zeros(image, flow) * covered
 
 
-def training_loss(network: CrossRAFT, lesson: Lesson) -> Tensor:
+def training_loss(network: CrossRAFT, batch: Batch) -> Tensor:
     """The published loss: every iteration's flow counts, the later the more, by a distance that forgives outliers.
 
     The published training distils: there, the last flow of RAFT on clean frames stands where the true field is here.
     """
-    predictions = network.predictions(lesson.vi.expand(-1, 3, -1, -1), lesson.moved.expand(-1, 3, -1, -1))
-    loss = lesson.vi.new_zeros(())
+    predictions = network.predictions(batch.vi.expand(-1, 3, -1, -1), batch.moved.expand(-1, 3, -1, -1))
+    loss = batch.vi.new_zeros(())
     for left, flow in enumerate(reversed(predictions)):
-        distance = (flow - lesson.phi_gt).abs().sum(1)
+        distance = (flow - batch.phi_gt).abs().sum(1)
         loss = loss + 0.8**left * ((distance + 0.01) ** 0.4).mean()
     return loss
 
 
-class CrossRAFTMethod(RegisteringMethod):
+class CrossRAFTMethod(NetworkMethod):
     """CrossRAFT for use. It registers and does not fuse: the fused image is the average of both.
 
     `registered_ir` is the published alignment: as `deformation.warp(ir, field)`, but 0 where the field points outside.
-    Args as `RegisteringMethod`'s; the network is a `CrossRAFT`.
+    Args as `NetworkMethod`'s; the network is a `CrossRAFT`.
     """
 
     name = "crossraft"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         flow = self.network(vi.expand(-1, 3, -1, -1), ir.expand(-1, 3, -1, -1))
         registered = align(ir, flow).clamp(0, 1)
         return Fused((registered + vi) / 2, flow, registered)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.methods.baselines.registering import pixel_grid, sample
+from fusionlib.methods.baselines.sampling import pixel_grid, sample
 
 LEVELS, RADIUS = 4, 4  # of the lookup: four levels, a window of 9 x 9 at each
 

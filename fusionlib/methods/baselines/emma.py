@@ -26,9 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
-from fusionlib.methods.protocol import Lesson
+from fusionlib.methods.baselines.network_method import FusingMethod
 
 _WIDTHS = (8, 16, 32, 32)  # channels of the four levels, each half the size of the one before
 _HEADS = 8
@@ -180,12 +178,6 @@ def upsampling(inputs: int, outputs: int) -> nn.Sequential:
 
 def _reflecting(inputs: int, outputs: int, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=bias, padding_mode="reflect")
-
-
-def training_loss(network: Ufuser, lesson: Lesson) -> Tensor:
-    """Eq. (9) of the reproduced paper, on the aligned pair."""
-    ir, vi = lesson.ir, lesson.vi
-    return fusion_loss(network(ir, vi), ir, vi)
 
 
 class EMMAMethod(FusingMethod):

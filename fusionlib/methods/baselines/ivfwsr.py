@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
 from fusionlib.methods.baselines.ivfwsr_blocks import (
     WIDTH,
     DenseBlock,
@@ -39,7 +38,8 @@ from fusionlib.methods.baselines.ivfwsr_blocks import (
     convs,
     per_pixel,
 )
-from fusionlib.methods.protocol import Lesson
+from fusionlib.methods.baselines.network_method import FusingMethod
+from fusionlib.training.batches import Batch
 
 MULTIPLE = 14  # both sides of an image
 
@@ -158,14 +158,14 @@ class DenseFusion(nn.Module):
         return self.conv(torch.cat([o3, o6], 1))
 
 
-def training_loss(network: IVFWSR, lesson: Lesson) -> Tensor:
+def training_loss(network: IVFWSR, batch: Batch) -> Tensor:
     """Eq. (9) of the reproduced paper on the luma, against the aligned pair, given the infrared out of place.
 
     Nothing about the published training is known but its optimiser. What is left over beyond multiples of 14 pixels is
     not looked at.
     """
-    height, width = (side - side % MULTIPLE for side in lesson.vi.shape[-2:])
-    ir, vi, moved = (image[..., :height, :width] for image in (lesson.ir, lesson.vi, lesson.moved))
+    height, width = (side - side % MULTIPLE for side in batch.vi.shape[-2:])
+    ir, vi, moved = (image[..., :height, :width] for image in (batch.ir, batch.vi, batch.moved))
     colours, _ = network(moved.expand(-1, 3, -1, -1), vi.expand(-1, 3, -1, -1))
     return fusion_loss(_luma(colours), ir, vi)
 

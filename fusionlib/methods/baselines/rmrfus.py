@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fusionlib.losses import sobel
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.methods.baselines.rmrfus_encoder import Encoder, double_conv
 from fusionlib.methods.baselines.token_transformer import named
-from fusionlib.methods.protocol import Lesson
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.training.batches import Batch
 
 
 class RMRFus(nn.Module):
@@ -80,13 +80,13 @@ def conv_prelu(inputs: int) -> nn.Sequential:
     return named(conv=nn.Sequential(nn.Conv2d(inputs, 16, 3, padding=1), nn.PReLU(16)))
 
 
-def training_loss(network: RMRFus, lesson: Lesson) -> Tensor:
+def training_loss(network: RMRFus, batch: Batch) -> Tensor:
     """The published losses of both stages at once; what fuses does not change the autoencoder, as there.
 
     Left out are two of three degradations, blur and damage in the spectrum, and the segmentation of tumours.
     """
-    autoencoder, images = network.autoencoder, [from_zero(image) for image in (lesson.vi, lesson.ir)]
-    loss, features = lesson.vi.new_zeros(()), []
+    autoencoder, images = network.autoencoder, [from_zero(image) for image in (batch.vi, batch.ir)]
+    loss, features = batch.vi.new_zeros(()), []
     for encoder, image in zip((autoencoder.encoder1, autoencoder.encoder2), images, strict=True):
         noise = 0.1 * torch.rand(len(image), 1, 1, 1, device=image.device) * torch.randn_like(image)
         clean, noisy = encoder(image), encoder(image + noise)

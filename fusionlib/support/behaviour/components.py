@@ -20,12 +20,12 @@ COMPONENTS = {
     "hardships": ("fusionlib.experiments.robustness.given", "fusionlib.experiments.robustness.TRIALS"),
     # what makes weights
     "training": ("fusionlib.training.train",),
-    "warm-start": ("fusionlib.training.warm_start.fitting", "fusionlib.training.warm_start.calibrate"),
+    "warm-start": ("fusionlib.training.warm_start.warm_start", "fusionlib.training.warm_start.calibrate"),
     "detector": ("fusionlib.training.detectors.train_detector", "fusionlib.detection.Detector"),
     "retraining": ("fusionlib.methods.retraining.train",),
     # what makes fused images
     "network": ("fusionlib.network.FusionNetwork", "fusionlib.methods.Ours"),
-    "refinement": ("fusionlib.methods.field_refinement.SettledNetwork",),
+    "refinement": ("fusionlib.methods.field_refinement.RefinedNetwork",),
     "classical": ("fusionlib.methods.classical.register", "fusionlib.methods.classical.REGISTRATIONS"),
     "simple-fusion": ("fusionlib.methods.simple_fusion.RULES",),
     # what makes numbers

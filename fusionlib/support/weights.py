@@ -14,8 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fusionlib.detection import Detector, DetectorConfig
-from fusionlib.network import FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError, atomic
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import git_revision
@@ -33,47 +31,8 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, key: K
             raise InputError(f"{path} cannot be written ({error}): free some space and run it again.") from None
 
 
-def load_network(path: Path | str) -> FusionNetwork:
-    """Read the weights of a network that `save_weights` wrote, with the network they belong to, ready to fuse.
-
-    Raises:
-        InputError: the file is missing, corrupt or of another network.
-    """
-    return _filled(FusionNetwork(NetworkConfig(**_settings(path, "network"))), path)
-
-
-def load_detector(path: Path | str) -> Detector:
-    """Read a detector that learned along with a network, ready to detect; errors as in `load_network`."""
-    channels = FusionNetwork(NetworkConfig(**_settings(path, "network"))).fused_channels
-    return _filled(Detector(channels, DetectorConfig(**_settings(path, "detector"))), path)
-
-
-def _settings(path: Path | str, part: str) -> dict[str, object]:
-    """The settings of a part of the recipe; JSON has made lists of its tuples."""
-    settings = json.loads(read_header(path)["recipe"]).get(part)
-    if settings is None:
-        raise InputError(f"{path} holds weights of a recipe without a {part}; give a file that was made with one.")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
-def read_state(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a weights file that `read_header` has accepted."""
-    with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-def _filled(module: Module, path: Path | str) -> Module:
-    try:
-        module.load_state_dict(read_state(path))
-    except RuntimeError:
-        raise InputError(
-            f"{path} holds weights of an earlier network; make them anew with `reproduce 03 --retrain`."
-        ) from None
-    return module.eval()
-
-
 def read_header(path: Path | str) -> dict[str, str]:
-    """Recipe, key and revision from the header of a weights file; InputError if it is not one of ours."""
+    """Recipe, key and revision from the header of a weights file; InputError if `save_weights` did not write it."""
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -91,3 +50,29 @@ def read_header(path: Path | str) -> dict[str, str]:
 def key_of(path: Path | str) -> Key:
     """The key of what made a weights file; errors as in `read_header`."""
     return Key.parse(read_header(path)["made_by"])
+
+
+def settings_of(path: Path | str, part: str) -> dict[str, object]:
+    """The settings of a part of the recipe in the header, such as "network"; errors as in `read_header`, or no part."""
+    settings = json.loads(read_header(path)["recipe"]).get(part)
+    if settings is None:
+        raise InputError(f"{path} holds weights of a recipe without a {part}; give a file that was made with one.")
+    # JSON has made lists of the tuples.
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def read_state(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a weights file that `read_header` has accepted."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def filled(module: Module, path: Path | str) -> Module:
+    """The module with the weights of a file, in evaluation mode; InputError if they are of another module."""
+    try:
+        module.load_state_dict(read_state(path))
+    except RuntimeError:
+        raise InputError(
+            f"{path} holds weights of an earlier network; make them anew with `reproduce 03 --retrain`."
+        ) from None
+    return module.eval()
