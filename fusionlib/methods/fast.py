@@ -69,15 +69,13 @@ class FastNetwork(nn.Module):
 
     Args:
         network: the trained network; it stays as it is.
-        half: on a GPU, extract and reconstruct in bfloat16, which has three digits: the image is then another one.
-            Without effect on a CPU.
     """
 
     smallest = FusionNetwork.smallest
 
-    def __init__(self, network: FusionNetwork, half: bool = False) -> None:
+    def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
-        self.config, self.half = network.config, half
+        self.config = network.config
         self.network = folded(network)
 
     @torch.no_grad()
@@ -165,8 +163,7 @@ class FastNetwork(nn.Module):
             seen = strip.grown(reach, size)
             for kind, room in zip(kinds, features.split(channels, 1), strict=True):
                 extractor = self.network.get_submodule(f"{modality}_{kind}")
-                with self._autocast(image):
-                    found = extractor(channels_last(inputs[kind][seen.within(around)]))
+                found = extractor(channels_last(inputs[kind][seen.within(around)]))
                 room[strip.within(box)] = found[strip.within(seen)]
         return features
 
@@ -196,26 +193,20 @@ class FastNetwork(nn.Module):
                 self._features("vi", vi, seen, self._fused_kinds, fused[:, half:])
             else:
                 fused[:, half:] = fixed[:, -half:][seen.within(Box(0, size[0], 0, size[1]))]
-            with self._autocast(vi):
-                found = self.network.head(fused)
+            found = self.network.head(fused)
             image[strip.within(box)] = (found[strip.within(seen)].to(image.dtype) + 1) / 2
             if keep is not None:
                 keep[strip.within(box)] = fused[strip.within(seen)]
         return image
 
-    def _autocast(self, image: Tensor) -> torch.autocast:
-        return torch.autocast(image.device.type, torch.bfloat16, enabled=self.half and image.is_cuda)
-
 
 class FastOurs:
     """Ours with a `FastNetwork`: a method like `methods.Ours`, for images of any size."""
 
-    def __init__(
-        self, network: FusionNetwork, name: str = "ours", device: torch.device | str = "cpu", half: bool = False
-    ) -> None:
+    def __init__(self, network: FusionNetwork, name: str = "ours", device: torch.device | str = "cpu") -> None:
         self.name = name
         self.device = torch.device(device)
-        self.network = FastNetwork(network, half).to(self.device).eval()
+        self.network = FastNetwork(network).to(self.device).eval()
 
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> Fused:

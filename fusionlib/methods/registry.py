@@ -1,9 +1,8 @@
-"""Everything that can fuse, behind one protocol: give it an infrared and a visible batch, get a `Fused`.
+"""All methods by name, behind one protocol: from an infrared and a visible batch to a `Fused`.
 
-Any two can be put one behind the other by name: "crossraft+datfuse" registers with CrossRAFT and fuses with DATFuse.
+Two names can be combined: "crossraft+datfuse" registers with CrossRAFT and fuses with DATFuse.
 
-Convention: `fuse(ir, vi)` takes (B, 1, H, W) float32 in [0, 1], the infrared possibly out of place; the visible image
-is the reference onto which it is registered.
+Convention: as in `fusionlib.methods.protocol`.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ CLASSICAL = {name: Classical(name, by) for name, by in REGISTRATIONS.items()}
 
 @dataclass(frozen=True)
 class Chain:
-    """Two methods, one behind the other: the first registers, the second fuses what the first registered.
+    """Two methods in sequence: the first registers, the second fuses the registered infrared.
 
-    If the second registers too, on top of the first, `field` and `registered_ir` are those of both together.
+    If the second registers too, `field` is the composition of both and `registered_ir` is warped by it.
     """
 
     registers: Method
@@ -81,9 +80,10 @@ class Ours:
 
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
-        """Register and fuse (B, 1, H, W) in [0, 1] of any floating dtype, which the network computes in its own.
+        """Register and fuse images (B, 1, H, W) in [0, 1] of any floating dtype; the network computes in its own.
 
-        Images come back in the dtype of the infrared; the field is float32, or float64 from a network in float64.
+        The images of the result have the dtype of the infrared; the field is float32, or float64 from a network in
+        float64.
         """
         output = self.network(ir.to(self.device), vi.to(self.device))
         field = output.field.to(ir.device)
@@ -91,11 +91,15 @@ class Ours:
 
 
 NETWORKS = {"ours": NetworkConfig(), "ours_settled": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
-_REFINED = {"ours_settled": "ours"}  # whose weights each takes; see `fusionlib.methods.field_refinement`
+_REFINED = {"ours_settled": "ours"}  # name of its weights; see `fusionlib.methods.field_refinement`
 
 
 def names() -> list[str]:
-    """Names that `load` knows; it also takes two of them, joined by a +."""
+    """Names that `load` takes, alone or two joined by a +.
+
+    >>> [name for name in names() if name.startswith("ours")]
+    ['ours', 'ours_settled']
+    """
     return [*NETWORKS, *systems.names(), *CLASSICAL, *RULES]
 
 
@@ -112,6 +116,12 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
 
     Raises:
         InputError: unknown name, or no weights.
+
+    >>> fused = load("ours").fuse(torch.rand(1, 1, 48, 64), torch.rand(1, 1, 48, 64))
+    >>> fused.image.shape, fused.field.shape, fused.registered_ir.shape
+    (torch.Size([1, 1, 48, 64]), torch.Size([1, 2, 48, 64]), torch.Size([1, 1, 48, 64]))
+    >>> load("ecc+maximum").name
+    'ecc+maximum'
     """
     first, plus, then = name.partition("+")
     if plus:
@@ -132,12 +142,15 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
 
 
 def network(name: str) -> nn.Module:
-    """The bare network of a method, with fresh weights; names and shapes of its state_dict are those of its authors.
+    """The network of a method with random weights; names and shapes of its state_dict are those of its authors.
 
-    How it is called stands with its class in `fusionlib.methods.baselines`.
+    The arguments of its `forward` are described in `fusionlib.methods.baselines`.
 
     Raises:
         InputError: unknown name, or a method that has no network.
+
+    >>> sum(weight.numel() for weight in network("datfuse").parameters())
+    10760
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
@@ -153,7 +166,7 @@ class Origin:
 
     Attributes:
         weights: "published", "retrained", ...: see `checkpoints.Source`; "trained" for ours, "" where there are none.
-        key: weights and the behaviour of the code; what scores them is no part of it.
+        key: of the weights and the behaviour of the code, without the code that scores the results.
     """
 
     weights: str
@@ -161,7 +174,11 @@ class Origin:
 
 
 def origin(name: str, weights: Path | str | None = None, **options: object) -> Origin:
-    """Where the weights of a method come from, and the key of all that it is; arguments as those of `load`."""
+    """Where the weights of a method come from, and the key of weights and code; arguments as those of `load`.
+
+    >>> origin("maximum").weights
+    ''
+    """
     first, plus, then = name.partition("+")
     if plus:
         parts = [origin(first, weights), origin(then, weights, **options)]

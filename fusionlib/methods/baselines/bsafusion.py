@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
-from fusionlib.methods.baselines.bsafusion_registration import RegistrationNet, collect, resize, shift
+from fusionlib.methods.baselines.bsafusion_registration import RegistrationNet, collect, doubled, resize, shift
 from fusionlib.methods.baselines.bsafusion_transfer import Transfer, Transferred
 from fusionlib.methods.baselines.network_method import NetworkMethod
 from fusionlib.methods.protocol import Fused
@@ -161,7 +161,7 @@ class FusionNet(nn.Module):
         self.up_sample1 = FusionUp(first, second)
         self.up_sample2 = FusionUp(second, third)
         self.up_sample3 = FusionUp(third, fourth)
-        self.last_up = doubled()
+        self.last_up = doubled(align_corners=False)
         self.outLayer = nn.Sequential(Restormer(last + 16, last), Restormer(last, 1))
 
     def forward(self, detail1: Tensor, detail2: Tensor, own1: Tensor, own2: Tensor, flow: Tensor) -> Tensor:
@@ -179,18 +179,13 @@ class FusionNet(nn.Module):
         return shift(feature, resize(flow, feature.shape[-1], align_corners=False) / factor)
 
 
-def doubled() -> nn.Upsample:
-    """Bilinear to twice the size, as this part does it (the registration aligns corners)."""
-    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-
-
 class FusionUp(nn.Module):
     """Twice the size: both images' features with shared weights (`up1`), the fused ones with their own (`up3`)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.up1 = nn.Sequential(doubled(), nn.Conv2d(inputs, outputs, 1), nn.ReLU())
-        self.up3 = nn.Sequential(doubled(), nn.Conv2d(outputs, outputs, 1), nn.ReLU())
+        self.up1 = nn.Sequential(doubled(align_corners=False), nn.Conv2d(inputs, outputs, 1), nn.ReLU())
+        self.up3 = nn.Sequential(doubled(align_corners=False), nn.Conv2d(outputs, outputs, 1), nn.ReLU())
 
     def forward(self, own1: Tensor, own2: Tensor, fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.up1(own1), self.up1(own2), self.up3(fused)

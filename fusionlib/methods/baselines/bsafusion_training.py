@@ -16,7 +16,7 @@ from kornia.metrics import ssim
 from torch import Tensor
 
 from fusionlib.deformation import warp
-from fusionlib.losses import sobel
+from fusionlib.losses import gradient_loss, luminance_loss
 from fusionlib.training.batches import Batch
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def training_loss(network: BSAFusion, batch: Batch) -> Tensor:
 def fusion_loss(fused: Tensor, img1: Tensor, img2: Tensor) -> Tensor:
     """Structure of both sources, intensities and edges of the stronger one; (B, 1, S, S), img2 already moved."""
     structure = _unlike(fused, img1) + _unlike(fused, img2)
-    intensity = (fused - torch.maximum(img1, img2)).abs().mean()
-    edges = (sobel(fused) - torch.maximum(sobel(img1), sobel(img2))).abs().mean()
-    return structure + 0.5 * intensity + edges
+    return structure + 0.5 * luminance_loss(fused, img1, img2) + gradient_loss(fused, img1, img2)
 
 
 def roughness(flow: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ model/EMMA.pth, are not part of the copy of the repository that this was written
 
 The idea of the paper lies in the training: a fused image has no truth, but turning the fused image and fusing what two
 sensors would see of it must give the turned fused image ("equivariance"). The sensors are networks that learn to make
-the infrared or the visible image out of a fused one; they are `fusionlib.methods.baselines.emma_sensing`. At test the
-fuser alone is used, and it alone is here. The published code is followed where it goes beyond the paper: see
-`EMMAMethod` for its tiles and its stretch.
+the infrared or the visible image out of a fused one. At test the fuser alone is used, and it alone is here. The
+published code is followed where it goes beyond the paper: see `EMMAMethod` for its tiles and its stretch.
 
 Convention: images in [0, 1]; features (B, C, H/2^k, W/2^k). Wherever both occur, infrared comes before visible.
 """
@@ -172,7 +171,7 @@ class Residual(nn.Module):
 
 
 def upsampling(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice as large by a transposed convolution, then ReLU; the U-Nets of `emma_sensing` use it too."""
+    """Twice as large by a transposed convolution, then ReLU."""
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False), nn.ReLU())
 
 

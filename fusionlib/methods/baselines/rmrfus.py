@@ -24,7 +24,7 @@ from kornia.metrics import ssim
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fusionlib.losses import sobel
+from fusionlib.losses import gradient_loss
 from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.methods.baselines.rmrfus_encoder import Encoder, double_conv
 from fusionlib.methods.baselines.token_transformer import named
@@ -97,8 +97,8 @@ def training_loss(network: RMRFus, batch: Batch) -> Tensor:
         features.append(clean.detach())
     decoder = {name: weight.detach() for name, weight in autoencoder.decoder.named_parameters()}
     fused, (t1, t2) = functional_call(autoencoder.decoder, decoder, network.fusion(*features)), images
-    edges = (sobel(fused) - torch.maximum(sobel(t1), sobel(t2))).abs().mean()
-    return loss + edges + 12 * (fused - t2).abs().mean()  # intensities of the second image alone, as published
+    intensity = (fused - t2).abs().mean()  # of the second image alone, as published
+    return loss + gradient_loss(fused, t1, t2) + 12 * intensity
 
 
 def _distance(x: Tensor, y: Tensor) -> Tensor:
