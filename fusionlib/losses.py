@@ -99,9 +99,9 @@ def matching_loss(stage: Stage, phi_gt: Tensor) -> Tensor:
     """
     radius = math.isqrt(stage.scores.shape[2]) // 2
     # A true shift between pixels is shared by its four neighbours, as in bilinear interpolation.
-    left = resize_field(phi_gt, stage.start.shape[-2:]) - stage.start.detach()
-    steps = torch.arange(-radius, radius + 1, device=left.device).view(1, -1, 1, 1)
-    in_x, in_y = ((1 - (part - steps).abs()).clamp(min=0) for part in left.split(1, dim=1))
+    residual = resize_field(phi_gt, stage.start.shape[-2:]) - stage.start.detach()
+    steps = torch.arange(-radius, radius + 1, device=residual.device).view(1, -1, 1, 1)
+    in_x, in_y = ((1 - (part - steps).abs()).clamp(min=0) for part in residual.split(1, dim=1))
     target = (in_y.unsqueeze(2) * in_x.unsqueeze(1)).flatten(1, 2)
     return -(target.unsqueeze(1) * stage.scores.log_softmax(2)).sum(2).mean()
 
@@ -152,14 +152,14 @@ def alignment_terms(aligned: Alignment, common_ir: Tensor, phi_gt: Tensor) -> di
         common_ir: F_i, common features of the *aligned* infrared (B, C, H, W), which is known in training only.
         phi_gt: the true field, (B, 2, H, W) pixels.
     """
-    none = phi_gt.new_zeros(())
+    zero = phi_gt.new_zeros(())
     coarse = [registration_loss(resize_field(stage.field, phi_gt.shape[-2:]), phi_gt) for stage in aligned.stages[:-1]]
     matches = [matching_loss(stage, phi_gt) for stage in aligned.stages if stage.scores is not None]
     return {
         "l_c": consistency_loss(common_ir, aligned.common_vi),
         "l_reg": registration_loss(aligned.field, phi_gt),
-        "l_coarse": sum(coarse, start=none),
-        "l_match": sum(matches, start=none),
+        "l_coarse": sum(coarse, start=zero),
+        "l_match": sum(matches, start=zero),
     }
 
 

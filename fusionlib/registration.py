@@ -83,7 +83,7 @@ class UNetMSRB(nn.Module):
 class PyramidMSRB(nn.Module):
     """Multi-scale registration block, coarse to fine, with a cost volume at each level.
 
-    Both modalities share one encoder, since their enhanced features are meant to be alike. At each of its levels, the
+    Both modalities share one encoder, since their enhanced features are meant to be equal. At each of its levels, the
     coarsest first, the infrared features are warped by the current field, a cost volume compares them with the visible
     ones, and a U-Net decodes it to a correction of the field.
 

@@ -1,4 +1,4 @@
-"""Layers that give what those of `fusionlib.network` give, in less time and without gradients.
+"""Layers with the results of those of `fusionlib.network`, in less time and without gradients.
 
 Convention: features with channels last, as a (B, C, H, W) whose memory is (B, H, W, C).
 """

@@ -2,7 +2,7 @@
 
 Not in the paper; no weight of the network changes, and it is off unless asked for. The scores of the MSRB say at every
 position how well each shift matches (`registration.Stage.scores`). If one shift stands out, as at the corner of a
-house, the field can be trusted; on a road or in the sky all shifts match alike. Three steps, each in closed form:
+house, the field can be trusted; on a road or in the sky all shifts match equally. Three steps, each in closed form:
 
     affine      A shift, a rotation and a stretch move the whole image. This part is fitted to all positions, weighted
                 by their match confidence.
@@ -98,8 +98,8 @@ def match_confidence(scores: Tensor) -> Tensor:
     Returns:
         (B, 1, h, w) in [1 / K, 1].
 
-    >>> match_confidence(torch.zeros(1, 1, 25, 2, 2)).unique().tolist()  # all 25 shifts match alike: 1 / 25
-    [0.03999999910593033]
+    >>> match_confidence(torch.zeros(1, 1, 4, 2, 2)).unique().tolist()  # all of 4 shifts match equally well
+    [0.25]
     """
     return scores[:, -1].softmax(1).amax(1, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""Probes of what fuses: the network with and without refinement, classical registration, fixed rules."""
+"""Probes of the methods: the network with and without refinement, classical registration, fixed rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fusionlib.probes.views import DOUBLE, SINGLE, Seen, pair
 
 
 def filled(config: NetworkConfig) -> FusionNetwork:
-    """A network in float64 with random weights, whose BatchNorms have seen pictures."""
+    """A network in float64 with random weights and BatchNorm statistics of images."""
     torch.manual_seed(0)
     net = FusionNetwork(config).double().train()
     with torch.no_grad():
@@ -48,7 +48,7 @@ def network() -> Iterator[Seen]:
 
 
 def refinement() -> Iterator[Seen]:
-    """The refined field and what is fused along it."""
+    """The refined field and the image fused with it."""
     with torch.no_grad():
         output = RefinedNetwork(filled(NetworkConfig()).float()).eval()(*pair(2, 64, 64, torch.float32))
     yield "image", output.image, 1e-3

@@ -1,4 +1,4 @@
-"""Probes of what makes weights: trainings of a few steps, in float64 where rounding would be taken for a change."""
+"""Probes of the trainings: a few steps each, in float64 where rounding could look like a change."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DETECTOR = DetectorConfig(begin_small=True)
 
 
 def training() -> Iterator[Seen]:
-    """Every phase in float64, the batches one by one, and one whole training with a detector as users start it."""
+    """Every phase in float64, single batches, and a complete training with a detector."""
     for name, recipe in RECIPES.items():
         yield from _in_double(name, recipe)
     with data_root():
@@ -72,7 +72,7 @@ def training() -> Iterator[Seen]:
 
 
 def _in_double(name: str, recipe: Recipe) -> Iterator[Seen]:
-    """One step of every epoch, each from fresh weights: after Adam's first step rounding is no small matter."""
+    """One step of every epoch, each from initial weights: Adam's first step amplifies rounding errors."""
     pairs, settings = Pairs(4), recipe.training
     for epoch in range(settings.epochs):
         model = loop.Model(recipe).double()
@@ -105,7 +105,7 @@ def _fused(net: torch.nn.Module) -> Tensor:
 
 
 def warm_start() -> Iterator[Seen]:
-    """The weights that the third ablation begins with, and the statistics of what was cut."""
+    """The initial weights of the third ablation, and its calibrated statistics."""
     whole = filled(NetworkConfig()).float().state_dict()
     recipe = replace(
         RECIPES["ours"], dataset="RoadScene", train_pairs=6, network=replace(NetworkConfig(), common_in_fusion=False)
@@ -120,7 +120,7 @@ def warm_start() -> Iterator[Seen]:
 
 
 def detector() -> Iterator[Seen]:
-    """A detector of two epochs in windows and mosaics, its log, and what it finds at a low threshold."""
+    """A detector of two epochs with windows and mosaics, its log, and its detections at a low threshold."""
     images = torch.cat([pair(number, 64, 64, torch.float32)[1] for number in range(4)])
     boxes = [torch.tensor([[number % 3, 8.0, 10 + number, 40, 50]]) for number in range(3)] + [None]
     config = detectors.DetectorTraining(epochs=2, batch=2, side=64, mosaic=0.5)
@@ -142,7 +142,7 @@ def detector() -> Iterator[Seen]:
 
 
 def retraining() -> Iterator[Seen]:
-    """The common protocol: one system of every kind, a few steps long, the way `retrain` goes."""
+    """The common protocol: a few steps of one system of every kind, as `retrain` runs them."""
     with data_root():
         for name, crop in (("datfuse", 48), ("corrmlp", 64)):
             settings = other_trainings.Retraining(

@@ -1,4 +1,4 @@
-"""Draws that depend on a key alone, never on the state of a generator: the same on every machine and in every order."""
+"""Random numbers that depend on a key alone, so they are the same on every machine and in every order."""
 
 from __future__ import annotations
 
@@ -8,5 +8,9 @@ import numpy as np
 
 
 def generator(*key: object) -> np.random.Generator:
-    """The generator of a key, whose parts may be anything with a stable text form; equal keys draw equal numbers."""
+    """A random generator seeded by a key, whose parts may be anything with a stable text form.
+
+    >>> generator("a", 1).integers(100) == generator("a", 1).integers(100)
+    True
+    """
     return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))

@@ -73,6 +73,6 @@ def filled(module: Module, path: Path | str) -> Module:
         module.load_state_dict(read_state(path))
     except RuntimeError:
         raise InputError(
-            f"{path} holds weights of an earlier network; make them anew with `reproduce 03 --retrain`."
+            f"{path} holds weights of an earlier network; train it again with `reproduce 03 --retrain`."
         ) from None
     return module.eval()

@@ -29,25 +29,25 @@ from fusionlib.support.settings import check
 from fusionlib.support.weights import key_of, read_state
 from fusionlib.training.run import Run
 
-GREY = 0.45  # what lies beyond an image
+GREY = 0.45  # value outside an image
 
 
 @dataclass(frozen=True)
 class DetectorTraining:
-    """How a detector is trained. PAPER-GAP: of the detectors of Table 3 the paper says nothing but YOLOv5. The defaults
-    are for long trainings, in windows of four images put together, as YOLOv5's are; within a few hundred steps, more is
-    learned from whole images (`side` of the image, `zoom` near 1, `mosaic` 0).
+    """How a detector is trained. PAPER-GAP: the paper says of the detectors of Table 3 only that they are YOLOv5. The
+    defaults are for long trainings, with mosaics of four images, as in YOLOv5; in a few hundred steps more is learned
+    from whole images (`side` of the image, `zoom` near 1, `mosaic` 0).
 
     Attributes:
-        detector: what is trained.
-        epochs, batch, learning_rate: of AdamW, up for the first `warmup` of all steps, then down to nothing.
+        detector: size and loss weights.
+        epochs, batch, learning_rate: of AdamW; the rate rises in the first `warmup` of all steps, then falls to zero.
         weight_decay: of the kernels, not of biases and BatchNorms.
-        side: of the square windows it sees, in pixels.
-        zoom: smallest and largest enlargement of what is in a window, drawn evenly in its logarithm.
-        mosaic: share of windows that are cut from a square of four images, of which one is next in turn.
-        mirror: half of the images are mirrored.
-        average: the weights kept are a running mean over about 1 / (1 - average) steps. The last ones alone depend on
-            the last few images seen.
+        side: of the square input windows, in pixels.
+        zoom: smallest and largest scale of a window's content, uniform in its logarithm.
+        mosaic: share of windows that are cut from a mosaic of four images.
+        mirror: flip half of the images horizontally.
+        average: the final weights are an exponential moving average over about 1 / (1 - average) steps, since the last
+            weights alone depend much on the last few batches.
         clip: largest norm of the gradient.
     """
 
@@ -88,7 +88,7 @@ def train_detector(
         images: (N, C, H, W), or as many (C, H, W) of one size.
         boxes: (N, 5) of each image, in its pixels.
         config: settings; by default, those of a long training.
-        seed: of the initial weights and of what the detector sees when.
+        seed: of the initial weights, the order and the windows.
         path: of the weights, `.safetensors`, with the log (`.csv`, a row an epoch) beside them. If they are there and
             the same settings, seed, images and boxes made them, they are read; a training goes on from the checkpoint
             of a killed one. None keeps nothing.
@@ -153,7 +153,7 @@ class _Learning:
         return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / max(1, self.total - rise)))
 
     def step(self, images: Tensor, found: list[Tensor]) -> float:
-        """Learn from one batch; its loss."""
+        """One step of the optimiser; returns the loss of the batch."""
         loss = self.net.loss(self.net(images), found)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -170,7 +170,7 @@ class _Learning:
 def batches(
     images: Tensor, boxes: Sequence[Tensor], config: DetectorTraining, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """What a detector sees in one epoch: windows (B, C, side, side) and the boxes in each."""
+    """The batches of one epoch: windows (B, C, side, side) and the boxes in each."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(images))
     size = min(config.batch, len(images))
@@ -211,7 +211,7 @@ def _labelled(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None])
         raise InputError(f"There are {len(images)} images and boxes for {len(boxes)}: give boxes, or None, for each.")
     kept = [index for index, found in enumerate(boxes) if found is not None]
     if not kept:
-        raise InputError("None of the images has been searched for boxes: give a detector some that have.")
+        raise InputError("None of the images is labelled: give boxes for some of them.")
     chosen = [images[index] for index in kept]
     if len({image.shape for image in chosen}) > 1 or chosen[0].ndim != 3:
         raise InputError("The images of a detector are (C, H, W) of one size: resize them, and their boxes with them.")
@@ -219,7 +219,7 @@ def _labelled(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None])
 
 
 def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: Detector) -> Key:
-    """The key of everything that the weights depend on."""
+    """Key of everything that the weights depend on."""
     digest = hashlib.sha256()
     for tensor in (images, *boxes, *net.state_dict().values()):
         digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())

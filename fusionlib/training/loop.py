@@ -2,7 +2,7 @@
 
 A training can be killed at any moment: `Run` writes a checkpoint after each epoch, and no image depends on the state of
 a random generator (`fusionlib.training.batches`), so a resumed training ends in the same weights as an uninterrupted
-one. Weights that are there already are read by `fusionlib.training.shared_weights`.
+one. `fusionlib.training.shared_weights` trains only if the weights do not exist yet.
 """
 
 from __future__ import annotations

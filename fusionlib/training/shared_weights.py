@@ -60,7 +60,7 @@ def train_or_load(
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
 
     Raises:
-        InputError: there are no weights of these settings, and nobody has consented to a long training.
+        InputError: there are no weights of these settings, and a long training has not been asked for.
     """
     with alone(Path(folder) / LOCK):
         run = _train_or_load(recipe, folder, name, retrain, device)

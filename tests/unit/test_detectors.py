@@ -255,8 +255,8 @@ def test_colour_is_a_matter_of_channels():
     ("images", "found", "message"),
     [
         (torch.zeros(2, 1, 64, 64), [boxes.tensor()], "There are 2 images and boxes for 1"),
-        (torch.zeros(1, 1, 64, 64), [None], "None of the images has been searched"),
-        (torch.zeros(0, 1, 64, 64), [], "None of the images has been searched"),
+        (torch.zeros(1, 1, 64, 64), [None], "None of the images is labelled"),
+        (torch.zeros(0, 1, 64, 64), [], "None of the images is labelled"),
         ([torch.zeros(1, 64, 64), torch.zeros(1, 64, 65)], [boxes.tensor()] * 2, "of one size"),
         (torch.zeros(2, 64, 64), [boxes.tensor()] * 2, r"\(C, H, W\) of one size"),
         (torch.zeros(1, 1, 64, 64), [torch.tensor([[9.0, 0, 0, 5, 5]])], "no class 9"),

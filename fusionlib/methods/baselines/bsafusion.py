@@ -2,16 +2,16 @@
 
 H. Li, D. Su, Q. Cai, Y. Zhang, "BSAFusion: A Bidirectional Stepwise Feature Alignment Network for Unaligned Medical
 Image Fusion", AAAI Conference on Artificial Intelligence, 2025.
-Published code: slrl123/BSAFusion@c9821828fba42b22856fa74d156ec0bea33937c2, no licence file; written anew from a
-description. Its weights cannot be had.
+Published code: slrl123/BSAFusion@c9821828fba42b22856fa74d156ec0bea33937c2, no licence file; written from a
+description. Its weights are not available.
 
     img1, img2 --encoder--> details, semantics --transfer--> features without modality
         --reg_net--> flows from 1/16 to full size, summed;  details, semantics, flow --fusion_net--> fused
 
-The modality is what keeps features of an MRI and a CT from being compared. The `transfer` adds each image's class token
-(what its modality is) to the tokens of the other one, so that both end up with both. The `reg_net` then moves the
-feature maps towards each other ("bidirectional") by a small step at each scale; the steps of one side minus those of
-the other are the deformation. These two parts stand in `bsafusion_transfer` and `bsafusion_registration`.
+Features of an MRI and a CT cannot be compared, since they differ in modality. The `transfer` adds the class token of
+each image, which encodes its modality, to the tokens of the other one, so that both contain both. The `reg_net` then
+warps the feature maps towards each other ("bidirectional") by a small step at each scale; the steps of one side minus
+those of the other are the deformation. These two parts are in `bsafusion_transfer` and `bsafusion_registration`.
 
 Where the published code is surprising it is followed: see `bsafusion_transfer`, and `shift` for the warp inside the
 network, half a pixel off at the borders. The published training loss warps exactly, with the convention of

@@ -1,5 +1,4 @@
-"""The published loss of BSAFusion: five terms, which teach its parts together; see
-`fusionlib.methods.baselines.bsafusion`.
+"""The published loss of BSAFusion: five terms for all its parts together; see `fusionlib.methods.baselines.bsafusion`.
 
 Two small departures: the discriminator takes over the classifier's weights after each step, where the published code
 does so after each epoch; and the similarities to both sources weigh the same, where it weighs the second one by how the
@@ -31,14 +30,14 @@ def training_loss(network: BSAFusion, batch: Batch) -> Tensor:
 
     output = network(batch.vi, batch.moved)
     moved = warp(batch.moved, output.flow)
-    kinds = torch.eye(2, device=moved.device)[:, None].expand(-1, len(moved), -1)  # which modality it really is
+    kinds = torch.eye(2, device=moved.device)[:, None].expand(-1, len(moved), -1)  # the true modality
     found = output.transferred
     classification = F.cross_entropy(found.logits1, kinds[1]) + F.cross_entropy(found.logits2, kinds[0])
     undecided = torch.full_like(kinds[0], 0.5)
     transferred = sum(
         F.cross_entropy(transfer.discriminate(feature), undecided) for feature in (found.feature1, found.feature2)
     )
-    # Of the ten flows, the published index goes on by one, so that the first six count, four of them twice.
+    # Ten flows, but the published index advances by one instead of two: the first six count, four of them twice.
     steps = [1e-4 * 10**i * (roughness(output.flows[i]) + roughness(output.flows[i + 1])) for i in range(5)]
     smoothness = sum(steps) + roughness(output.flow)
     registration = _unlike(batch.ir, moved) + (batch.ir - moved).abs().mean()

@@ -2,8 +2,8 @@
 
 M. Meng, D. Feng, L. Bi, J. Kim, "Correlation-aware Coarse-to-fine MLPs for Deformable Medical Image Registration", IEEE
 Conference on Computer Vision and Pattern Recognition, 2024, 9645-9654, arXiv 2406.00123.
-Published code: MungoMeng/Registration-CorrMLP@cc0d85d339bf6c5513e4a9c12a549ed1c25729f3, GPL-3.0; written anew from a
-description. Its weights cannot be had.
+Published code: MungoMeng/Registration-CorrMLP@cc0d85d339bf6c5513e4a9c12a549ed1c25729f3, GPL-3.0; written from a
+description. Its weights are not available.
 
     fixed, moving --Encoder--> four levels each; at each level, coarse to fine:
         warp moving by the flow so far, compare with fixed (mlp_1), join with the coarser level (mlp_2), add to the flow
@@ -12,8 +12,8 @@ The published network registers volumes. What is written here is the same in two
 windows and correlation are squares instead of cubes, all names of weights stay, and whatever grew with 27 or 343
 positions grows with 9 or 49.
 
-An MLP over the positions of a window sees as far as attention does, at full resolution, for less memory. What the
-network compares, the product of features, and the loss it was published with, NCC, expect one modality.
+An MLP over the positions of a window has the reach of attention, at full resolution, with less memory. The product of
+features, by which the network compares, and its published loss, NCC, are meant for one modality.
 
 Convention: images (B, 1, H, W) in [0, 1], sides multiples of 8 from 16 up; features (B, C, h, w). A flow is (B, 2, h,
 w) in pixels of its own size, channel 0 = y (rows), 1 = x: the order of the tensor's axes, not that of this project.

@@ -1,4 +1,4 @@
-"""EMMA: a U-shaped fuser whose blocks look at all of a feature map and at its details side by side.
+"""EMMA: a U-shaped fuser whose blocks have a global branch (attention) beside a local one (convolutions).
 
 Z. Zhao, H. Bai, J. Zhang, Y. Zhang, K. Zhang, S. Xu, D. Chen, R. Timofte, L. Van Gool, "Equivariant Multi-Modality
 Image Fusion", CVPR 2024, doi 10.48550/arXiv.2305.11443.
@@ -123,9 +123,9 @@ class PixelNorm(nn.Module):
 class ChannelAttention(nn.Module):
     """Attention between channels instead of pixels, as in Restormer (Zamir et al., CVPR 2022); shape unchanged.
 
-    How alike two channels of a head are over the whole image, a cosine times a learned scale, decides how much of the
-    one goes into the other. The cost grows with the number of pixels, not with its square. Restormer's convolution
-    after the projection works on each channel apart; here it is a full one, the largest part of EMMA's cost.
+    The weights are the cosine similarities of the channels of a head over the whole image, times a learned scale. The
+    cost grows with the number of pixels, not with its square. Restormer's convolution after the projection is
+    depthwise; here it is a full one, the largest part of EMMA's cost.
     """
 
     def __init__(self, channels: int) -> None:
@@ -144,7 +144,7 @@ class ChannelAttention(nn.Module):
 
 
 class GatedPerceptron(nn.Module):
-    """One half of the widened features lets the other pass; neighbouring channels go in pairs; shape unchanged."""
+    """One half of the widened features gates the other; neighbouring channels form groups; shape unchanged."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -76,7 +76,7 @@ def training_loss(network: IMF, batch: Batch) -> Tensor:
 
     Published are three trainings. The registration there compares images by VGG-19, whose weights a reader would have
     to fetch. CPSTN is there one half of a CycleGAN, made for unpaired images; here the pairs are aligned, so that the
-    pseudo infrared can be told what to look like.
+    pseudo infrared has the infrared as its target.
     """
     output = network(batch.moved, batch.vi, batch.vi.expand(-1, 3, -1, -1))
     pseudo = (output.pseudo_ir - batch.ir).abs().mean()

@@ -69,10 +69,10 @@ class TransformerBlock(nn.Module):
 
 
 class ShiftedWindowAttention(nn.Module):
-    """Each pixel looks at the 64 pixels of its window, with one head: (B, H, W, C) to the same.
+    """Attention of each pixel to the 64 pixels of its window, with one head: (B, H, W, C) to the same.
 
-    The image is rolled up and left by half a window first. Windows at the lower and right end then hold pixels from
-    opposite borders, which must not see each other. A learned bias says how much each relative position counts.
+    The image is first rolled up and left by half a window. Windows at the lower and right end then hold pixels from
+    opposite borders, which are masked from each other. A bias is learned for each relative position.
     """
 
     def __init__(self, channels: int) -> None:
@@ -85,9 +85,9 @@ class ShiftedWindowAttention(nn.Module):
         height, width, channels = x.shape[1:]
         tokens = split(x.roll((-SIDE // 2, -SIDE // 2), (1, 2)), WINDOW)  # (B, windows, 64, C)
         query, key, value = self.embedding_layer(tokens).chunk(3, -1)
-        fits = query @ key.mT * channels**-0.5 + self._position_bias()
+        scores = query @ key.mT * channels**-0.5 + self._position_bias()
         near = neighbours((height, width), WINDOW, (SIDE // 2, SIDE // 2))[:, 0].to(x.device)
-        values = fits.masked_fill(~near, -torch.inf).softmax(-1) @ value
+        values = scores.masked_fill(~near, -torch.inf).softmax(-1) @ value
         return join(self.linear(values), WINDOW, (height, width)).roll((SIDE // 2, SIDE // 2), (1, 2))
 
     def _position_bias(self) -> Tensor:

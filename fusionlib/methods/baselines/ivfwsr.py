@@ -5,12 +5,12 @@ Registration", International Journal of Computer Vision 132, 1625-1644, 2024, do
 Published code: yuliu316316/IVF-WoReg@4ce681827c70bd69981397c978906b62370a6474, test code only, no licence file ("Usage
 of this code is free for research purposes only"); its weights, checkpoint/42.pkl, are listed but not to be had there.
 
-    infrared --encoder--> g3     --offset-aware correction, which looks at the visible g1--> U --\\
+    infrared --encoder--> g3     --offset-aware correction, guided by the visible g1----> U --\\
     visible  --encoder--> g1, g3 ------------------------------------------------------------ B --dense fusion--> fused
 
-An encoder gives two lists of three feature maps: g1, local detail found by dense convolutions, and g3, that detail in
-the context of its surroundings, found by attention. The correction writes every infrared feature anew as a weighted
-mean of those in the same window of 14 x 14 pixels: content can move within a window, never from one to the next.
+An encoder gives two lists of three feature maps: g1, local detail from dense convolutions, and g3, the same detail with
+context from attention. The correction replaces every infrared feature by a weighted mean of those in its window of 14 x
+14 pixels: content can move within a window, never from one to the next.
 
 The published code is followed where one would expect otherwise: the windows are never shifted, though classes are named
 after shifted windows; both sums of `MixingAttention` go back to its first; the gate of `OffsetAware` is a sigmoid of

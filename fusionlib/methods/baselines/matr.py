@@ -47,8 +47,8 @@ class MATR(nn.Module):
     def forward(self, functional: Tensor, structural: Tensor) -> Tensor:
         feature, branches = self.convInput(torch.cat([functional, structural], 1)), []
         for _ in range(3):
-            # Each branch goes one unit further than the one before. Upstream starts every branch anew: the same values,
-            # but its BatchNorms see nine batches in a training step, not six.
+            # Each branch has one unit more than the one before. Upstream recomputes the shared units for each branch:
+            # the same values, but its BatchNorms are updated nine times in a training step, not six.
             feature = self.conv(feature)
             branches.append(self.conv(self.basicLayer(feature)))
         return self.convolutional_out(sum(branches))

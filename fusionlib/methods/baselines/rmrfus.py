@@ -3,7 +3,7 @@
 H. Zhang, X. Zuo, H. Zhou, T. Lu, J. Ma, "A Robust Mutual-Reinforcing Framework for 3D Multi-Modal Medical Image Fusion
 Based on Visual-Semantic Consistency", AAAI Conference on Artificial Intelligence 38(7), 7087-7095, 2024.
 Published code: HaoZhang1018/RMR-Fusion@78faad8a6f64d7f66ace01f60e4f3c0d8f7e9e8d, MIT licence (its transformer after
-MONAI, Apache-2.0); written anew from a description. Its weights cannot be had.
+MONAI, Apache-2.0); written from a description. Its weights are not available.
 
     T1 --encoder1--> f1;  T2 --encoder2--> f2;  f1, f2 --fusion--> F --decoder--> fused
 

@@ -69,8 +69,8 @@ class SuperFusion(nn.Module):
 def training_loss(network: SuperFusion, batch: Batch) -> Tensor:
     """Eq. (5) of the reproduced paper on the displacement and its two coarser estimates, and the published fusion loss.
 
-    The published registration loss makes the network learn both directions of a pair of pairs, with 13 terms; the truth
-    that it is told is the field of the direction that is not used at test.
+    The published registration loss has 13 terms over both directions of two pairs; its ground truth is the field of the
+    direction that is not used at test.
     """
     features = network.DM.features(batch.moved.expand(-1, 3, -1, -1), batch.vi.expand(-1, 3, -1, -1))
     levels = network.DM.levels(*features, batch.vi.shape[-2:])

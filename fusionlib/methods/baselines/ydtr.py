@@ -54,8 +54,8 @@ class YDTR(nn.Module):
 class DynamicBlock(nn.Module):
     """Gains that depend on the features themselves: (B, C, H, W) to the same shape.
 
-    One branch looks at the surroundings of each pixel and gives a gain for the place, the other at the mean of each
-    channel and gives a gain for the channel. Neither ends in an activation, so gains may be negative or above one.
+    One branch gives a gain for each position from its neighbourhood, the other a gain for each channel from its mean.
+    Neither ends in an activation, so gains may be negative or above one.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
