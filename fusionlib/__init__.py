@@ -23,11 +23,7 @@ __version__ = "0.1.0"
 
 
 def load(name: str = "ours", weights: Path | str | None = None, **options: object) -> Method:
-    """A method by name, with its weights; see `fusionlib.methods.load`.
-
-    >>> load("average").name
-    'average'
-    """
+    """A method by name, with its weights; see `fusionlib.methods.load`."""
     from fusionlib.methods import load as load_method  # torch comes with it
 
     return load_method(name, weights, **options)

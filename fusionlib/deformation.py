@@ -24,18 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionlib.support.files import InputError
-from fusionlib.support.random_fields import Level, draw, pixel_grid
-
-LEVELS = {
-    level.name: level
-    for level in (
-        Level("light", translation=0.01, rotation=0.0, elastic=0.005),  # the authors' lab (MulFS-CAP's generator)
-        Level("medium", translation=0.03, rotation=3.0, elastic=0.008),
-        Level("heavy", translation=0.06, rotation=8.0, elastic=0.012),
-        # Two cameras side by side, as RoadScene's raw frames have them; trained on, and in no table of the paper's.
-        Level("cameras", translation=0.02, rotation=3.0, elastic=0.003, scale=0.08, perspective=0.02),
-    )
-}
+from fusionlib.support.random_fields import LEVELS as LEVELS
+from fusionlib.support.random_fields import Level, draw, get_level, pixel_grid
 
 _CONVERGED = 0.01  # pixels: a larger last step gives a warning; rounding alone gives 2e-4 for a large field
 
@@ -210,19 +200,6 @@ def sample_field(
     raise InputError(
         f"Level {level.name} folds the image in every draw; lower its elastic part or raise its smoothing."
     )
-
-
-def get_level(level: Level | str) -> Level:
-    """A level by name; a `Level` is returned as it is. Raises InputError for an unknown name.
-
-    >>> get_level("medium").rotation
-    3.0
-    """
-    if isinstance(level, Level):
-        return level
-    if level not in LEVELS:
-        raise InputError(f"Unknown deformation level {level!r}; choose one of {', '.join(LEVELS)}.")
-    return LEVELS[level]
 
 
 @dataclass(frozen=True)

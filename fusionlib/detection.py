@@ -4,31 +4,25 @@
                                              --decode-> detections  afterwards
 
 This is the only module that imports ultralytics, and it does so when the first detector is built, not before. Global
-settings that ultralytics changes on import are restored (`_upstream`).
+settings that ultralytics changes on import are restored (`import_quietly`).
 
 Convention: boxes and detections as in `fusionlib.support.boxes`, in pixels of what the detector was given.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
-import sys
-import tempfile
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from unittest import mock
+from types import SimpleNamespace
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from fusionlib.support.boxes import CLASSES, checked, crop, iou, scale
+from fusionlib.support.boxes import CLASSES, checked, crop, nms, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.support.quiet_import import import_quietly
 from fusionlib.support.settings import check
 from fusionlib.support.weights import filled, read_state, settings_of
 
@@ -110,7 +104,7 @@ class Detector(nn.Module):
         super().__init__()
         self.channels = channels
         self.config = config = config or DetectorConfig()
-        tasks, utils = _upstream("ultralytics.nn.tasks"), _upstream("ultralytics.utils")
+        tasks, utils = import_quietly("ultralytics.nn.tasks"), import_quietly("ultralytics.utils")
         plan = utils.YAML.load(utils.ROOT / "cfg" / "models" / "v5" / "yolov5.yaml")
         plan |= {"scale": config.size, "nc": len(CLASSES)}
         self.net = tasks.DetectionModel(plan, ch=channels, verbose=False)
@@ -173,7 +167,7 @@ class Detector(nn.Module):
         grids = [predictions.scores.new_empty(1, 1, *grid, dtype=torch.float32) for grid in predictions.grids]
         with torch.autocast(device.type, enabled=False):
             raw = {"boxes": predictions.boxes.float(), "scores": predictions.scores.float(), "feats": grids}
-            parts, _ = _upstream("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, found)
+            parts, _ = import_quietly("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, found)
         total = parts.sum() / batch  # upstream multiplies by it
         return total if len(label) else total / batch
 
@@ -243,49 +237,3 @@ def _detections(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tens
         kept.append(rows[nms(rows, config.overlap)])
     found = torch.cat(kept)
     return found[found[:, 1].argsort(descending=True, stable=True)][: config.most]
-
-
-def nms(rows: Tensor, overlap: float) -> Tensor:
-    """Non-maximum suppression: indices of the detections that no better one overlaps by an IoU above `overlap`.
-
-    Ultralytics' own calls an operator of torchvision, which not every build has, and stops at a time limit, which makes
-    the result depend on the load of the machine.
-
-    Args:
-        rows: (N, 6) of one class, by falling score: class, score, x0, y0, x1, y1.
-        overlap: IoU threshold.
-
-    >>> rows = torch.tensor([[0, 0.9, 0, 0, 10, 10], [0, 0.8, 0, 0, 10, 9], [0, 0.7, 20, 0, 30, 10]])
-    >>> nms(rows, overlap=0.6).tolist()
-    [0, 2]
-    """
-    doubles = (iou(rows, rows) > overlap).numpy()
-    alive = torch.ones(len(rows), dtype=torch.bool)
-    flags = alive.numpy()  # the same memory
-    for place in range(len(rows)):
-        if flags[place]:
-            flags[place + 1 :] &= ~doubles[place, place + 1 :]
-    return alive.nonzero().flatten()
-
-
-def _upstream(name: str) -> ModuleType:
-    """A module of ultralytics, imported without side effects.
-
-    On import it looks for a network connection, writes settings below the home directory, replaces `torch.save` and
-    Pillow's `Image.open` (which then tries to install a package when a file is not an image), changes how torch and
-    numpy print, turns OpenCV's threads off, sets environment variables and silences warnings. All of that is restored;
-    a program that wants these changes imports ultralytics before it builds a detector.
-    """
-    if name in sys.modules:
-        return sys.modules[name]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(os.environ, YOLO_CONFIG_DIR=folder, YOLO_OFFLINE="true", YOLO_VERBOSE="false"),
-        mock.patch("torch.save", torch.save),
-        mock.patch("PIL.Image.open", Image.open),
-        mock.patch("torch.set_printoptions"),
-        mock.patch("numpy.set_printoptions"),
-        mock.patch("cv2.setNumThreads"),
-        warnings.catch_warnings(),
-    ):
-        return importlib.import_module(name)

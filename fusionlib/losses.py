@@ -63,9 +63,6 @@ def complementarity_loss(specific_ir: Tensor, specific_vi: Tensor) -> Tensor:
     """l_s, Eq. (2): the specific features of the aligned pair should differ; it is negative.
 
     PAPER-GAP: minus a norm has no lower bound; with features of unit variance (`network.extractor`) it stays above -2.
-
-    >>> complementarity_loss(torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item()
-    -1.0
     """
     return -(specific_ir - specific_vi).abs().mean()
 

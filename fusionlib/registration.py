@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
+from fusionlib.support.inputs import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,7 @@ class Stage:
 
 
 def feature_layer(inputs: int, outputs: int, stride: int = 1, learn_scale: bool = True) -> nn.Sequential:
-    """The paper's feature extraction layer, 3x3 convolution, BatchNorm, LeakyReLU: (B, C, H, W) to (B, C', H', W').
-
-    >>> feature_layer(3, 8, stride=2)(torch.rand(1, 3, 16, 20)).shape
-    torch.Size([1, 8, 8, 10])
-    """
+    """The paper's feature extraction layer, 3x3 convolution, BatchNorm, LeakyReLU: (B, C, H, W) to (B, C', H', W')."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs, affine=learn_scale),
@@ -45,11 +42,7 @@ def feature_layer(inputs: int, outputs: int, stride: int = 1, learn_scale: bool 
 
 
 class CSEB(nn.Module):
-    """Channel and spatial enhancement block, Eqs. (3) and (4): six feature extraction layers and an average pool.
-
-    >>> CSEB(8)(torch.rand(1, 8, 16, 20)).shape
-    torch.Size([1, 8, 16, 20])
-    """
+    """Channel and spatial enhancement block, Eqs. (3) and (4): six feature extraction layers and an average pool."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -176,9 +169,6 @@ class UNet(nn.Module):
     Args:
         inputs: channels of the features.
         widths: channels of the levels, from fine to coarse.
-
-    >>> UNet(4, (8, 8))(torch.rand(1, 4, 16, 20)).abs().max().item()
-    0.0
     """
 
     def __init__(self, inputs: int, widths: tuple[int, ...]) -> None:
@@ -197,15 +187,6 @@ class UNet(nn.Module):
             skip = skips.pop()
             x = layer(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False), skip], 1))
         return at_least_float32(self.to_field(x))  # a field in half precision would be exact to a tenth of a pixel only
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """A tensor in float32, or in its own dtype if that has more digits.
-
-    >>> at_least_float32(torch.zeros(1, dtype=torch.float16)).dtype, at_least_float32(torch.zeros(1).double()).dtype
-    (torch.float32, torch.float64)
-    """
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def field_layer(inputs: int) -> nn.Conv2d:

@@ -1,7 +1,7 @@
 """Classical registration, the baseline of every network: phase correlation, ECC, mutual information with SimpleITK.
 
 Between infrared and visible images brightness has no stable relation, so all of them compare edges: the strength of
-`network.local_structure`. That and every default below were chosen on the 11 validation pairs of RoadScene at 256 px,
+`local_structure`. That and every default below were chosen on the 11 validation pairs of RoadScene at 256 px,
 one setting for the light, medium and heavy deformations together.
 
 Convention:
@@ -25,9 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionlib.network import local_structure
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import check_pair
+from fusionlib.support.inputs import check_pair, local_structure
 
 # cv2 and SimpleITK are imported where they are used: together they take a second, and few who import this need them.
 

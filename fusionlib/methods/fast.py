@@ -25,10 +25,10 @@ from fusionlib.deformation import warp
 from fusionlib.methods.fast_layers import channels_last, folded, sample, structure
 from fusionlib.methods.protocol import Fused
 from fusionlib.methods.registry import Chain, Method, Ours
-from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, downsample
+from fusionlib.network import Alignment, FusionNetwork, NetworkOutput
 from fusionlib.registration import Stage, resize_field
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import check_pair
+from fusionlib.support.inputs import check_pair, downsample
 
 TILE = 1024  # pixels: images of more pixels than a square of this side are fused in tiles of at most this side
 STRIP = 128  # rows of a strip on a CPU: few enough for its cache, and enough to keep the overlap small

@@ -64,7 +64,7 @@ class QuickCostVolume(nn.Module):
 
 
 def structure(image: Tensor) -> Tensor:
-    """`network.local_structure` by sums of shifted images, several times as fast: (B, 1, H, W) to (B, 3, H, W)."""
+    """`local_structure` by sums of shifted images, several times as fast: (B, 1, H, W) to (B, 3, H, W)."""
     smooth = F.pad(image, [1] * 4, mode="replicate")
     for dim in (-2, -1):
         smooth = _neighbours(smooth, dim, 0) + _neighbours(smooth, dim, 1) + _neighbours(smooth, dim, 2)

@@ -1,4 +1,6 @@
-"""Random fields from a key: a smooth elastic part, a rigid motion, and the distortion of a second camera.
+"""Random numbers and fields that depend on a key alone, so they are the same on every machine and in every order.
+
+A field is a smooth elastic part, a rigid motion, and the distortion of a second camera.
 
 Convention: as in `fusionlib.deformation`, which says what such a field does to an image.
 """
@@ -13,9 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusionlib.support.files import InputError
 from fusionlib.support.settings import check
 
 _KNOTS = 64  # the elastic part is drawn on this many points a side, whatever the size of the image
+
+
+def generator(*key: object) -> np.random.Generator:
+    """A random generator seeded by a key, whose parts may be anything with a stable text form.
+
+    >>> generator("a", 1).integers(100) == generator("a", 1).integers(100)
+    True
+    """
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,31 @@ class Level:
     def __post_init__(self) -> None:
         check(self, "translation", "rotation", "elastic", "scale", "perspective")
         check(self, "smoothing", least=1e-3)  # a narrower Gaussian reaches no knot, and 0 / 0 is NaN
+
+
+LEVELS = {
+    level.name: level
+    for level in (
+        Level("light", translation=0.01, rotation=0.0, elastic=0.005),  # the authors' lab (MulFS-CAP's generator)
+        Level("medium", translation=0.03, rotation=3.0, elastic=0.008),
+        Level("heavy", translation=0.06, rotation=8.0, elastic=0.012),
+        # Two cameras side by side, as RoadScene's raw frames have them; trained on, and in no table of the paper's.
+        Level("cameras", translation=0.02, rotation=3.0, elastic=0.003, scale=0.08, perspective=0.02),
+    )
+}
+
+
+def get_level(level: Level | str) -> Level:
+    """A level by name; a `Level` is returned as it is. Raises InputError for an unknown name.
+
+    >>> get_level("medium").rotation
+    3.0
+    """
+    if isinstance(level, Level):
+        return level
+    if level not in LEVELS:
+        raise InputError(f"Unknown deformation level {level!r}; choose one of {', '.join(LEVELS)}.")
+    return LEVELS[level]
 
 
 def draw(level: Level, height: int, width: int, key: object, device: torch.device | str) -> Tensor:
