@@ -23,14 +23,14 @@ __version__ = "0.1.0"
 
 
 def load(name: str = "ours", weights: Path | str | None = None, **options: object) -> Method:
-    """A method by name, with its weights: `fusionlib.methods.load`, which says more."""
+    """A method by name, with its weights; see `fusionlib.methods.load`."""
     from fusionlib.methods import load as load_method  # torch comes with it
 
     return load_method(name, weights, **options)
 
 
 def fuse(ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours", **options: object) -> list[Path]:
-    """Fuse two image files, or two folders of them: `fusionlib.methods.fuse.fuse_files`, which says more."""
+    """Fuse two image files, or two folders of them; see `fusionlib.methods.fuse.fuse_files`."""
     from fusionlib.methods.fuse import fuse_files
 
     return fuse_files(ir, vi, out, method, **options)

@@ -203,14 +203,15 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 def _retrain(arguments: argparse.Namespace) -> int:
     from fusionlib import presets
-    from fusionlib.methods import once, retraining
+    from fusionlib.methods import retraining
     from fusionlib.support.paths import ROOT
 
     chosen = presets.load(arguments.preset, arguments.seed)
-    recipes = [retraining.recipe(name, chosen) for name in arguments.names]  # a mistyped name is told at once
+    # All of them first: a mistyped name is an error before anything is trained.
+    recipes = [retraining.recipe(name, chosen.recipe, chosen.always_train) for name in arguments.names]
     folder = Path(arguments.results or ROOT / "results") / chosen.name / "weights"
     for recipe in recipes:
-        print(f"wrote {once.retrained(recipe, folder, arguments.force, arguments.device)}")
+        print(f"wrote {retraining.train_or_load(recipe, folder, arguments.force, arguments.device)}")
     return 0
 
 

@@ -24,27 +24,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionlib.support.files import InputError
-from fusionlib.support.random_fields import Level, draw, pixel_grid
+from fusionlib.support.random_fields import LEVELS as LEVELS
+from fusionlib.support.random_fields import Level, draw, get_level, pixel_grid
 
-LEVELS = {
-    level.name: level
-    for level in (
-        Level("light", translation=0.01, rotation=0.0, elastic=0.005),  # the authors' lab (MulFS-CAP's generator)
-        Level("medium", translation=0.03, rotation=3.0, elastic=0.008),
-        Level("heavy", translation=0.06, rotation=8.0, elastic=0.012),
-        # Two cameras side by side, as RoadScene's raw frames have them; trained on, and in no table of the paper's.
-        Level("cameras", translation=0.02, rotation=3.0, elastic=0.003, scale=0.08, perspective=0.02),
-    )
-}
-
-_STILL = 0.01  # pixels: an inverse that moves by no more is one; rounding alone moves that of a large field by 2e-4
+_CONVERGED = 0.01  # pixels: a larger last step gives a warning; rounding alone gives 2e-4 for a large field
 
 
 def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
     """Resample an image by a field, Eq. (6): `warp(image, phi)(p) = image(p + phi(p))`.
 
     Args:
-        image: (B, C, H, W), any range; differentiable.
+        image: (B, C, H, W), any floating dtype and range; differentiable.
         phi: (B, 2, H, W) pixels; differentiable. A batch of one image or field is used for each of the other.
         exact: compute coordinates in float64, so that a zero field is the identity to 1e-6 and an integer shift moves
             by exactly that many pixels. False computes in float32, or in the float64 of an image: up to 3e-5 px off and
@@ -55,6 +45,11 @@ def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
 
     Raises:
         InputError: the shapes or the sizes of the batches do not fit.
+
+    >>> image = torch.tensor([[[[0.0, 1, 2, 3]]]])
+    >>> right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)  # fetch from one pixel to the right
+    >>> warp(image, right).flatten().tolist()
+    [1.0, 2.0, 3.0, 3.0]
     """
     if image.ndim != 4:
         raise InputError(f"Images to be warped must be (B, C, H, W), not {tuple(image.shape)}; add what is missing.")
@@ -79,7 +74,11 @@ def valid_mask(phi: Tensor) -> Tensor:
     """Where a warp by `phi` reads inside the image: (B, 1, H, W) bool; elsewhere it repeats the border.
 
     Raises:
-        InputError: it is no field.
+        InputError: `phi` is not (B, 2, H, W).
+
+    >>> right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    >>> valid_mask(right).flatten().tolist()
+    [True, True, True, False]
     """
     _check_field(phi)
     height, width = phi.shape[-2:]
@@ -88,7 +87,7 @@ def valid_mask(phi: Tensor) -> Tensor:
 
 
 def compose(first: Tensor, then: Tensor) -> Tensor:
-    """The one field that does two warps: `warp(warp(image, first), then) = warp(image, compose(first, then))`.
+    """One field for two warps: `warp(warp(image, first), then) = warp(image, compose(first, then))`.
 
     Args:
         first: (B, 2, H, W) pixels, the field applied to the image.
@@ -99,6 +98,10 @@ def compose(first: Tensor, then: Tensor) -> Tensor:
 
     Raises:
         InputError: as `warp`.
+
+    >>> shift = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
+    >>> compose(shift, shift)[0, :, 0, 0].tolist()
+    [4.0, -2.0]
     """
     _check_field(first)
     return then + warp(first, then)
@@ -112,10 +115,17 @@ def invert(psi: Tensor, tolerance: float = 1e-4) -> Tensor:
 
     Args:
         psi: (B, 2, H, W) pixels.
-        tolerance: pixels; it stops once nothing moves by more than this, or after 60 iterations.
+        tolerance: pixels; the iteration stops when no displacement changes by more, or after 60 steps.
+
+    Returns:
+        (B, 2, H, W) pixels.
 
     Raises:
-        InputError: it is no field.
+        InputError: `psi` is not (B, 2, H, W).
+
+    >>> shift = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 8, 8)
+    >>> invert(shift)[0, :, 0, 0].tolist()
+    [-2.0, 1.0]
     """
     _check_field(psi)
     phi = -psi
@@ -126,7 +136,7 @@ def invert(psi: Tensor, tolerance: float = 1e-4) -> Tensor:
         if step < tolerance:
             break
     else:
-        if not step <= _STILL:  # nor is NaN still
+        if not step <= _CONVERGED:  # so that NaN warns, too
             fact = f"This field has no inverse that 60 iterations find: the last one moved it by {step:.2g} pixels"
             warnings.warn(f"{fact}; give a smoother or a shorter field.", stacklevel=2)
     return phi
@@ -136,7 +146,10 @@ def jacobian_determinant(phi: Tensor) -> Tensor:
     """Local change of area of `p -> p + phi(p)` by central differences: (B, H-2, W-2); at most 0 where it folds.
 
     Raises:
-        InputError: it is no field, or one without inner pixels.
+        InputError: `phi` is not (B, 2, H, W), or under 3 pixels a side.
+
+    >>> jacobian_determinant(torch.zeros(1, 2, 3, 4)).tolist()
+    [[[1.0, 1.0]]]
     """
     _check_field(phi)
     if min(phi.shape[-2:]) < 3:
@@ -148,7 +161,12 @@ def jacobian_determinant(phi: Tensor) -> Tensor:
 
 
 def fold_share(phi: Tensor) -> Tensor:
-    """Share of pixels where the field folds (determinant <= 0) or is not finite: (B,) in [0, 1]."""
+    """Share of pixels where the field folds (determinant <= 0) or is not finite: (B,) in [0, 1].
+
+    >>> x = torch.arange(5.0).expand(5, 5)
+    >>> fold_share(torch.stack([-2 * x, 0 * x])[None]).item()  # p + phi(p) mirrors the image
+    1.0
+    """
     return (~(jacobian_determinant(phi) > 0)).float().mean(dim=(1, 2))
 
 
@@ -170,6 +188,9 @@ def sample_field(
 
     Raises:
         InputError: unknown level, one that folds in every draw, or under 3 pixels a side.
+
+    >>> sample_field("light", 32, 48, key=(0, "a pair", 1)).shape
+    torch.Size([1, 2, 32, 48])
     """
     level = get_level(level)
     for attempt in range(8):
@@ -181,23 +202,14 @@ def sample_field(
     )
 
 
-def get_level(level: Level | str) -> Level:
-    """Look a level up by name; a `Level` passes through. Raises InputError for an unknown name."""
-    if isinstance(level, Level):
-        return level
-    if level not in LEVELS:
-        raise InputError(f"Unknown deformation level {level!r}; choose one of {', '.join(LEVELS)}.")
-    return LEVELS[level]
-
-
 @dataclass(frozen=True)
 class Misaligned:
-    """An infrared batch moved out of place, with the truth about it.
+    """A deformed infrared batch with its label.
 
     Attributes:
         ir: (B, 1, H, W) the deformed infrared, `warp(aligned, psi)`.
         phi_gt: (B, 2, H, W) pixels, the label: `warp(ir, phi_gt)` is the aligned infrared again.
-        valid: (B, 1, H, W) bool, where that is possible: elsewhere the content has left the picture.
+        valid: (B, 1, H, W) bool, where the label points inside the image; elsewhere the content is lost.
     """
 
     ir: Tensor
@@ -216,7 +228,15 @@ def misalign_by_key(
 ) -> Misaligned:
     """Misalign each image of a batch (B, 1, H, W) by the field of its own key, on the batch's device.
 
-    The level is one for all, or a list with one for each image.
+    Args:
+        ir: (B, 1, H, W) in [0, 1], aligned.
+        level: one for all, or a list with one for each image.
+        keys: one for each image, see `sample_field`.
+        tolerance: of the inverse, see `invert`.
+
+    >>> moved = misalign_by_key(torch.rand(2, 1, 32, 32), "light", keys=[0, 1])
+    >>> moved.ir.shape, moved.phi_gt.shape, moved.valid.dtype
+    (torch.Size([2, 1, 32, 32]), torch.Size([2, 2, 32, 32]), torch.bool)
     """
     height, width = ir.shape[-2:]
     levels = level if isinstance(level, list) else [level] * len(keys)

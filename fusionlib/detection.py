@@ -3,40 +3,36 @@
     F_f (B, C, H, W) --YOLOv5--> predictions --loss--> l_ob       while training, against boxes
                                              --decode-> detections  afterwards
 
-This is the only module that imports ultralytics, and it does so when the first detector is built, not before: a
-`DetectorConfig` costs nothing. What ultralytics changes on import, far from itself, is put back (`_upstream`).
+This is the only module that imports ultralytics, and it does so when the first detector is built, not before. Global
+settings that ultralytics changes on import are restored (`import_quietly`).
 
 Convention: boxes and detections as in `fusionlib.support.boxes`, in pixels of what the detector was given.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import os
-import sys
-import tempfile
-import warnings
 from dataclasses import dataclass, field
-from types import ModuleType, SimpleNamespace
-from unittest import mock
+from pathlib import Path
+from types import SimpleNamespace
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from fusionlib.support.boxes import CLASSES, checked, crop, iou, scale
+from fusionlib.support.boxes import CLASSES, checked, crop, nms, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.support.quiet_import import import_quietly
 from fusionlib.support.settings import check
+from fusionlib.support.weights import filled, read_state, settings_of
 
 MULTIPLE = 32  # the stride of the coarsest level; heights and widths are padded to a multiple of it
-CANDIDATES = 1000  # of a class in one image, the best so many enter the suppression of doubles
+CANDIDATES = 1000  # per class and image that enter non-maximum suppression (NMS), the best ones
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Size of the detector, balance of its loss, and what counts as a detection.
+    """Size of the detector, weights of its loss, and thresholds of a detection.
 
     Attributes:
         size: "n" or "s", ultralytics' nano and small. PAPER-GAP: the paper says YOLOv5 and no more. Its 0.97 M
@@ -46,11 +42,12 @@ class DetectorConfig:
             used during the training of YOLOv5", and there are two: the first repository's with anchors and an
             objectness, and ultralytics', which gives the same backbone and neck a head without anchors. The latter is
             maintained and installable; its own weights are the defaults.
-        begin_small: begin with boxes of 25 pixels instead of 120, which a short training on small objects needs.
-        confidence: scores below are no detections. 0.001 and the two below are the field's for average precision;
-            for a picture, take those above 0.25 or so.
-        overlap: of two detections of one class that overlap by more than this IoU, the lower score goes.
-        most: detections kept in one image.
+        begin_small: start training with predicted boxes of 25 pixels instead of 120, as a short training on small
+            objects needs.
+        confidence: smallest score of a detection. 0.001 and the next two are the usual values for average precision; to
+            draw boxes, 0.25 is usual.
+        overlap: IoU threshold of the non-maximum suppression.
+        most: largest number of detections in one image.
     """
 
     size: str = "n"
@@ -72,7 +69,7 @@ class DetectorConfig:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the detector says of each of A positions, on three grids of 8, 16 and 32 pixels, before any decision.
+    """Raw output of the detector at each of A positions, on three grids of stride 8, 16 and 32 pixels.
 
     Attributes:
         boxes: (B, 64, A), logits of 16 bins for the distance to each side, left, top, right, bottom, in cells.
@@ -88,33 +85,47 @@ class Predictions:
 
 
 class Detector(nn.Module):
-    """Finds the objects of `boxes.CLASSES` on an image, or on the fused feature F_f that the image is made from.
+    """Finds the objects of `boxes.CLASSES` in an image, or in the fused feature F_f that the image is made from.
 
-    Its weights are random, from torch's generator, and what is learned lies in its `state_dict` alone.
+    Initial weights are random, from torch's generator.
 
     Args:
         channels: of the input: 1 for an infrared image, 4C for F_f.
+        config: size, loss weights and thresholds.
+
+    >>> detector = Detector(channels=1).eval()
+    >>> detector(torch.rand(2, 1, 64, 96)).grids
+    ((8, 12), (4, 6), (2, 3))
+    >>> [found.shape[1] for found in detector.detect(torch.rand(2, 1, 64, 96))]  # class, score, x0, y0, x1, y1
+    [6, 6]
     """
 
     def __init__(self, channels: int, config: DetectorConfig | None = None) -> None:
         super().__init__()
         self.channels = channels
         self.config = config = config or DetectorConfig()
-        tasks, utils = _upstream("ultralytics.nn.tasks"), _upstream("ultralytics.utils")
+        tasks, utils = import_quietly("ultralytics.nn.tasks"), import_quietly("ultralytics.utils")
         plan = utils.YAML.load(utils.ROOT / "cfg" / "models" / "v5" / "yolov5.yaml")
         plan |= {"scale": config.size, "nc": len(CLASSES)}
         self.net = tasks.DetectionModel(plan, ch=channels, verbose=False)
         for layer in self.net.modules():
             if isinstance(layer, nn.BatchNorm2d):
-                # Upstream's 0.03 is for tens of thousands of steps: after a hundred, what a batch is like and what is
-                # remembered of batches still differ so much that nothing is detected.
+                # Upstream's 0.03 is for tens of thousands of steps: after a hundred, the running statistics still
+                # differ so much from those of a batch that nothing is detected.
                 layer.momentum = 0.1
         if config.begin_small:
-            _begin_small(self.net)
+            _small_initial_boxes(self.net)
         self.net.args = SimpleNamespace(box=config.box, cls=config.classes, dfl=config.distribution)
 
+    @classmethod
+    def load(cls, path: Path | str) -> Detector:
+        """The detector whose weights a training has written, ready to detect; errors as in `FusionNetwork.load`."""
+        config = DetectorConfig(**settings_of(path, "detector"))
+        first = read_state(path).get("net.model.0.conv.weight", torch.empty(0, 1))  # (outputs, channels, k, k)
+        return filled(cls(first.shape[1], config), path)
+
     def forward(self, features: Tensor) -> Predictions:
-        """Predict; features (B, C, H, W) of any height and width, which are padded inside by repeating the border."""
+        """Predict from features (B, C, H, W) of any height and width, padded inside by repeating the border."""
         if features.ndim != 4 or features.shape[1] != self.channels:
             raise InputError(f"The detector takes (B, {self.channels}, H, W), not {tuple(features.shape)}.")
         height, width = features.shape[-2:]
@@ -126,16 +137,16 @@ class Detector(nn.Module):
     def loss(self, predictions: Predictions, targets: list[Tensor]) -> Tensor:
         """l_ob, Eq. (8), a scalar in float32 that does not grow with the batch.
 
-        Each of its parts is a sum over the batch, divided by the sum of the scores that the assigned positions should
-        reach, so that each object counts alike, however many there are. Images without boxes add the scores they raise.
-        In a batch without any box, those are all there is, and their mean over the images is returned.
+        Each of its parts is a sum over the batch, divided by the sum of the target scores of the assigned positions, so
+        that each object has the same weight. Images without boxes contribute their false positives; in a batch without
+        any box, the mean over its images is returned.
 
         Args:
             predictions: of B images.
-            targets: B times (N, 5), each on its image; what reaches out is cut, what lies outside does not count.
+            targets: B times (N, 5), class, x0, y0, x1, y1 in pixels; boxes are cut at the image's border.
 
         Raises:
-            InputError: another number of targets, None among them (nobody has looked for boxes), or what is no box.
+            InputError: another number of targets, None among them (an unlabelled image), or an invalid box.
         """
         batch = len(predictions.scores)
         if len(targets) != batch:
@@ -152,17 +163,17 @@ class Detector(nn.Module):
             "cls": label,
             "bboxes": torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], 1),
         }
-        # Of the grids' features upstream looks at the sizes alone.
+        # Upstream uses only the sizes of these features.
         grids = [predictions.scores.new_empty(1, 1, *grid, dtype=torch.float32) for grid in predictions.grids]
         with torch.autocast(device.type, enabled=False):
             raw = {"boxes": predictions.boxes.float(), "scores": predictions.scores.float(), "feats": grids}
-            parts, _ = _upstream("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, found)
+            parts, _ = import_quietly("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, found)
         total = parts.sum() / batch  # upstream multiplies by it
         return total if len(label) else total / batch
 
     @torch.no_grad()
     def detect(self, features: Tensor) -> list[Tensor]:
-        """Detections (M, 6) of each of (B, C, H, W), on the CPU, best first: class, score, x0, y0, x1, y1."""
+        """Detections (M, 6) of each of (B, C, H, W), on the CPU, by falling score: class, score, x0, y0, x1, y1."""
         before = self.training
         try:
             return decode(self.eval()(features), self.config)
@@ -171,13 +182,13 @@ class Detector(nn.Module):
 
 
 @torch.no_grad()
-def _begin_small(net: nn.Module) -> None:
-    """Change what upstream's head says before it has learned anything, which is meant for long trainings.
+def _small_initial_boxes(net: nn.Module) -> None:
+    """Change the initial predictions of upstream's head, which are meant for long trainings.
 
-    - Boxes: all bins of a side are alike likely at first, so that the finest grid begins with boxes of 120 pixels. An
-      object is learned by as much as it is overlapped already, and one of ten pixels not at all for hundreds of steps.
-      Here nearer bins are likelier, and the grids begin with about 25, 50 and 100 pixels.
-    - Scores begin at 0.01, about the share of positions that have something to say, instead of below 0.001.
+    - Boxes: upstream gives all bins of a side the same probability, so the finest grid predicts boxes of 120 pixels.
+      The gradient of an object grows with its overlap, so one of ten pixels is not learned for hundreds of steps. Here
+      small distances have a higher probability, and the grids predict about 25, 50 and 100 pixels.
+    - Scores start at 0.01, about the share of positions with an object, instead of below 0.001.
     """
     head = net.model[-1]
     for sides, classes in zip(head.cv2, head.cv3, strict=True):
@@ -187,9 +198,9 @@ def _begin_small(net: nn.Module) -> None:
 
 @torch.no_grad()
 def decode(predictions: Predictions, config: DetectorConfig) -> list[Tensor]:
-    """Detections (M, 6) of each image, on the CPU, best first, cut at the image's border.
+    """Detections (M, 6) of each image, on the CPU, by falling score, cut at the image's border.
 
-    One position may be several classes, each with its score, as in the field's validation.
+    One position may give several classes, each with its score, as is usual for average precision.
     """
     height, width = predictions.size
     logits = predictions.boxes.float().unflatten(1, (4, -1)).softmax(2)
@@ -204,7 +215,7 @@ def decode(predictions: Predictions, config: DetectorConfig) -> list[Tensor]:
 
 
 def _positions(predictions: Predictions) -> tuple[Tensor, Tensor]:
-    """Of every position, its (2, A) centre, x then y, and its (1, A) side, in pixels."""
+    """Centre (2, A), x then y, and side (1, A) of every position, in pixels."""
     device, longest = predictions.scores.device, predictions.grids[-1][0] * MULTIPLE
     centres, sides = [], []
     for rows, columns in predictions.grids:
@@ -222,45 +233,7 @@ def _detections(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tens
         score, order = score.sort(descending=True, stable=True)
         order = order[:CANDIDATES][score[:CANDIDATES] > config.confidence]
         rows = torch.cat([torch.full((len(order), 1), float(label)), scores[label, order, None], corners[order]], 1)
-        rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(1)]  # what lies in the padding was cut to nothing
-        kept.append(rows[suppress(rows, config.overlap)])
+        rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(1)]  # boxes in the padding have no area
+        kept.append(rows[nms(rows, config.overlap)])
     found = torch.cat(kept)
     return found[found[:, 1].argsort(descending=True, stable=True)][: config.most]
-
-
-def suppress(rows: Tensor, overlap: float) -> Tensor:
-    """Places of the detections that no better one overlaps by an IoU above `overlap`; (N, 6) of one class, best first.
-
-    Ultralytics' own would call an operator of torchvision, which not every build has, and stops at a time limit, which
-    makes the result depend on the load of the machine.
-    """
-    doubles = (iou(rows, rows) > overlap).numpy()
-    alive = torch.ones(len(rows), dtype=torch.bool)
-    flags = alive.numpy()  # the same memory
-    for place in range(len(rows)):
-        if flags[place]:
-            flags[place + 1 :] &= ~doubles[place, place + 1 :]
-    return alive.nonzero().flatten()
-
-
-def _upstream(name: str) -> ModuleType:
-    """A module of ultralytics, imported so that the rest of the program does not notice.
-
-    On import it looks for a network, writes settings below the home directory, replaces `torch.save` and Pillow's
-    `Image.open` (which then wants to install a package when a file is no image), changes how torch and numpy print,
-    turns OpenCV's threads off, sets environment variables and silences warnings. None of that is left; a program that
-    wants it imports ultralytics before it builds a detector.
-    """
-    if name in sys.modules:
-        return sys.modules[name]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(os.environ, YOLO_CONFIG_DIR=folder, YOLO_OFFLINE="true", YOLO_VERBOSE="false"),
-        mock.patch("torch.save", torch.save),
-        mock.patch("PIL.Image.open", Image.open),
-        mock.patch("torch.set_printoptions"),
-        mock.patch("numpy.set_printoptions"),
-        mock.patch("cv2.setNumThreads"),
-        warnings.catch_warnings(),
-    ):
-        return importlib.import_module(name)

@@ -20,20 +20,19 @@ from fusionlib.support.settings import check
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Balance of the terms of Eq. (12) and what the paper leaves open about them.
+    """Weights of the terms of Eq. (12), and of two terms that are not in the paper.
 
     Attributes:
         gamma: weight of the gradient loss in Eq. (9).
         lambda_reg: lambda_1 of the registration loss.
         lambda_fusion: lambda_2 of the fusion loss.
-        lambda_detection: lambda_3 of the detection loss, Eq. (8). It weighs what a detector returns; a run without a
-            detector has no such term.
+        lambda_detection: lambda_3 of the detection loss, Eq. (8); a training without a detector has no such term.
         common: weight of l_c, 1 in the paper; 0 is the first ablation of Table 4.
         specific: weight of l_s, 1 in the paper; 0 is the second.
         coarse: weight of Eq. (5) on each coarser estimate of the field. PAPER-GAP: the paper supervises the final field
-            only; a coarse-to-fine registration learns sooner when each of its levels is told the truth.
-        matching: weight of `matching_loss`, inside lambda_reg. PAPER-GAP: not in the paper, whose l_c asks the common
-            features of a place to be equal and nowhere to differ from those of another place.
+            only; a coarse-to-fine registration learns faster with supervision at each level.
+        matching: weight of `matching_loss`, inside lambda_reg. PAPER-GAP: not in the paper, whose l_c makes the common
+            features of one position equal, but does not make them differ from those of other positions.
     """
 
     gamma: float = 2.0
@@ -53,6 +52,9 @@ def consistency_loss(common_ir: Tensor, common_vi: Tensor) -> Tensor:
     """l_c, Eq. (1): the common features of the aligned pair should be equal.
 
     PAPER-GAP: features that shrink to nothing satisfy it too; `network.extractor` keeps their variance at one.
+
+    >>> consistency_loss(torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item()
+    1.0
     """
     return (common_ir - common_vi).abs().mean()
 
@@ -69,48 +71,72 @@ def registration_loss(phi: Tensor, phi_gt: Tensor) -> Tensor:
     """l_reg, Eq. (5): mean absolute error of both components of the field.
 
     PAPER-GAP: the paper gives no unit. Here it is the pixel of the training image: in normalised units the term would
-    weigh a hundredth and lambda_1 = 10 would not make the registration learn.
+    weigh a hundredth, and with lambda_1 = 10 the registration would not learn.
+
+    Args:
+        phi, phi_gt: the estimated and the true field, (B, 2, H, W) pixels.
+
+    >>> registration_loss(torch.full((1, 2, 4, 4), 3.0), torch.zeros(1, 2, 4, 4)).item()
+    3.0
     """
     return (phi - phi_gt).abs().mean()
 
 
 def matching_loss(stage: Stage, phi_gt: Tensor) -> Tensor:
-    """Cross-entropy of a stage's comparisons: of all shifts around `start`, the true one should score highest.
+    """Cross-entropy of the cost volume of a stage: of all shifts around `start`, the true one should score highest.
 
     Args:
-        stage: with scores (B, W, K, h, w) of K = (2 radius + 1)^2 shifts through W windows, whose mean it is.
-        phi_gt: the true field, (B, 2, H, W) pixels; where it lies beyond the radius, the position does not count.
+        stage: with scores (B, W, K, h, w) of K = (2 radius + 1)^2 shifts, averaged over W windows; the loss is the mean
+            over the windows.
+        phi_gt: the true field, (B, 2, H, W) pixels; a position whose true shift is beyond the radius does not count.
+
+    >>> zero = torch.zeros(1, 2, 4, 4)
+    >>> f"{matching_loss(Stage(zero, zero, scores=torch.zeros(1, 1, 9, 4, 4)), zero):.3f}"  # log 9
+    '2.197'
     """
     radius = math.isqrt(stage.scores.shape[2]) // 2
     # A true shift between pixels is shared by its four neighbours, as in bilinear interpolation.
-    left = resize_field(phi_gt, stage.start.shape[-2:]) - stage.start.detach()
-    steps = torch.arange(-radius, radius + 1, device=left.device).view(1, -1, 1, 1)
-    in_x, in_y = ((1 - (part - steps).abs()).clamp(min=0) for part in left.split(1, dim=1))
+    residual = resize_field(phi_gt, stage.start.shape[-2:]) - stage.start.detach()
+    steps = torch.arange(-radius, radius + 1, device=residual.device).view(1, -1, 1, 1)
+    in_x, in_y = ((1 - (part - steps).abs()).clamp(min=0) for part in residual.split(1, dim=1))
     target = (in_y.unsqueeze(2) * in_x.unsqueeze(1)).flatten(1, 2)
     return -(target.unsqueeze(1) * stage.scores.log_softmax(2)).sum(2).mean()
 
 
 def luminance_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
-    """l_b, Eq. (11): as bright as the brighter of the two aligned sources."""
+    """l_b, Eq. (11): as bright as the brighter of the two aligned sources, (B, 1, H, W) in [0, 1] each.
+
+    >>> ir, vi = torch.full((1, 1, 4, 4), 0.25), torch.full((1, 1, 4, 4), 0.75)
+    >>> luminance_loss((ir + vi) / 2, ir, vi).item()
+    0.25
+    """
     return (fused - torch.maximum(ir, vi)).abs().mean()
 
 
 def gradient_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
-    """l_g, Eq. (10): edges as strong as the stronger of the two aligned sources.
+    """l_g, Eq. (10): edges as strong as the stronger of the two aligned sources, (B, 1, H, W) in [0, 1] each.
 
     PAPER-GAP: "the Sobel operator" is read as |gx| + |gy| with the usual kernels, zero padding and no scaling, the form
     used by the authors' lab (MulFS-CAP).
+
+    >>> image = torch.rand(1, 1, 8, 8)
+    >>> gradient_loss(image, image, torch.zeros(1, 1, 8, 8)).item()
+    0.0
     """
     return (sobel(fused) - torch.maximum(sobel(ir), sobel(vi))).abs().mean()
 
 
 def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor, gamma: float = 2.0) -> Tensor:
-    """l_f, Eq. (9): l_b + gamma l_g."""
+    """l_f, Eq. (9): l_b + gamma l_g, of images (B, 1, H, W) in [0, 1]."""
     return luminance_loss(fused, ir, vi) + gamma * gradient_loss(fused, ir, vi)
 
 
 def sobel(image: Tensor) -> Tensor:
-    """|gx| + |gy| of (B, 1, H, W), the same shape."""
+    """|gx| + |gy| of (B, 1, H, W), the same shape, zeros outside.
+
+    >>> sobel(torch.tensor([[[[0.0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]]]))[0, 0, 1].tolist()
+    [0.0, 4.0, 4.0, 4.0]
+    """
     kernel = image.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).view(1, 1, 3, 3)
     return F.conv2d(image, torch.cat([kernel, kernel.mT]), padding=1).abs().sum(1, keepdim=True)
 
@@ -120,17 +146,17 @@ def alignment_terms(aligned: Alignment, common_ir: Tensor, phi_gt: Tensor) -> di
 
     Args:
         aligned: what the network made of the deformed infrared and the visible image.
-        common_ir: F_i, common features of the *aligned* infrared (B, C, H, W), which only training sees.
+        common_ir: F_i, common features of the *aligned* infrared (B, C, H, W), which is known in training only.
         phi_gt: the true field, (B, 2, H, W) pixels.
     """
-    none = phi_gt.new_zeros(())
+    zero = phi_gt.new_zeros(())
     coarse = [registration_loss(resize_field(stage.field, phi_gt.shape[-2:]), phi_gt) for stage in aligned.stages[:-1]]
     matches = [matching_loss(stage, phi_gt) for stage in aligned.stages if stage.scores is not None]
     return {
         "l_c": consistency_loss(common_ir, aligned.common_vi),
         "l_reg": registration_loss(aligned.field, phi_gt),
-        "l_coarse": sum(coarse, start=none),
-        "l_match": sum(matches, start=none),
+        "l_coarse": sum(coarse, start=zero),
+        "l_match": sum(matches, start=zero),
     }
 
 
@@ -139,7 +165,7 @@ def fusion_terms(output: NetworkOutput, specific_ir: Tensor, ir: Tensor, vi: Ten
 
     Args:
         output: what the network made of the deformed infrared and the visible image.
-        specific_ir: F^_i, specific features of the *aligned* infrared (B, C, H, W), which only training sees.
+        specific_ir: F^_i, specific features of the *aligned* infrared (B, C, H, W), which is known in training only.
         ir, vi: the aligned infrared and the visible image, (B, 1, H, W).
     """
     return {
@@ -150,8 +176,11 @@ def fusion_terms(output: NetworkOutput, specific_ir: Tensor, ir: Tensor, vi: Ten
 
 
 def total_loss(terms: dict[str, Tensor], weights: LossWeights) -> Tensor:
-    """l_t, Eq. (12), of the terms that are there: without fusion terms the registration learns alone, without `l_ob`
-    there is no detector.
+    """l_t, Eq. (12), of the terms given: a training of the registration alone has no fusion terms, one without a
+    detector no `l_ob`.
+
+    >>> total_loss({"l_reg": torch.tensor(0.5), "l_b": torch.tensor(0.1)}, LossWeights()).item()  # 10 x 0.5 + 5 x 0.1
+    5.5
     """
     balance = {
         "l_c": weights.common,

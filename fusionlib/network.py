@@ -8,8 +8,8 @@
 Convention: images (B, 1, H, W) float32 in [0, 1]; features (B, C, H, W); the field phi (B, 2, H, W) in pixels of the
 input, see `fusionlib.deformation`. A leading `common_`/`specific_` names the extractor, `_ir`/`_vi` the modality.
 
-The default configuration registers well; `AS_IN_THE_PAPER` is the plainest reading of the text. What lies between the
-two are the switches of `NetworkConfig`, each marked PAPER-GAP.
+The default configuration registers well; `AS_IN_THE_PAPER` is the plainest reading of the text. They differ in switches
+of `NetworkConfig`, each marked PAPER-GAP.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
-from fusionlib.registration import CSEB, PyramidMSRB, Stage, UNetMSRB, at_least_single, feature_layer, resize_field
+from fusionlib.registration import CSEB, PyramidMSRB, Stage, UNetMSRB, feature_layer, resize_field
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import check_pair, pad_to_multiple
+from fusionlib.support.inputs import (
+    STRUCTURE_CHANNELS,
+    at_least_float32,
+    check_pair,
+    downsample,
+    local_structure,
+    pad_to_multiple,
+)
+from fusionlib.support.weights import filled, settings_of
 
 
 @dataclass(frozen=True)
@@ -36,21 +45,21 @@ class NetworkConfig:
         channels: width C of every extractor. PAPER-GAP: the paper gives no width, only 0.97 M parameters and 60.12 G
             multiply-accumulates at 512x512 in all; the default stays below both and runs at speed on two CPU cores.
         extractor_layers: 3x3 convolutions per extractor. PAPER-GAP: not given; three, as in the CSEB and the head.
-        common_input: what the common extractors look at. PAPER-GAP: the paper feeds the images ("image"). On those the
+        common_input: input of the common extractors. PAPER-GAP: the paper feeds the images ("image"). On those the
             registration stays at the identity for thousands of steps, since brightness has no stable relation between
             the modalities; "structure" feeds `local_structure`, which has one.
-        registration_side: images with more pixels than a square of this side are reduced to as many before they are
-            registered, and the field is brought back to their size; None registers at full size. PAPER-GAP: not given;
-            the search of a pyramid reaches so many pixels, not so large a part of the image.
+        registration_side: images with more pixels than a square of this side are downsampled to as many before they are
+            registered, and the field is resized back; None registers at full size. PAPER-GAP: not given; the search
+            range of a pyramid is a number of pixels, not a part of the image.
         registration_stride: the common features are averaged over squares of this side before they are registered.
             PAPER-GAP: not given; fields are smooth, so half the resolution loses little and costs a quarter.
         msrb: "unet", a plain U-Net on the concatenated features, or "pyramid", a U-Net whose decoder warps the infrared
-            features by the field found so far and correlates them with the visible ones. PAPER-GAP: "a U-Net-like
+            features by the current field and correlates them with the visible ones. PAPER-GAP: "a U-Net-like
             architecture" is all the paper says.
         msrb_widths: channels of the MSRB's levels from fine to coarse, each half the size of the one before.
-        gathering_widths: of the pyramid, channels of the U-Net that gathers the comparisons of one level.
-        correlation_radius: of the pyramid, how many pixels away positions are compared, at each of its levels.
-        windows: of the pyramid, sides of the neighbourhoods that are compared as a whole, odd, in pixels of the level.
+        gathering_widths: of the pyramid, channels of the U-Net that decodes the cost volume of one level.
+        correlation_radius: of the pyramid, largest shift in a cost volume, in pixels of its level.
+        windows: of the pyramid, sides of the windows over which a cost volume is averaged, odd, in pixels of the level.
         common_in_fusion: concatenate the common features too (Eq. 7). False is the third ablation of Table 4.
     """
 
@@ -83,7 +92,7 @@ class Alignment:
 
     Attributes:
         field: phi, (B, 2, H, W) pixels; warps the deformed infrared onto the visible image.
-        stages: how the MSRB came to it, from coarse to fine; the last stage's field, resized, is phi.
+        stages: the steps of the MSRB, from coarse to fine; the field of the last one, resized, is phi.
         common_ir, common_vi: F_i^d and F_v, (B, C, H, W).
     """
 
@@ -100,9 +109,9 @@ class NetworkOutput:
     Attributes:
         image: I_f, (B, 1, H, W) in [0, 1].
         field: phi, (B, 2, H, W) pixels, as in `alignment`.
-        alignment: the registration it rests on.
+        alignment: the registration.
         specific_vi: F^_v, (B, C, H, W).
-        fused: F_f of Eq. (7), (B, 4C, H, W), what both heads read.
+        fused: F_f of Eq. (7), (B, 4C, H, W), the input of both heads.
     """
 
     image: Tensor
@@ -115,11 +124,13 @@ class NetworkOutput:
 class FusionNetwork(nn.Module):
     """Registers a deformed infrared image to a visible one and fuses both, in one pass.
 
-    Inputs of any height and width from 32 pixels up: they are padded inside to the next multiple the MSRB needs, and
-    what comes back has the size that went in.
+    Images may have any height and width of 32 pixels or more: they are padded inside to a multiple of `multiple`, and
+    the outputs are cropped to their size. They may have any floating dtype: they are converted to that of the weights,
+    and image and field have it too, but at least float32.
 
-    Inputs of any floating dtype: they are converted to that of the weights, and image and field come back in it, but
-    in float32 at least. So a network in float64 computes and answers in float64.
+    >>> output = FusionNetwork().eval()(torch.rand(1, 1, 37, 50), torch.rand(1, 1, 37, 50))
+    >>> output.image.shape, output.field.shape
+    (torch.Size([1, 1, 37, 50]), torch.Size([1, 2, 37, 50]))
     """
 
     smallest = 32
@@ -148,6 +159,20 @@ class FusionNetwork(nn.Module):
             self.msrb = UNetMSRB(config.channels, config.msrb_widths)
         self.head = reconstruction_head(self.fused_channels, config.channels)
 
+    @classmethod
+    def load(cls, path: Path | str) -> FusionNetwork:
+        """The network whose weights a training has written, with its configuration from the file, ready to fuse.
+
+        Raises:
+            InputError: the file is missing, corrupt, or holds the weights of another network.
+
+        >>> from fusionlib.support.paths import ROOT
+        >>> network = FusionNetwork.load(ROOT / "results" / "mini" / "weights" / "ours.safetensors")
+        >>> network(torch.rand(1, 1, 48, 70), torch.rand(1, 1, 48, 70)).field.shape
+        torch.Size([1, 2, 48, 70])
+        """
+        return filled(cls(NetworkConfig(**settings_of(path, "network"))), path)
+
     @property
     def fused_channels(self) -> int:
         """Channels of F_f, Eq. (7)."""
@@ -162,8 +187,11 @@ class FusionNetwork(nn.Module):
         """Register and fuse.
 
         Args:
-            ir: deformed infrared I_i^d, (B, 1, H, W) in [0, 1].
-            vi: visible I_v, (B, 1, H, W) in [0, 1].
+            ir: deformed infrared I_i^d, (B, 1, H, W), any floating dtype, in [0, 1].
+            vi: visible I_v, likewise.
+
+        Returns:
+            Fused image I_f (B, 1, H, W) in [0, 1], field (B, 2, H, W) in pixels, and the features behind them.
 
         Raises:
             InputError: sizes differ, a side is under 32 pixels, or more than one channel: see `check_pair`.
@@ -180,7 +208,7 @@ class FusionNetwork(nn.Module):
         else:
             fused = torch.cat([specific_ir, specific_vi], 1)
         # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
-        image = (at_least_single(self.head(fused)) + 1) / 2
+        image = (at_least_float32(self.head(fused)) + 1) / 2
         crop = (..., slice(height), slice(width))
         aligned = _cropped(aligned, crop)
         return NetworkOutput(image[crop], aligned.field, aligned, specific_vi[crop], fused[crop])
@@ -200,13 +228,13 @@ class FusionNetwork(nn.Module):
         if (size := self._registration_size(*ir.shape[-2:])) == ir.shape[-2:]:
             stages = self.register(common_ir, common_vi)
         else:
-            stages = self.register(*self.common_features(reduced(ir, size), reduced(vi, size)))
+            stages = self.register(*self.common_features(downsample(ir, size), downsample(vi, size)))
         return Alignment(resize_field(stages[-1].field, ir.shape[-2:]), stages, common_ir, common_vi)
 
     def _registration_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size at which images of a size, a multiple of `multiple`, are registered; such a multiple too."""
+        """Size at which padded images of a given size are registered; its sides are multiples of `multiple` too."""
         side = self.config.registration_side
-        height, width = int(height), int(width)  # numbers also where they are traced, to count multiply-accumulates
+        height, width = int(height), int(width)  # plain numbers even under a tracer, which counts multiply-accumulates
         if side is None or height * width <= side**2:
             return height, width
         reduced = side / math.sqrt(height * width)
@@ -235,7 +263,7 @@ def _cropped(aligned: Alignment, crop: tuple) -> Alignment:
 
 
 def extractor(inputs: int, channels: int, layers: int) -> nn.Sequential:
-    """A common or specific feature extractor (CFE, SFE).
+    """A common or specific feature extractor (CFE, SFE): (B, inputs, H, W) to (B, channels, H, W).
 
     PAPER-GAP: Eq. (1) alone is satisfied by features that shrink to nothing, and Eq. (2), minus an L1 norm, has no
     lower bound. The last BatchNorm therefore learns no scale: every feature keeps unit variance over the batch, so it
@@ -251,37 +279,3 @@ def reconstruction_head(inputs: int, channels: int) -> nn.Sequential:
     """Three feature extraction layers, the last ending in Tanh instead of LeakyReLU: (B, inputs, H, W) to [-1, 1]."""
     last = nn.Sequential(nn.Conv2d(channels, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1), nn.Tanh())
     return nn.Sequential(feature_layer(inputs, channels), feature_layer(channels, channels), last)
-
-
-STRUCTURE_CHANNELS = 3
-
-
-def local_structure(image: Tensor) -> Tensor:
-    """What an edge map keeps when a modality's brightness, contrast and polarity are taken away.
-
-    The Sobel gradient (gx, gy) of the blurred image, as strength and doubled angle, over the local mean strength. An
-    edge that is bright-to-dark in one modality and dark-to-bright in the other gives the same values, since turning a
-    gradient by 180 degrees turns its doubled angle by 360.
-
-    Args:
-        image: (B, 1, H, W) in [0, 1].
-
-    Returns:
-        (B, 3, H, W): strength, strength x cos(2 angle), strength x sin(2 angle); strength is about 1 on average.
-    """
-    dtype, image = image.dtype, at_least_single(image)  # half precision rounds the square of a faint edge to 0
-    sobel = image.new_tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]).view(1, 1, 3, 3)
-    smooth = F.avg_pool2d(F.pad(image, [1] * 4, mode="replicate"), 3, 1)
-    gradient = F.conv2d(F.pad(smooth, [1] * 4, mode="replicate"), torch.cat([sobel.mT, sobel]))
-    gx, gy = gradient.split(1, 1)
-    strength = torch.sqrt(gx**2 + gy**2 + 1e-8)
-    near = F.avg_pool2d(F.pad(strength, [8] * 4, mode="replicate"), (1, 17), 1)
-    near = F.avg_pool2d(near, (17, 1), 1)
-    cos, sin = (gx**2 - gy**2) / strength**2, 2 * gx * gy / strength**2
-    return (strength / (near + 0.02) * torch.cat([torch.ones_like(cos), cos, sin], 1)).to(dtype)
-
-
-def reduced(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """An image (B, 1, H, W) at a smaller size, without aliasing."""
-    wide = at_least_single(image)  # CPUs do not know this filter in half precision
-    return F.interpolate(wide, size, mode="bilinear", antialias=True).to(image.dtype)

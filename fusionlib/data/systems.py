@@ -42,7 +42,8 @@ class System:
         kind: "fuses" an aligned pair, "registers" the infrared to the visible image, or "both".
         moves: what a registering system warps: "infrared", "visible" or "features" (no field comes out); else None.
         network, method, loss: dotted names of the class of the network, of the class that makes a
-            `protocol.Method` of it, and of the function (network, `protocol.Lesson`) -> loss that it is retrained by.
+            `protocol.Method` of it, and of the function from network and `training.batches.Batch` to the loss of its
+            retraining.
         paper: whom to cite.
         upstream, commit: repository on GitHub and the state of it that this was written from.
         licence: what upstream states about its code and weights.

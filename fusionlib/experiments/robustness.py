@@ -24,9 +24,9 @@ from fusionlib.data import PairSet
 from fusionlib.deformation import Level, get_level
 from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
-from fusionlib.support.draws import generator
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
+from fusionlib.support.random_fields import generator
 
 LAMP = 0.04  # radius of a lamp's bright core, as a part of the shorter side
 

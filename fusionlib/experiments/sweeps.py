@@ -30,17 +30,17 @@ from fusionlib.data import open_set
 from fusionlib.experiments import evaluation, runner
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.sweep_rows import SWITCHES, Row, recipe_of, short_recipe
-from fusionlib.methods import Ours, once
+from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError, alone, remove_halves, write_bytes
 from fusionlib.support.keys import Key
 from fusionlib.support.parallel import spread
-from fusionlib.training import START, detector_path, train, validation_error
+from fusionlib.support.weights import key_of
+from fusionlib.training import START, detector_path, train, train_or_load, validation_error
 from fusionlib.training.recipe import Recipe
-from fusionlib.training.warm_start import calibrate, fitting
-from fusionlib.training.weights import key_of, load_network
+from fusionlib.training.warm_start import calibrate, warm_start
 
 SCORED = [*METRICS, "EPE_share", "folds"]
 
@@ -119,10 +119,10 @@ def _network(job: Job, path: Path) -> FusionNetwork:
     recipe = job.recipe
     with contextlib.suppress(InputError):
         if not recipe.key().differing(key_of(path)) and path.with_suffix(".csv").exists():
-            return load_network(path)
+            return FusionNetwork.load(path)
     start = None
     if recipe.start is not None:
-        start, cut = fitting(recipe, safetensors.torch.load(job.start))
+        start, cut = warm_start(recipe, safetensors.torch.load(job.start))
         if cut:
             calibrate(start, cut, recipe)
     return train(recipe, path, job.device, start)[0]
@@ -172,7 +172,7 @@ def run(
     def work(missing: list[runner.Part]) -> Iterator[tuple[runner.Part, pd.DataFrame]]:
         named, start = {str(part): part for part in missing}, None
         if missing and preset.recipe.start is not None:
-            start = once.trained(preset.recipe.start, weights, START).path.read_bytes()
+            start = train_or_load(preset.recipe.start, weights, START).path.read_bytes()
         remove_halves(path)
         asked = {name: replace(jobs[name], start=start) for name in named}
         for name, outcome in spread(train_and_score, asked, cluster):

@@ -22,7 +22,7 @@ from fusionlib.data.systems import System
 from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint
 from fusionlib.support.files import InputError, fingerprint, sha256
 from fusionlib.support.paths import ROOT, data_root
-from fusionlib.training.weights import key_of, read_header, read_state
+from fusionlib.support.weights import key_of, read_header, read_state
 
 PRESETS = ("paper", "mini")  # whose results hold weights that may be used anywhere: those of smoke mean nothing
 PUBLISHED, RETRAINED, IN_PART, GIVEN = "published", "retrained", "published in part", "given"

@@ -1,16 +1,16 @@
-"""Classical registration, the floor of every network: phase correlation, ECC, mutual information with SimpleITK.
+"""Classical registration, the baseline of every network: phase correlation, ECC, mutual information with SimpleITK.
 
 Between infrared and visible images brightness has no stable relation, so all of them compare edges: the strength of
-`network.local_structure`. That and every default below were chosen on the 11 validation pairs of RoadScene at 256 px,
+`local_structure`. That and every default below were chosen on the 11 validation pairs of RoadScene at 256 px,
 one setting for the light, medium and heavy deformations together.
 
 Convention:
     - `register(ir, vi, by)` takes (B, 1, H, W) float32 in [0, 1] and finds fields (B, 2, H, W) in pixels, as in
       `fusionlib.deformation`: `warp(ir, field)` lies on the visible image.
-    - Inside, `moving` (infrared) and `fixed` (visible) are arrays (h, w). What is looked for is the motion that leads
-      from a point of `fixed` to the same point of `moving`; a displacement is motion(p) - p.
+    - Inside, `moving` (infrared) and `fixed` (visible) are arrays (h, w). The motion maps a point of `fixed` to the
+      corresponding point of `moving`; a displacement is motion(p) - p.
     - Pixel centres are integers. Averaging squares of k pixels puts the point p at (p + 0.5) / k - 0.5.
-    - A registration that fails leaves the image where it is, and says so.
+    - A registration that fails gives the identity and is marked in `Found.failed`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionlib.network import local_structure
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import check_pair
+from fusionlib.support.inputs import check_pair, local_structure
 
 # cv2 and SimpleITK are imported where they are used: together they take a second, and few who import this need them.
 
-SIDE = 256  # what is compared has about this many pixels on its shorter side, so that a method does alike at every size
-LARGEST = 0.1  # of the shorter side; a registration that moves the image further than this, on average, has failed
+SIDE = 256  # images are downsampled to about this shorter side, so that a method behaves alike at every size
+LARGEST = 0.1  # part of the shorter side; a larger mean displacement counts as a failure
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a registration finds.
+    """The result of a registration.
 
     Attributes:
         field: (B, 2, H, W) pixels, float32; zero where it failed.
-        failed: (B,) bool: it did not converge, or went further than LARGEST.
+        failed: (B,) bool: it did not converge, or exceeded LARGEST.
     """
 
     field: Tensor
@@ -55,8 +54,8 @@ class Registration(Protocol):
         """Find the motion from `fixed` to `moving`, both (h, w) float32.
 
         Args:
-            moving, fixed: what is compared, of about SIDE pixels.
-            points: (2, H, W), x and y in pixels of `fixed`, equally spaced: where the displacement is wanted.
+            moving, fixed: edge maps of about SIDE pixels a side.
+            points: (2, H, W), x and y in pixels of `fixed`, equally spaced: the output grid.
 
         Returns:
             (2, H, W) in pixels of `fixed`, or None if it did not converge.
@@ -69,6 +68,11 @@ def register(ir: Tensor, vi: Tensor, by: Registration) -> Found:
 
     Raises:
         InputError: sizes differ, a side is under 32 pixels, more than one channel, or values that are not finite.
+
+    >>> image = torch.rand(1, 1, 64, 96)
+    >>> found = register(image, image, REGISTRATIONS["identity"])
+    >>> found.field.abs().max().item(), found.failed.tolist()
+    (0.0, [False])
     """
     height, width = check_pair(ir, vi, smallest=32)
     step = max(1, round(min(height, width) / SIDE))
@@ -88,7 +92,7 @@ def register(ir: Tensor, vi: Tensor, by: Registration) -> Found:
 
 @dataclass(frozen=True)
 class Identity:
-    """No registration at all: what the others have to improve on."""
+    """The identity: no registration."""
 
     def displacement(self, moving: np.ndarray, fixed: np.ndarray, points: np.ndarray) -> np.ndarray | None:
         return np.zeros_like(points)
@@ -120,12 +124,12 @@ class PhaseCorrelation:
 class ECC:
     """A rotation and a shift that maximise the enhanced correlation coefficient (Evangelidis & Psarakis, 2008).
 
-    An affine motion or a homography fits the edges that only one modality has, and ends further off than this.
+    An affine motion or a homography overfits to edges of one modality only, and has a larger error than this.
 
     Attributes:
         reductions: the pyramid, from coarse to fine; levels under 32 pixels are left out, but for the last.
         blur: side in pixels of the Gaussian filter, at each level.
-        iterations, tolerance: each level ends after so many, or when the coefficient grows by less.
+        iterations, tolerance: stopping criteria of each level: their number, and the gain of the coefficient.
     """
 
     reductions: tuple[int, ...] = (8, 4, 2, 1)
@@ -145,7 +149,7 @@ class ECC:
             images = [_reduced(image, factor) for image in (fixed, moving)]
             try:
                 _, found = cv2.findTransformECC(*images, start, cv2.MOTION_EUCLIDEAN, criteria, None, self.blur)
-            except cv2.error:  # its way to say that the images do not correlate
+            except cv2.error:  # raised when the images do not correlate
                 return None
             motion = np.linalg.inv(scale) @ np.vstack([found, [0, 0, 1]]) @ scale
         return np.tensordot(motion[:2, :2], points, 1) + motion[:2, 2].reshape(2, 1, 1) - points
@@ -207,7 +211,7 @@ class MutualInformation:
         return sitk.GetArrayFromImage(field).transpose(2, 0, 1)
 
     def _method(self, reductions: tuple[int, ...], blur: tuple[float, ...]):
-        """What both parts have in common."""
+        """The settings that the rigid and the B-spline registration share."""
         import SimpleITK as sitk
 
         method = sitk.ImageRegistrationMethod()

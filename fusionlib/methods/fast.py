@@ -1,13 +1,14 @@
-"""The network of the paper for use, not for training: the same result in a fraction of the time, at any size.
+"""The network of the paper for inference: the same result in a fraction of the time, at any size.
 
-What is gained, and why the result stays the same but for rounding:
+What saves time, and why the result is the same except for rounding:
 
-    folding       In use, a BatchNorm is a scale and a shift for each channel; they go into the convolution before it.
+    folding       At inference a BatchNorm is a scale and a shift for each channel; the convolution before it absorbs
+                  them.
     channels last Convolutions read the channels of a pixel from one place, and no layer reorders them for the next.
-    strips        A layer looks one pixel far. So a strip of rows, with as many more as the layers look far, gives the
-                  same numbers as the whole image, and what lies between two layers stays in the cache.
-    tiles         For the same reason a large image is fused tile by tile: the field is found once, on the reduced pair
-                  (`NetworkConfig.registration_side`), and each tile takes the infrared from where its field points.
+    strips        A 3x3 layer reaches one pixel. So a strip of rows, with a margin as large as the reach of all layers,
+                  gives the same numbers as the whole image, and intermediate features stay in the cache.
+    tiles         For the same reason a large image is fused tile by tile: the field is found once, on the downsampled
+                  pair (`NetworkConfig.registration_side`), and each tile reads the infrared where its field points.
 
 Convention: as in `fusionlib.network`. A `Box` is a part of the padded image.
 """
@@ -24,15 +25,15 @@ from fusionlib.deformation import warp
 from fusionlib.methods.fast_layers import channels_last, folded, sample, structure
 from fusionlib.methods.protocol import Fused
 from fusionlib.methods.registry import Chain, Method, Ours
-from fusionlib.network import Alignment, FusionNetwork, NetworkOutput, reduced
+from fusionlib.network import Alignment, FusionNetwork, NetworkOutput
 from fusionlib.registration import Stage, resize_field
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import check_pair
+from fusionlib.support.inputs import check_pair, downsample
 
 TILE = 1024  # pixels: images of more pixels than a square of this side are fused in tiles of at most this side
-STRIP = 128  # rows that pass through the layers at once on a CPU: few enough for its cache, and few that are done twice
-STRUCTURE_REACH = 10  # pixels: how far `local_structure` looks, 1 of the blur, 1 of Sobel, 8 of the mean of 17
-HEAD_REACH = 3  # pixels: how far the three convolutions of the head look
+STRIP = 128  # rows of a strip on a CPU: few enough for its cache, and enough to keep the overlap small
+STRUCTURE_REACH = 10  # pixels: reach of `local_structure`, 1 of the blur, 1 of Sobel, 8 of the mean over 17
+HEAD_REACH = 3  # pixels: reach of the three convolutions of the head
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Box:
     right: int
 
     def grown(self, reach: int, size: tuple[int, int]) -> Box:
-        """The box with `reach` pixels more on every side, as far as an image of (height, width) goes."""
+        """The box with a margin of `reach` pixels, cut at the border of an image of (height, width)."""
         top, left = max(0, self.top - reach), max(0, self.left - reach)
         return Box(top, min(size[0], self.bottom + reach), left, min(size[1], self.right + reach))
 
@@ -55,7 +56,7 @@ class Box:
         return ..., rows, slice(self.left - outer.left, self.right - outer.left)
 
     def cut(self, rows: int, columns: int | None = None) -> Iterator[Box]:
-        """Pieces of at most so many rows and columns, row by row."""
+        """Pieces of at most `rows` and `columns`, row by row."""
         columns = columns or self.right - self.left
         for top in range(self.top, self.bottom, rows):
             for left in range(self.left, self.right, columns):
@@ -63,21 +64,19 @@ class Box:
 
 
 class FastNetwork(nn.Module):
-    """A `FusionNetwork` for inference: a copy whose image is the same to 1e-5, as the head of this module explains.
+    """A copy of a `FusionNetwork` for inference, whose image is the same to 1e-5; see the top of this module.
 
-    It computes in float32, or in the float64 of a network; inputs of another floating dtype are converted to that.
+    It computes in float32, or in float64 if the network does; inputs of another floating dtype are converted.
 
     Args:
-        network: the trained network; it stays as it is.
-        half: on a GPU, extract and reconstruct in bfloat16, which has three digits: the image is then another one.
-            Without effect on a CPU.
+        network: the trained network, which is not changed.
     """
 
     smallest = FusionNetwork.smallest
 
-    def __init__(self, network: FusionNetwork, half: bool = False) -> None:
+    def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
-        self.config, self.half = network.config, half
+        self.config = network.config
         self.network = folded(network)
 
     @torch.no_grad()
@@ -98,11 +97,11 @@ class FastNetwork(nn.Module):
 
     @torch.no_grad()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor]:
-        """Image and field of `forward`, without the features: a large image is fused tile by tile.
+        """Image and field of `forward`, without the features; a large image is fused tile by tile.
 
         Args:
             ir, vi: (B, 1, H, W) in [0, 1], as in `forward`.
-            tile: side of the tiles in pixels; images of up to tile x tile pixels are one.
+            tile: side of the tiles in pixels; images of up to tile x tile pixels are not divided.
 
         Returns:
             I_f, (B, 1, H, W) in [0, 1], and phi, (B, 2, H, W) pixels.
@@ -114,7 +113,7 @@ class FastNetwork(nn.Module):
             raise InputError(f"Tiles of {tile} pixels are too small; take {self.smallest} or more.")
         height, width = check_pair(ir, vi, self.smallest)
         if height * width <= min(tile, self.config.registration_side or tile) ** 2:
-            whole = self.forward(ir, vi)  # its features serve registration and fusion alike
+            whole = self.forward(ir, vi)  # registration and fusion share its features
             return whole.image, whole.field
         ir, vi = self.network.prepared(ir), self.network.prepared(vi)
         size, whole = ir.shape[-2:], Box(0, ir.shape[-2], 0, ir.shape[-1])
@@ -129,10 +128,10 @@ class FastNetwork(nn.Module):
         return image[crop], phi[crop]
 
     def _stages(self, ir: Tensor, vi: Tensor, common: tuple[Tensor, Tensor] | None = None) -> list[Stage]:
-        """The registration of padded images, reduced if they are large; `common` are features at full size."""
+        """The registration of padded images, downsampled if large; `common` are features at full size."""
         size = self.network._registration_size(*ir.shape[-2:])
         if size != tuple(ir.shape[-2:]):
-            ir, vi = reduced(ir, size), reduced(vi, size)
+            ir, vi = downsample(ir, size), downsample(vi, size)
             common = None
         whole = Box(0, size[0], 0, size[1])
         if common is None:
@@ -165,8 +164,7 @@ class FastNetwork(nn.Module):
             seen = strip.grown(reach, size)
             for kind, room in zip(kinds, features.split(channels, 1), strict=True):
                 extractor = self.network.get_submodule(f"{modality}_{kind}")
-                with self._autocast(image):
-                    found = extractor(channels_last(inputs[kind][seen.within(around)]))
+                found = extractor(channels_last(inputs[kind][seen.within(around)]))
                 room[strip.within(box)] = found[strip.within(seen)]
         return features
 
@@ -196,26 +194,20 @@ class FastNetwork(nn.Module):
                 self._features("vi", vi, seen, self._fused_kinds, fused[:, half:])
             else:
                 fused[:, half:] = fixed[:, -half:][seen.within(Box(0, size[0], 0, size[1]))]
-            with self._autocast(vi):
-                found = self.network.head(fused)
+            found = self.network.head(fused)
             image[strip.within(box)] = (found[strip.within(seen)].to(image.dtype) + 1) / 2
             if keep is not None:
                 keep[strip.within(box)] = fused[strip.within(seen)]
         return image
 
-    def _autocast(self, image: Tensor) -> torch.autocast:
-        return torch.autocast(image.device.type, torch.bfloat16, enabled=self.half and image.is_cuda)
-
 
 class FastOurs:
     """Ours with a `FastNetwork`: a method like `methods.Ours`, for images of any size."""
 
-    def __init__(
-        self, network: FusionNetwork, name: str = "ours", device: torch.device | str = "cpu", half: bool = False
-    ) -> None:
+    def __init__(self, network: FusionNetwork, name: str = "ours", device: torch.device | str = "cpu") -> None:
         self.name = name
         self.device = torch.device(device)
-        self.network = FastNetwork(network, half).to(self.device).eval()
+        self.network = FastNetwork(network).to(self.device).eval()
 
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> Fused:
@@ -227,7 +219,7 @@ class FastOurs:
 
 
 def fast(method: Method) -> Method:
-    """The same method with the fast network wherever it is the paper's; others are given back as they are."""
+    """The same method with the fast network in place of the paper's; other methods are returned as they are."""
     if isinstance(method, Chain):
         return Chain(fast(method.registers), fast(method.fuses))
     if isinstance(method, Ours):
@@ -236,7 +228,7 @@ def fast(method: Method) -> Method:
 
 
 def warp_in_strips(image: Tensor, phi: Tensor, rows: int = TILE) -> Tensor:
-    """`deformation.warp` of (B, C, H, W) by (B, 2, H, W), in strips of so many rows: it takes far less memory."""
+    """`deformation.warp` of (B, C, H, W) by (B, 2, H, W), strip by strip, which takes far less memory."""
     whole = Box(0, image.shape[-2], 0, image.shape[-1])
     found, wide = torch.empty_like(image), image.double()
     for strip in whole.cut(rows):
@@ -246,7 +238,7 @@ def warp_in_strips(image: Tensor, phi: Tensor, rows: int = TILE) -> Tensor:
 
 
 def _targets(phi: Tensor, box: Box, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """Where a box of a field (B, 2, H, W) points, x and y (B, h, w) inside the image, rounded as `warp` rounds it."""
+    """Where a box of a field (B, 2, H, W) points: x and y (B, h, w) inside the image, rounded as in `warp`."""
     height, width = phi.shape[-2:]
     dtype = dtype or phi.dtype
     part = phi[(..., slice(box.top, box.bottom), slice(box.left, box.right))].to(dtype)
@@ -261,7 +253,7 @@ def _targets(phi: Tensor, box: Box, dtype: torch.dtype | None = None) -> tuple[T
 
 
 def _empty(like: Tensor, channels: int, box: Box) -> Tensor:
-    """Room for features of a box, channels last."""
+    """Uninitialised features of a box, channels last."""
     size = like.shape[0], channels, box.bottom - box.top, box.right - box.left
     return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""Layers that give what those of `fusionlib.network` give, in less time and without gradients.
+"""Layers with the results of those of `fusionlib.network`, in less time and without gradients.
 
 Convention: features with channels last, as a (B, C, H, W) whose memory is (B, H, W, C).
 """
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fusionlib.registration import Comparison, PyramidMSRB, local_correlation, window_mean
+from fusionlib.registration import CostVolume, PyramidMSRB, local_correlation, window_mean
 from fusionlib.support.files import InputError
 
 
@@ -42,20 +42,20 @@ def folded(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.LeakyReLU):
             module.inplace = True
         if isinstance(module, PyramidMSRB):
-            module.comparison = nn.ModuleList(map(QuickComparison, module.comparison))
+            module.comparison = nn.ModuleList(map(QuickCostVolume, module.comparison))
     dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
     return copy.to(dtype=dtype, memory_format=torch.channels_last)
 
 
-class QuickComparison(nn.Module):
-    """A `Comparison` whose windows run over shifts that lie last, which is eight times as fast on a CPU."""
+class QuickCostVolume(nn.Module):
+    """A `CostVolume` whose windows run over shifts that lie last, which is eight times as fast on a CPU."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, comparison: CostVolume) -> None:
         super().__init__()
         self.comparison = comparison
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
-        """As `Comparison.forward`."""
+        """As `CostVolume.forward`."""
         own = self.comparison
         confidence = own.confidence(torch.cat([moving, fixed], 1)).sigmoid()
         similarity = channels_last(local_correlation(moving, fixed, own.radius)).mul_(confidence)
@@ -64,7 +64,7 @@ class QuickComparison(nn.Module):
 
 
 def structure(image: Tensor) -> Tensor:
-    """`network.local_structure` by sums of shifted images, several times as fast: (B, 1, H, W) to (B, 3, H, W)."""
+    """`local_structure` by sums of shifted images, several times as fast: (B, 1, H, W) to (B, 3, H, W)."""
     smooth = F.pad(image, [1] * 4, mode="replicate")
     for dim in (-2, -1):
         smooth = _neighbours(smooth, dim, 0) + _neighbours(smooth, dim, 1) + _neighbours(smooth, dim, 2)

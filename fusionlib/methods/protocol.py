@@ -1,6 +1,6 @@
-"""What holds for every system that fuses: what it is given, what it gives back, and what it is trained on.
+"""What every system that fuses takes and returns.
 
-Convention: infrared `ir` and visible `vi` are (B, 1, H, W) float32 in [0, 1]; the infrared may be out of place, and the
+Convention: infrared `ir` and visible `vi` are (B, 1, H, W) float32 in [0, 1]; the infrared may be misaligned, and the
 visible image is the reference onto which it is registered.
 """
 
@@ -14,12 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fused:
-    """What a method gives.
+    """The result of a method.
 
     Attributes:
         image: the fused image, (B, 1, H, W) in [0, 1].
         field: (B, 2, H, W) pixels, warps the infrared onto the visible image; None if the method does not register.
-        registered_ir: the infrared so warped, (B, 1, H, W) in [0, 1], or None.
+        registered_ir: the infrared warped by it, (B, 1, H, W) in [0, 1], or None.
     """
 
     image: Tensor
@@ -28,26 +28,18 @@ class Fused:
 
 
 class Method(Protocol):
-    """A compared system."""
+    """Anything with a name that fuses; `fusionlib.methods.load` gives one.
+
+    >>> import torch
+    >>> from fusionlib import methods
+    >>> ir, vi = torch.zeros(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
+    >>> fused = methods.load("average").fuse(ir, vi)
+    >>> fused.image.mean().item(), fused.field
+    (0.5, None)
+    """
 
     name: str
 
     def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
         """Fuse (B, 1, H, W) images in [0, 1]."""
         ...
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a compared network is trained on: pairs, and what became of them when the infrared was deformed.
-
-    Attributes:
-        ir, vi: the aligned pair, (B, 1, H, W) in [0, 1].
-        moved: the infrared out of place, (B, 1, H, W) in [0, 1].
-        phi_gt: (B, 2, H, W) pixels, the true field: `warp(moved, phi_gt)` is `ir` again.
-    """
-
-    ir: Tensor
-    vi: Tensor
-    moved: Tensor
-    phi_gt: Tensor

@@ -1,9 +1,8 @@
-"""Everything that can fuse, behind one protocol: give it an infrared and a visible batch, get a `Fused`.
+"""All methods by name, behind one protocol: from an infrared and a visible batch to a `Fused`.
 
-Any two can be put one behind the other by name: "crossraft+datfuse" registers with CrossRAFT and fuses with DATFuse.
+Two names can be combined: "crossraft+datfuse" registers with CrossRAFT and fuses with DATFuse.
 
-Convention: `fuse(ir, vi)` takes (B, 1, H, W) float32 in [0, 1], the infrared possibly out of place; the visible image
-is the reference onto which it is registered.
+Convention: as in `fusionlib.methods.protocol`.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from fusionlib.data import systems
 from fusionlib.deformation import compose, warp
 from fusionlib.methods import checkpoints
 from fusionlib.methods.classical import REGISTRATIONS, Registration, register
-from fusionlib.methods.field_refinement import SettledNetwork
+from fusionlib.methods.field_refinement import RefinedNetwork
 from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.simple_fusion import RULES, Rule
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import ROOT
-from fusionlib.training.weights import key_of, load_network
+from fusionlib.support.weights import key_of
 
 __all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "Rule", "load", "names", "network"]
 
@@ -48,9 +47,9 @@ CLASSICAL = {name: Classical(name, by) for name, by in REGISTRATIONS.items()}
 
 @dataclass(frozen=True)
 class Chain:
-    """Two methods, one behind the other: the first registers, the second fuses what the first registered.
+    """Two methods in sequence: the first registers, the second fuses the registered infrared.
 
-    If the second registers too, on top of the first, `field` and `registered_ir` are those of both together.
+    If the second registers too, `field` is the composition of both and `registered_ir` is warped by it.
     """
 
     registers: Method
@@ -81,9 +80,10 @@ class Ours:
 
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
-        """Register and fuse (B, 1, H, W) in [0, 1] of any floating dtype, which the network computes in its own.
+        """Register and fuse images (B, 1, H, W) in [0, 1] of any floating dtype; the network computes in its own.
 
-        Images come back in the dtype of the infrared; the field is float32, or float64 from a network in float64.
+        The images of the result have the dtype of the infrared; the field is float32, or float64 from a network in
+        float64.
         """
         output = self.network(ir.to(self.device), vi.to(self.device))
         field = output.field.to(ir.device)
@@ -91,11 +91,15 @@ class Ours:
 
 
 NETWORKS = {"ours": NetworkConfig(), "ours_settled": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
-_SETTLED = {"ours_settled": "ours"}  # whose weights each takes; see `fusionlib.methods.field_refinement`
+_REFINED = {"ours_settled": "ours"}  # name of its weights; see `fusionlib.methods.field_refinement`
 
 
 def names() -> list[str]:
-    """Names that `load` knows; it also takes two of them, joined by a +."""
+    """Names that `load` takes, alone or two joined by a +.
+
+    >>> [name for name in names() if name.startswith("ours")]
+    ['ours', 'ours_settled']
+    """
     return [*NETWORKS, *systems.names(), *CLASSICAL, *RULES]
 
 
@@ -112,6 +116,12 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
 
     Raises:
         InputError: unknown name, or no weights.
+
+    >>> fused = load("ours").fuse(torch.rand(1, 1, 48, 64), torch.rand(1, 1, 48, 64))
+    >>> fused.image.shape, fused.field.shape, fused.registered_ir.shape
+    (torch.Size([1, 1, 48, 64]), torch.Size([1, 2, 48, 64]), torch.Size([1, 1, 48, 64]))
+    >>> load("ecc+maximum").name
+    'ecc+maximum'
     """
     first, plus, then = name.partition("+")
     if plus:
@@ -121,8 +131,8 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        trained = load_network(_own_weights(name, weights))
-        return Ours(SettledNetwork(trained) if name in _SETTLED else trained, name, device)
+        kind = RefinedNetwork if name in _REFINED else FusionNetwork
+        return Ours(kind.load(_own_weights(name, weights)), name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
     filled = checkpoints.fill(network(name), system, source)
@@ -132,16 +142,19 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
 
 
 def network(name: str) -> nn.Module:
-    """The bare network of a method, with fresh weights; names and shapes of its state_dict are those of its authors.
+    """The network of a method with random weights; names and shapes of its state_dict are those of its authors.
 
-    How it is called stands with its class in `fusionlib.methods.baselines`.
+    The arguments of its `forward` are described in `fusionlib.methods.baselines`.
 
     Raises:
         InputError: unknown name, or a method that has no network.
+
+    >>> sum(weight.numel() for weight in network("datfuse").parameters())
+    10760
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
-        return SettledNetwork(bare) if name in _SETTLED else bare
+        return RefinedNetwork(bare) if name in _REFINED else bare
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -153,7 +166,7 @@ class Origin:
 
     Attributes:
         weights: "published", "retrained", ...: see `checkpoints.Source`; "trained" for ours, "" where there are none.
-        key: weights and the behaviour of the code; what scores them is no part of it.
+        key: of the weights and the behaviour of the code, without the code that scores the results.
     """
 
     weights: str
@@ -161,7 +174,11 @@ class Origin:
 
 
 def origin(name: str, weights: Path | str | None = None, **options: object) -> Origin:
-    """Where the weights of a method come from, and the key of all that it is; arguments as those of `load`."""
+    """Where the weights of a method come from, and the key of weights and code; arguments as those of `load`.
+
+    >>> origin("maximum").weights
+    ''
+    """
     first, plus, then = name.partition("+")
     if plus:
         parts = [origin(first, weights), origin(then, weights, **options)]
@@ -170,7 +187,7 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in CLASSICAL or name in RULES:
         return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        refined = ["refinement"] if name in _SETTLED else []
+        refined = ["refinement"] if name in _REFINED else []
         return Origin("trained", key_of_network(_own_weights(name, weights)) | Key.of(refined))
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -217,7 +234,7 @@ def shipped_weights(name: str) -> Path:
 
 def _own_weights(name: str, given: Path | str | None) -> Path | str:
     """The file given, or that of the folder given, or the shipped one."""
-    name = _SETTLED.get(name, name)
+    name = _REFINED.get(name, name)
     if given is None or not Path(given).is_dir():
         return given or shipped_weights(name)
     mine = Path(given) / f"{name}.safetensors"

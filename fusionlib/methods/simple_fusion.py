@@ -1,4 +1,4 @@
-"""Fusion without a network and without registration: what every compared system has to rise above.
+"""Fusion by a fixed rule, without a network and without registration: the simplest baselines.
 
 Convention: images (B, 1, H, W) in [0, 1], of any size.
 """
@@ -15,12 +15,17 @@ from torch import Tensor
 from fusionlib.methods.protocol import Fused
 from fusionlib.support.inputs import check_pair
 
-LEVELS = 5  # of the Laplacian pyramid, at most; the coarsest keeps 8 pixels on its shorter side
+LEVELS = 5  # of the Laplacian pyramid, at most; the coarsest has 8 pixels or more on its shorter side
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A fixed rule, which does not register."""
+    """A fixed rule, which does not register.
+
+    >>> ir, vi = torch.tensor([[[[0.2, 0.9]]]]), torch.tensor([[[[0.5, 0.1]]]])
+    >>> torch.equal(RULES["maximum"].fuse(ir, vi).image, torch.tensor([[[[0.5, 0.9]]]]))
+    True
+    """
 
     name: str
     rule: Callable[[Tensor, Tensor], Tensor]
@@ -31,9 +36,9 @@ class Rule:
 
 
 def laplacian(ir: Tensor, vi: Tensor) -> Tensor:
-    """Fuse by Laplacian pyramids (Burt & Adelson, 1983): of every detail the stronger one, of the coarse rest the mean.
+    """Fuse by Laplacian pyramids (Burt & Adelson, 1983): the stronger detail at each level, the mean of the rest.
 
-    The classic before networks: it keeps the edges of both images, as a maximum does, but without its hard seams.
+    The standard method before networks: it keeps the edges of both images, as a maximum does, but without hard seams.
     """
     (*details_ir, rest_ir), (*details_vi, rest_vi) = pyramid(ir), pyramid(vi)
     image = (rest_ir + rest_vi) / 2
@@ -43,9 +48,12 @@ def laplacian(ir: Tensor, vi: Tensor) -> Tensor:
 
 
 def pyramid(image: Tensor) -> list[Tensor]:
-    """Details from fine to coarse, each half the size of the one before (rounded up), and what is left of the image.
+    """Details from fine to coarse, each half the size of the one before (rounded up), and the low-pass rest.
 
     Adding the levels up again, from coarse to fine, gives the image exactly.
+
+    >>> [tuple(level.shape[-2:]) for level in pyramid(torch.rand(1, 1, 32, 48))]
+    [(32, 48), (16, 24), (8, 12)]
     """
     levels = []
     while len(levels) < LEVELS and min(image.shape[-2:]) >= 16:
@@ -61,7 +69,7 @@ def _blurred(image: Tensor) -> Tensor:
 
 
 def _enlarged(image: Tensor, like: Tensor) -> Tensor:
-    """Bilinear, so that the pixel at i comes to lie at 2i, from which it was taken."""
+    """Bilinear upsampling that puts pixel i at 2i, the place it was sampled from."""
     doubled = F.interpolate(image, [2 * side - 1 for side in image.shape[-2:]], mode="bilinear", align_corners=True)
     height, width = like.shape[-2:]
     return F.pad(doubled, (0, width - doubled.shape[-1], 0, height - doubled.shape[-2]), mode="replicate")

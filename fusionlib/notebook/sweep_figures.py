@@ -21,10 +21,10 @@ from fusionlib.experiments.sweep_rows import Row, line_of, settings_of
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.methods import Ours
 from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.network import FusionNetwork
 from fusionlib.notebook import plotting
 from fusionlib.presets import Preset
 from fusionlib.support.files import InputError
-from fusionlib.training.weights import load_network
 
 
 @plotting.style()
@@ -186,7 +186,7 @@ def pictures(table: pd.DataFrame, scene: tuple[str, str], preset: Preset, weight
 
 def _fused(path: Path, ir: torch.Tensor, vi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
     try:
-        fused = Ours(load_network(path)).fuse(ir, vi)
+        fused = Ours(FusionNetwork.load(path)).fuse(ir, vi)
     except InputError:
         return None
     return fused.image, fused.field

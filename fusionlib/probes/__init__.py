@@ -1,5 +1,5 @@
-"""What a component does, seen on small inputs: `python -m fusionlib.probes NAME ...` prints it as JSON.
+"""The behaviour of each component on small inputs: `python -m fusionlib.probes NAME ...` prints it as JSON.
 
-Each probe is a generator of (name, value, tolerance). Where the code allows it everything is computed in float64, in
-which rounding is no matter, so that a small change of behaviour stands out from another order of sums.
+Each probe is a generator of (name, value, tolerance). Where possible everything is computed in float64, so that even a
+small change of behaviour is larger than the rounding errors of another order of sums.
 """

@@ -1,4 +1,4 @@
-"""Print what the probes of the named components see: a line of JSON, name to views or to the error of a probe."""
+"""Print the results of the probes of the named components as one line of JSON: name to numbers, or to an error."""
 
 import json
 import os
@@ -9,7 +9,7 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 from fusionlib.probes.registry import see
 
 if __name__ == "__main__":
-    stdout, sys.stdout = sys.stdout, sys.stderr  # what the probed code prints is no part of the answer
+    stdout, sys.stdout = sys.stdout, sys.stderr  # the output of the probed code is not part of the answer
     found = {}
     for name in sys.argv[1:]:
         try:

@@ -1,4 +1,4 @@
-"""Probes of what training and test inputs are made of: files, volumes, drawn scenes, boxes, deformations."""
+"""Probes of training and test inputs: files, volumes, drawn scenes, boxes, deformations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fusionlib.experiments import robustness
 from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair, scene
 from fusionlib.support import boxes
 
-# One of 65,536 pixels that a rounding error has taken to the next of 256 levels is within it; another filter is not.
+# Allows one of 65,536 pixels to be rounded to the next of 256 grey levels, but no other filter.
 BYTES = 3e-4
 
 
@@ -125,7 +125,7 @@ def deformation() -> Iterator[Seen]:
 
 
 def hardships() -> Iterator[Seen]:
-    """What a method is given at two amounts of every hardship."""
+    """The inputs of a method at two amounts of every hardship."""
     pairs = PairSet(
         ["0"], lambda name: data.Pair(name, *(image[0].float() for image in pair(0)), pair(0)[1][0].float())
     )

@@ -1,4 +1,4 @@
-"""Probes of what fuses: the network with and without refinement, classical registration, fixed rules."""
+"""Probes of the methods: the network with and without refinement, classical registration, fixed rules."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from fusionlib.methods import Ours
 from fusionlib.methods import classical as registrations
-from fusionlib.methods.field_refinement import SettledNetwork, Settling, settle
+from fusionlib.methods.field_refinement import RefinedNetwork, Refinement, refine
 from fusionlib.methods.simple_fusion import RULES
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.probes.views import DOUBLE, SINGLE, Seen, pair
 
 
 def filled(config: NetworkConfig) -> FusionNetwork:
-    """A network in float64 with random weights, whose BatchNorms have seen pictures."""
+    """A network in float64 with random weights and BatchNorm statistics of images."""
     torch.manual_seed(0)
     net = FusionNetwork(config).double().train()
     with torch.no_grad():
@@ -48,14 +48,14 @@ def network() -> Iterator[Seen]:
 
 
 def refinement() -> Iterator[Seen]:
-    """The refined field and what is fused along it."""
+    """The refined field and the image fused with it."""
     with torch.no_grad():
-        output = SettledNetwork(filled(NetworkConfig()).float()).eval()(*pair(2, 64, 64, torch.float32))
+        output = RefinedNetwork(filled(NetworkConfig()).float()).eval()(*pair(2, 64, 64, torch.float32))
     yield "image", output.image, 1e-3
     yield "field", output.field, 1e-3
     y, x = torch.meshgrid(torch.linspace(0, 6, 40), torch.linspace(0, 5, 48), indexing="ij")
     phi = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None].double()
-    yield "settled", settle(phi, (0.5 + 0.4 * torch.cos(3 * x - y)).double()[None, None], Settling()), DOUBLE
+    yield "settled", refine(phi, (0.5 + 0.4 * torch.cos(3 * x - y)).double()[None, None], Refinement()), DOUBLE
 
 
 def classical() -> Iterator[Seen]:

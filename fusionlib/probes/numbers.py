@@ -1,4 +1,4 @@
-"""Probes of what makes numbers: the metrics, the scores in a head, average precision, counts of operations."""
+"""Probes of the scores: the metrics, the scores in a head, average precision, counts of operations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def head_scores() -> Iterator[Seen]:
 
 
 def average_precision() -> Iterator[Seen]:
-    """The rows of a made-up detector that finds boxes a little out of place, some twice, some not, some elsewhere."""
+    """The rows of an artificial detector with shifted, doubled, missed and false boxes."""
     rng = np.random.default_rng(3)
 
     def find(ir: Tensor, vi: Tensor) -> list[Tensor]:
@@ -94,7 +94,7 @@ def average_precision() -> Iterator[Seen]:
 
 
 def cost() -> Iterator[Seen]:
-    """Counted operations and parameters of Ours, and what its fast form fuses."""
+    """Counted operations and parameters of Ours, and the result of its fast form."""
     method = profiling.fresh("ours")
     counts = profiling.count(profiling.Whole(method), *profiling.pair(64))
     yield "counts", [number or 0 for number in vars(counts).values()], DOUBLE

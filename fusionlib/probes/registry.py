@@ -1,4 +1,4 @@
-"""Which probe belongs to which component."""
+"""The probe of each component."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROBES: dict[str, Callable[[], Iterator[Seen]]] = {
 
 
 def see(component: str) -> dict[str, list[float]]:
-    """What the probe of a component sees, by name: see `views.view`."""
+    """The numbers of the probe of a component, by name: see `views.view`."""
     torch.manual_seed(0)
     probe = PROBES.get(component)
     if probe is None:

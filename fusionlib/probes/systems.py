@@ -1,4 +1,4 @@
-"""Probes of the compared systems: what each makes of a pair, and the loss by which it is retrained."""
+"""Probes of the compared systems: the result of each on a pair, and the loss of its retraining."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import nn
 
 from fusionlib.data import systems
 from fusionlib.deformation import fold_share, misalign_by_key
-from fusionlib.methods.protocol import Lesson
 from fusionlib.probes.views import Seen, pair
+from fusionlib.training.batches import Batch
 
 DEEP = 1e-5  # float64 over many layers, with grids of pixels in float32 here and there
 
 
 def network(name: str) -> Iterator[Seen]:
-    """Image and field of a system with random weights, and what each part of its network puts out first."""
+    """Image and field of a system with random weights, and the first output of each part of its network."""
     system = systems.system(name)
     net = _drawn(system)
     outputs: dict[str, torch.Tensor] = {}
@@ -33,7 +33,7 @@ def network(name: str) -> Iterator[Seen]:
         module.register_forward_hook(keep(part))
     fused = systems.part(system.method)(net, **system.untuned).fuse(*pair(1, 64, 64))
     folds = fused.field is not None and bool(fold_share(fused.field) > 0)
-    allowed = 0.2 if folds else DEEP  # a field that folds has no inverse, and who looks for one finds anything
+    allowed = 0.2 if folds else DEEP  # a field that folds has no inverse: the result of the search is arbitrary
     yield "image", fused.image, allowed
     if fused.field is not None and not folds:
         yield "field", fused.field, DEEP
@@ -43,7 +43,7 @@ def network(name: str) -> Iterator[Seen]:
 
 
 def _tensors(output: object) -> Iterator[torch.Tensor]:
-    """The floating tensors in what a module puts out: itself, or those of a tuple or a dataclass."""
+    """The floating-point tensors in the output of a module: itself, or those of a tuple or a dataclass."""
     if torch.is_tensor(output) and output.is_floating_point():
         yield output
     elif isinstance(output, tuple | list):
@@ -62,7 +62,7 @@ def loss(name: str) -> Iterator[Seen]:
     ir, vi = pair(2, side, side)
     moved = misalign_by_key(ir, "medium", [(0, "a", 0)])
     torch.manual_seed(1)
-    value = systems.part(system.loss)(net, Lesson(ir, vi, moved.ir, moved.phi_gt.double()))
+    value = systems.part(system.loss)(net, Batch(ir, vi, moved.ir, moved.phi_gt.double()))
     value.backward()
     yield "loss", value, DEEP
     for part, module in net.named_children():
@@ -73,7 +73,7 @@ def loss(name: str) -> Iterator[Seen]:
 def _drawn(system: systems.System) -> nn.Module:
     torch.manual_seed(0)
     net = systems.part(system.network)().double()
-    for module in net.modules():  # fresh BatchNorms would pass everything on as it is
+    for module in net.modules():  # initial BatchNorms would be the identity
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             nn.init.uniform_(module.running_mean, -0.2, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)

@@ -1,4 +1,4 @@
-"""Probes of what makes weights: trainings of a few steps, in float64 where rounding would be taken for a change."""
+"""Probes of the trainings: a few steps each, in float64 where rounding could look like a change."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fusionlib.methods import retraining as other_trainings
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
 from fusionlib.probes.methods import filled
 from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
+from fusionlib.support.weights import read_state
 from fusionlib.training import batches as making_batches
 from fusionlib.training import detectors, loop
 from fusionlib.training import warm_start as starts
 from fusionlib.training.recipe import Recipe, TrainingConfig
-from fusionlib.training.weights import read_state
 
 ALL_LEVELS = ("light", "medium", "heavy", "cameras")
 PHASES = TrainingConfig(
@@ -52,7 +52,7 @@ DETECTOR = DetectorConfig(begin_small=True)
 
 
 def training() -> Iterator[Seen]:
-    """Every phase in float64, the batches one by one, and one whole training with a detector as users start it."""
+    """Every phase in float64, single batches, and a complete training with a detector."""
     for name, recipe in RECIPES.items():
         yield from _in_double(name, recipe)
     with data_root():
@@ -72,7 +72,7 @@ def training() -> Iterator[Seen]:
 
 
 def _in_double(name: str, recipe: Recipe) -> Iterator[Seen]:
-    """One step of every epoch, each from fresh weights: after Adam's first step rounding is no small matter."""
+    """One step of every epoch, each from initial weights: Adam's first step amplifies rounding errors."""
     pairs, settings = Pairs(4), recipe.training
     for epoch in range(settings.epochs):
         model = loop.Model(recipe).double()
@@ -105,13 +105,13 @@ def _fused(net: torch.nn.Module) -> Tensor:
 
 
 def warm_start() -> Iterator[Seen]:
-    """The weights that the third ablation begins with, and the statistics of what was cut."""
+    """The initial weights of the third ablation, and its calibrated statistics."""
     whole = filled(NetworkConfig()).float().state_dict()
     recipe = replace(
         RECIPES["ours"], dataset="RoadScene", train_pairs=6, network=replace(NetworkConfig(), common_in_fusion=False)
     )
     with data_root():
-        net, cut = starts.fitting(recipe, whole)
+        net, cut = starts.warm_start(recipe, whole)
         starts.calibrate(net, cut, recipe, count=2)
     yield "cut", len(cut), DOUBLE
     yield "image", _fused(net), SINGLE
@@ -120,7 +120,7 @@ def warm_start() -> Iterator[Seen]:
 
 
 def detector() -> Iterator[Seen]:
-    """A detector of two epochs in windows and mosaics, its log, and what it finds at a low threshold."""
+    """A detector of two epochs with windows and mosaics, its log, and its detections at a low threshold."""
     images = torch.cat([pair(number, 64, 64, torch.float32)[1] for number in range(4)])
     boxes = [torch.tensor([[number % 3, 8.0, 10 + number, 40, 50]]) for number in range(3)] + [None]
     config = detectors.DetectorTraining(epochs=2, batch=2, side=64, mosaic=0.5)
@@ -142,7 +142,7 @@ def detector() -> Iterator[Seen]:
 
 
 def retraining() -> Iterator[Seen]:
-    """The common protocol: one system of every kind, a few steps long, the way `retrain` goes."""
+    """The common protocol: a few steps of one system of every kind, as `retrain` runs them."""
     with data_root():
         for name, crop in (("datfuse", 48), ("corrmlp", 64)):
             settings = other_trainings.Retraining(
@@ -155,5 +155,5 @@ def retraining() -> Iterator[Seen]:
             yield f"{name} losses", log["loss"].to_numpy(), LOOSE
             norms = [value.float().norm() for value in state.values() if value.is_floating_point()]
             yield f"{name} weights", torch.stack(norms), LOOSE
-            lesson = next(other_trainings.lessons(loop.open_set("RoadScene", "train", 64, count=6), settings, done=1))
-            yield f"{name} lesson", torch.cat([lesson.ir, lesson.vi, lesson.moved]), SINGLE
+            batch = next(other_trainings.batches(loop.open_set("RoadScene", "train", 64, count=6), settings, done=1))
+            yield f"{name} lesson", torch.cat([batch.ir, batch.vi, batch.moved]), SINGLE

@@ -1,4 +1,4 @@
-"""What is kept of a value that a probe sees, and the small pairs that probes look at."""
+"""The numbers that are recorded of a probed value, and the small image pairs that probes use."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor
 
 from fusionlib.data import Pair, PairSet, splits
 
-Seen = tuple[str, object, float]  # name, value, tolerance as a part of the root mean square
+Seen = tuple[str, object, float]  # name, value, tolerance relative to the root mean square
 DOUBLE, SINGLE, LOOSE = 1e-6, 1e-4, 3e-3  # computed in float64; in float32; in float32 over steps of a training
 VIEWS = 3
 
 
 def view(value: object, tolerance: float) -> list[float]:
-    """Tolerance, number of values, root mean square, and the values along three fixed random directions.
+    """Tolerance, number of values, root mean square, and projections of the values on three fixed random directions.
 
-    A value that differs from the others of a long tensor shows along the directions in proportion to 1 / sqrt(size).
+    A change of one value of a long tensor changes the projections in proportion to 1 / sqrt(size).
     """
     if isinstance(value, Tensor):
         value = value.detach().cpu().double().numpy()
@@ -36,9 +36,9 @@ def view(value: object, tolerance: float) -> list[float]:
 
 
 def scene(number: int, height: int = 64, width: int = 64) -> np.ndarray:
-    """(2, H, W) in 0..255, whole numbers: an infrared and a visible picture of shapes, texture and a gradient.
+    """(2, H, W), integers in 0..255: an infrared and a visible image of shapes, texture and a gradient.
 
-    Built from whole numbers and few sines only, so that it is the same everywhere; nothing of the library draws it.
+    Built from integers and a few sines, so that it is the same on every machine, and without the library's code.
     """
     rng = np.random.default_rng(number)
     y, x = np.mgrid[:height, :width] / min(height, width)
@@ -63,7 +63,7 @@ def pair(
 
 
 class Pairs(PairSet):
-    """Pairs in float64, so that all that a training computes from them is, or in another precision."""
+    """Pairs in float64, or another precision, so that a training computes in it."""
 
     def __init__(self, count: int, dtype: torch.dtype = torch.float64, side: int = 64) -> None:
         self.dtype = dtype
@@ -75,14 +75,14 @@ class Pairs(PairSet):
         super().__init__([str(number) for number in range(count)], load)
 
     def stack(self, indices: object) -> tuple[Tensor, Tensor]:
-        """As the base class, in that precision."""
+        """As in the base class, in that precision."""
         ir, vi = super().stack(indices)
         return ir.to(self.dtype), vi.to(self.dtype)
 
 
 @contextmanager
 def data_root(side: int = 64) -> Iterator[Path]:
-    """A data root in the layout of RoadScene, with the names of its splits, pictures of `scene` and boxes in all.
+    """A data root in the layout of RoadScene, with the names of its splits, images by `scene`, and boxes in each.
 
     The environment variable FUSIONLIB_DATA leads to it until the block ends.
     """

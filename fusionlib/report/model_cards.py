@@ -27,7 +27,7 @@ from fusionlib.report.verdicts import digits
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
-from fusionlib.training.weights import read_header
+from fusionlib.support.weights import read_header
 
 SHIPPED = 8_000_000
 LEFT_OUT = ("sweeps",)  # trainings behind Tables 4 and 5

@@ -22,8 +22,8 @@ from fusionlib.support.behaviour import components, record
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import minutes_for
+from fusionlib.support.weights import key_of
 from fusionlib.training.recipe import Recipe
-from fusionlib.training.weights import key_of
 
 SWEEPS = "sweeps"  # weights behind the rows of Tables 4 and 5, which their rows speak for
 DETECTOR = "_detector"
@@ -109,8 +109,8 @@ def _recipes(preset: Preset) -> dict[str, Recipe | Retraining]:
     }
     for name in systems.names():
         if "" not in systems.system(name).published or preset.always_train:
-            found[name] = retraining.recipe(name, preset)
-            found[f"mri/{name}"] = retraining.recipe(name, presets.mri(preset))
+            found[name] = retraining.recipe(name, preset.recipe, preset.always_train)
+            found[f"mri/{name}"] = retraining.recipe(name, presets.mri(preset).recipe, preset.always_train)
     return {name: recipe for name, recipe in found.items() if recipe is not None}
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from fusionlib.support.classes import CLASSES
 from fusionlib.support.files import InputError
 
-__all__ = ["CLASSES", "MIN_VISIBLE", "area", "checked", "crop", "flip", "iou", "project", "scale", "tensor"]
+__all__ = ["CLASSES", "MIN_VISIBLE", "area", "checked", "crop", "flip", "iou", "nms", "project", "scale", "tensor"]
 
 MIN_VISIBLE = 0.3  # of its area; of a box that a border cuts, what is left must be at least that
 
@@ -108,3 +108,26 @@ def project(boxes: Tensor, homography: np.ndarray) -> Tensor:
     u, v = u / w + 0.5, v / w + 0.5
     around = np.stack([u.min(0), v.min(0), u.max(0), v.max(0)], 1)
     return torch.cat([boxes[:, :1], torch.from_numpy(around).to(boxes.dtype)], 1)
+
+
+def nms(rows: Tensor, overlap: float) -> Tensor:
+    """Non-maximum suppression: indices of the detections that no better one overlaps by an IoU above `overlap`.
+
+    Ultralytics' own calls an operator of torchvision, which not every build has, and stops at a time limit, which makes
+    the result depend on the load of the machine.
+
+    Args:
+        rows: (N, 6) of one class, by falling score: class, score, x0, y0, x1, y1.
+        overlap: IoU threshold.
+
+    >>> rows = torch.tensor([[0, 0.9, 0, 0, 10, 10], [0, 0.8, 0, 0, 10, 9], [0, 0.7, 20, 0, 30, 10]])
+    >>> nms(rows, overlap=0.6).tolist()
+    [0, 2]
+    """
+    doubles = (iou(rows, rows) > overlap).numpy()
+    alive = torch.ones(len(rows), dtype=torch.bool)
+    flags = alive.numpy()  # the same memory
+    for place in range(len(rows)):
+        if flags[place]:
+            flags[place + 1 :] &= ~doubles[place, place + 1 :]
+    return alive.nonzero().flatten()

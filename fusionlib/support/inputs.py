@@ -1,4 +1,4 @@
-"""What a network takes in: pairs of images that fit each other, padded to a size that it can halve."""
+"""Inputs of a network: checked pairs of images, padded to a multiple, downsampled, as local structure."""
 
 from __future__ import annotations
 
@@ -33,3 +33,54 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the lower and right border until both sides of (B, C, H, W) are multiples of `multiple`."""
     height, width = image.shape[-2:]
     return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """A tensor in float32, or in its own dtype if that has more digits.
+
+    >>> at_least_float32(torch.zeros(1, dtype=torch.float16)).dtype, at_least_float32(torch.zeros(1).double()).dtype
+    (torch.float32, torch.float64)
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+STRUCTURE_CHANNELS = 3
+
+
+def local_structure(image: Tensor) -> Tensor:
+    """Edges without what differs between modalities: brightness, contrast and polarity.
+
+    The Sobel gradient (gx, gy) of the blurred image, as strength and doubled angle, divided by the local mean strength.
+    An edge that is bright-to-dark in one modality and dark-to-bright in the other gives the same values, since turning
+    a gradient by 180 degrees turns its doubled angle by 360.
+
+    Args:
+        image: (B, 1, H, W) in [0, 1].
+
+    Returns:
+        (B, 3, H, W): strength, strength x cos(2 angle), strength x sin(2 angle); strength is about 1 on average.
+
+    >>> image = torch.rand(1, 1, 32, 32)
+    >>> torch.allclose(local_structure(image), local_structure(1 - image), atol=1e-2)  # polarity does not count
+    True
+    """
+    dtype, image = image.dtype, at_least_float32(image)  # half precision rounds the square of a faint edge to 0
+    sobel = image.new_tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]).view(1, 1, 3, 3)
+    smooth = F.avg_pool2d(F.pad(image, [1] * 4, mode="replicate"), 3, 1)
+    gradient = F.conv2d(F.pad(smooth, [1] * 4, mode="replicate"), torch.cat([sobel.mT, sobel]))
+    gx, gy = gradient.split(1, 1)
+    strength = torch.sqrt(gx**2 + gy**2 + 1e-8)
+    near = F.avg_pool2d(F.pad(strength, [8] * 4, mode="replicate"), (1, 17), 1)
+    near = F.avg_pool2d(near, (17, 1), 1)
+    cos, sin = (gx**2 - gy**2) / strength**2, 2 * gx * gy / strength**2
+    return (strength / (near + 0.02) * torch.cat([torch.ones_like(cos), cos, sin], 1)).to(dtype)
+
+
+def downsample(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images (B, 1, H, W) bilinearly to a smaller size, without aliasing.
+
+    >>> downsample(torch.ones(1, 1, 8, 8), (2, 4)).shape
+    torch.Size([1, 1, 2, 4])
+    """
+    wide = at_least_float32(image)  # CPUs have no such filter for half precision
+    return F.interpolate(wide, size, mode="bilinear", antialias=True).to(image.dtype)

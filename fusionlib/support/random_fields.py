@@ -1,4 +1,6 @@
-"""Fields drawn from a key alone: a smooth elastic part, a rigid motion, and what a second camera changes.
+"""Random numbers and fields that depend on a key alone, so they are the same on every machine and in every order.
+
+A field is a smooth elastic part, a rigid motion, and the distortion of a second camera.
 
 Convention: as in `fusionlib.deformation`, which says what such a field does to an image.
 """
@@ -13,14 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusionlib.support.files import InputError
 from fusionlib.support.settings import check
 
 _KNOTS = 64  # the elastic part is drawn on this many points a side, whatever the size of the image
 
 
+def generator(*key: object) -> np.random.Generator:
+    """A random generator seeded by a key, whose parts may be anything with a stable text form.
+
+    >>> generator("a", 1).random(5).tolist() == generator("a", 1).random(5).tolist()
+    True
+    """
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))
+
+
 @dataclass(frozen=True)
 class Level:
-    """How far an infrared image is moved; lengths are parts of the image side, so they mean the same at every size.
+    """Magnitude of a random deformation; lengths are parts of the image side, so they mean the same at every size.
 
     Attributes:
         name: what tables call it.
@@ -45,7 +57,32 @@ class Level:
 
     def __post_init__(self) -> None:
         check(self, "translation", "rotation", "elastic", "scale", "perspective")
-        check(self, "smoothing", least=1e-3)  # a narrower Gaussian about a pixel reaches no knot, and 0 / 0 is NaN
+        check(self, "smoothing", least=1e-3)  # a narrower Gaussian reaches no knot, and 0 / 0 is NaN
+
+
+LEVELS = {
+    level.name: level
+    for level in (
+        Level("light", translation=0.01, rotation=0.0, elastic=0.005),  # the authors' lab (MulFS-CAP's generator)
+        Level("medium", translation=0.03, rotation=3.0, elastic=0.008),
+        Level("heavy", translation=0.06, rotation=8.0, elastic=0.012),
+        # Two cameras side by side, as RoadScene's raw frames have them; trained on, and in no table of the paper's.
+        Level("cameras", translation=0.02, rotation=3.0, elastic=0.003, scale=0.08, perspective=0.02),
+    )
+}
+
+
+def get_level(level: Level | str) -> Level:
+    """A level by name; a `Level` is returned as it is. Raises InputError for an unknown name.
+
+    >>> get_level("medium").rotation
+    3.0
+    """
+    if isinstance(level, Level):
+        return level
+    if level not in LEVELS:
+        raise InputError(f"Unknown deformation level {level!r}; choose one of {', '.join(LEVELS)}.")
+    return LEVELS[level]
 
 
 def draw(level: Level, height: int, width: int, key: object, device: torch.device | str) -> Tensor:
@@ -62,7 +99,7 @@ def draw(level: Level, height: int, width: int, key: object, device: torch.devic
     rows, columns = (_gaussians(side, level.smoothing, reach) for side in (height, width))
     elastic = torch.from_numpy(rows @ noise @ columns.T * [[[width]], [[height]]])[None].to(device, torch.float32)
 
-    # Rigid motion of the point that the elastic part points at: exact, without resampling a field.
+    # The rigid motion is applied to the displaced points: exact, without resampling a field.
     grid = pixel_grid(height, width, device, torch.float32)
     centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=device).view(1, 2, 1, 1)
     x, y = (grid + elastic - centre).split(1, dim=1)
@@ -76,7 +113,7 @@ def draw(level: Level, height: int, width: int, key: object, device: torch.devic
 def _as_a_second_camera(
     level: Level, rng: np.random.Generator, x: Tensor, y: Tensor, centre: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Points about the centre under a change of scale of each axis and a perspective."""
+    """Points relative to the centre after a change of scale along each axis and a perspective."""
     stretch_x, stretch_y = 1 + rng.uniform(-level.scale, level.scale, 2)
     tilt_x, tilt_y = rng.uniform(-level.perspective, level.perspective, 2)
     half_x, half_y = centre.flatten().tolist()
@@ -93,7 +130,11 @@ def _gaussians(side: int, smoothing: float, reach: int) -> np.ndarray:
 
 
 def pixel_grid(height: int, width: int, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """The coordinates of each pixel: (1, 2, H, W), x then y."""
+    """The coordinates of each pixel: (1, 2, H, W), x then y.
+
+    >>> pixel_grid(2, 3, "cpu", torch.float32)[0, 0].tolist()
+    [[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]
+    """
     y = torch.arange(height, device=device, dtype=dtype)
     x = torch.arange(width, device=device, dtype=dtype)
     return torch.stack(torch.meshgrid(x, y, indexing="xy")).unsqueeze(0)

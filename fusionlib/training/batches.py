@@ -1,13 +1,13 @@
-"""The batches of a training: aligned pairs, deformed anew in each epoch, with the true field and the boxes.
+"""The batches of a training: aligned pairs, deformed differently in each epoch, with the true field and the boxes.
 
-What is random (order, flips, crops, deformations) is drawn from the seed, the epoch and the pair's name, never from the
-state of a generator, so a resumed training sees the same images as an uninterrupted one.
+What is random (order, flips, crops, deformations) depends on the seed, the epoch and the pair's name alone, never on
+the state of a generator, so a resumed training sees the same images as an uninterrupted one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from torch import Tensor
 from fusionlib.data import PairSet, data_root, labels
 from fusionlib.deformation import misalign_by_key
 from fusionlib.support import boxes
-from fusionlib.training.recipe import Recipe
+from fusionlib.training.recipe import Recipe, TrainingConfig
+
+BoxesOf = Callable[[int], Tensor | None]  # from the place of a pair in its set to its boxes
 
 
 @dataclass(frozen=True)
@@ -24,29 +26,39 @@ class Batch:
     """What one training step sees.
 
     Attributes:
-        ir, vi: (B, 1, h, w) in [0, 1], the aligned pair; the network is shown `vi` only.
-        moved: (B, 1, h, w) in [0, 1], the infrared out of place.
-        phi_gt: (B, 2, h, w) pixels: `warp(moved, phi_gt)` is the aligned infrared.
-        boxes: for each pair (N, 5) on the aligned pair, as in `fusionlib.support.boxes`; None where nobody has looked.
+        ir, vi: (B, 1, h, w) float32 in [0, 1], the aligned pair; of the two, the network is given `vi` only.
+        moved: (B, 1, h, w) float32 in [0, 1], the deformed infrared.
+        phi_gt: (B, 2, h, w) pixels, the true field: `warp(moved, phi_gt)` is the aligned infrared.
+        boxes: for each pair (N, 5) on the aligned pair, as in `fusionlib.support.boxes`; None for an unlabelled pair.
     """
 
     ir: Tensor
     vi: Tensor
     moved: Tensor
     phi_gt: Tensor
-    boxes: list[Tensor | None]
+    boxes: list[Tensor | None] = field(default_factory=list)
 
 
 def batches(pairs: PairSet, recipe: Recipe, epoch: int, device: str = "cpu") -> Iterator[Batch]:
-    """The batches of one epoch; with boxes if the recipe has a detector.
+    """The batches of one epoch of a recipe; with boxes if it has a detector."""
+    return deformed_batches(pairs, recipe.training, recipe.seed, epoch, device, _boxes_of(pairs, recipe))
 
-    Each image is deformed whole and cropped afterwards, so that a crop sees what has moved into it.
+
+def deformed_batches(
+    pairs: PairSet,
+    settings: TrainingConfig,
+    seed: int,
+    epoch: int,
+    device: str = "cpu",
+    boxes_of: BoxesOf = lambda index: None,
+) -> Iterator[Batch]:
+    """The batches of one epoch: shuffled, flipped, deformed and cropped as the settings say.
+
+    Each image is deformed whole and cropped afterwards, so that a crop also holds what has moved into it.
     """
-    settings = recipe.training
-    rng = np.random.default_rng([recipe.seed, epoch])
+    rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(pairs))
     size = min(settings.batch, len(pairs))
-    boxes_of = _boxes(pairs, recipe)
     for start in range(0, len(order) - size + 1, size):
         chosen = [int(i) for i in order[start : start + size]]
         ir, vi = (images.to(device) for images in pairs.stack(chosen))
@@ -54,7 +66,7 @@ def batches(pairs: PairSet, recipe: Recipe, epoch: int, device: str = "cpu") -> 
         turn = torch.from_numpy(turned).to(device).view(-1, 1, 1, 1)
         ir, vi = (torch.where(turn, images.flip(-1), images) for images in (ir, vi))
         # A label good to 0.02 px costs a third of an exact one.
-        keys = [(recipe.seed, pairs.names[i], epoch) for i in chosen]
+        keys = [(seed, pairs.names[i], epoch) for i in chosen]
         levels = [settings.levels[k] for k in rng.integers(len(settings.levels), size=size)]
         moved = misalign_by_key(ir, levels, keys, tolerance=0.02)
         cropped = settings.crop_epochs is None or epoch < settings.crop_epochs
@@ -64,8 +76,7 @@ def batches(pairs: PairSet, recipe: Recipe, epoch: int, device: str = "cpu") -> 
         yield Batch(ir[seen], vi[seen], moved.ir[seen], moved.phi_gt[seen], found)
 
 
-def _boxes(pairs: PairSet, recipe: Recipe) -> Callable[[int], Tensor | None]:
-    """A function from the place of a pair in the set to its boxes."""
+def _boxes_of(pairs: PairSet, recipe: Recipe) -> BoxesOf:
     if recipe.detector is None:
         return lambda index: None
     if recipe.dataset == "synthetic":

@@ -1,18 +1,16 @@
 """Detectors for plain images, as Table 3 needs them: one of the same kind and budget for each method's fused images.
 
-No weights are fetched: a detector learns from random ones, or from those of a detector trained before (`start`). What
-is random (order, mirrored halves, windows) is drawn from the seed and the epoch, so that a training that was killed
-and goes on ends in the same weights as one that was not.
+No weights are downloaded: a detector starts from random ones, or from those of a detector trained before (`start`).
+What is random (order, mirroring, windows) depends on the seed and the epoch alone, so that a training that was killed
+and resumed ends in the same weights as one that was not.
 
-Convention: images (N, C, H, W) in [0, 1]; boxes as in `fusionlib.support.boxes`, None for an image nobody has looked
-at.
+Convention: images (N, C, H, W) in [0, 1]; boxes as in `fusionlib.support.boxes`, None for an unlabelled image.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -28,28 +26,28 @@ from fusionlib.support.boxes import checked, crop, flip, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.settings import check
-from fusionlib.training.resume import checkpoint_of, load_checkpoint, save_checkpoint, write_log
-from fusionlib.training.weights import key_of, read_state, save_weights
+from fusionlib.support.weights import key_of, read_state
+from fusionlib.training.run import Run
 
-GREY = 0.45  # what lies beyond an image
+GREY = 0.45  # value outside an image
 
 
 @dataclass(frozen=True)
 class DetectorTraining:
-    """How a detector is trained. PAPER-GAP: of the detectors of Table 3 the paper says nothing but YOLOv5. The defaults
-    are for long trainings, in windows of four images put together, as YOLOv5's are; within a few hundred steps, more is
-    learned from whole images (`side` of the image, `zoom` near 1, `mosaic` 0).
+    """How a detector is trained. PAPER-GAP: the paper says of the detectors of Table 3 only that they are YOLOv5. The
+    defaults are for long trainings, with mosaics of four images, as in YOLOv5; in a few hundred steps more is learned
+    from whole images (`side` of the image, `zoom` near 1, `mosaic` 0).
 
     Attributes:
-        detector: what is trained.
-        epochs, batch, learning_rate: of AdamW, up for the first `warmup` of all steps, then down to nothing.
+        detector: size and loss weights.
+        epochs, batch, learning_rate: of AdamW; the rate rises in the first `warmup` of all steps, then falls to zero.
         weight_decay: of the kernels, not of biases and BatchNorms.
-        side: of the square windows it sees, in pixels.
-        zoom: smallest and largest enlargement of what is in a window, drawn evenly in its logarithm.
-        mosaic: share of windows that are cut from a square of four images, of which one is next in turn.
-        mirror: half of the images are mirrored.
-        average: the weights kept are a running mean over about 1 / (1 - average) steps. The last ones alone depend on
-            the last few images seen.
+        side: of the square input windows, in pixels.
+        zoom: smallest and largest scale of a window's content, uniform in its logarithm.
+        mosaic: share of windows that are cut from a mosaic of four images.
+        mirror: flip half of the images horizontally.
+        average: the final weights are an exponential moving average over about 1 / (1 - average) steps, since the last
+            weights alone depend much on the last few batches.
         clip: largest norm of the gradient.
     """
 
@@ -84,29 +82,29 @@ def train_detector(
     start: Detector | None = None,
     device: str | None = None,
 ) -> Detector:
-    """Train a detector; images whose boxes are None never enter.
+    """Train a detector; images whose boxes are None are left out.
 
     Args:
         images: (N, C, H, W), or as many (C, H, W) of one size.
         boxes: (N, 5) of each image, in its pixels.
         config: settings; by default, those of a long training.
-        seed: of the initial weights and of what the detector sees when.
+        seed: of the initial weights, the order and the windows.
         path: of the weights, `.safetensors`, with the log (`.csv`, a row an epoch) beside them. If they are there and
-            equal settings, seed, images and boxes made them, they are read instead; a checkpoint that a killed run
-            left beside them is taken up. None keeps nothing.
-        start: begin with these weights instead of random ones.
+            the same settings, seed, images and boxes made them, they are read; a training goes on from the checkpoint
+            of a killed one. None keeps nothing.
+        start: a detector whose weights the training starts from, instead of random ones.
         device: "cpu", "cuda", ...; None takes a GPU if there is one. On a GPU, sums in varying order make results vary.
 
     Returns:
         The detector, on the CPU and ready to detect.
 
     Raises:
-        InputError: images and boxes do not fit each other, no image has been looked at, `start` is another kind of
-            detector, or the loss is no number any more.
+        InputError: the numbers of images and boxes differ, no image is labelled, `start` is another kind of detector,
+            or the loss is NaN or infinite.
     """
     config = config or DetectorTraining()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    images, there = _looked_at(images, boxes)
+    images, there = _labelled(images, boxes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = Detector(images.shape[1], config.detector)
@@ -121,36 +119,25 @@ def train_detector(
         return net.eval()
 
     learning = _Learning(net.to(device, memory_format=torch.channels_last), config, max(1, len(images) // config.batch))
-    name = path.stem if path else "detector"
-    if path and (state := load_checkpoint(path, key, device)):
-        learning.take_up(state)
-        print(f"{name}: going on after epoch {len(learning.rows)} of {config.epochs}", flush=True)
-    for epoch in range(len(learning.rows), config.epochs):
-        begun, losses = time.perf_counter(), []
+    run = Run(path, key, config.epochs, device, loss="l_ob")
+    run.restore(**learning.parts)
+    for epoch in range(run.done, config.epochs):
+        losses = []
         for seen, found in batches(images, there, config, seed, epoch):
             losses.append(learning.step(seen.to(device, memory_format=torch.channels_last), found))
-        row = {"epoch": epoch + 1, "l_ob": float(np.mean(losses)), "seconds": time.perf_counter() - begun}
-        if not math.isfinite(row["l_ob"]):
-            raise InputError(f"The loss of {name} is {row['l_ob']} in epoch {epoch + 1}: lower its learning rate.")
-        learning.rows.append(row)
-        if path:
-            save_checkpoint(path, key, learning.state())
-        report_progress(name, learning.rows, config.epochs)
+        run.add({"epoch": epoch + 1, "l_ob": float(np.mean(losses))}, **learning.parts)
 
     net = learning.averaged.to("cpu", memory_format=torch.contiguous_format).eval()
-    if path:
-        save_weights(path, net.state_dict(), {"channels": net.channels, "seed": seed, **asdict(config)}, key)
-        write_log(path, learning.rows)
-        checkpoint_of(path).unlink(missing_ok=True)
+    run.finish(net.state_dict(), {"channels": net.channels, "seed": seed, **asdict(config)})
     return net
 
 
 class _Learning:
-    """A detector in training: its weights, their running mean, the optimiser, and the log."""
+    """A detector in training: its weights, their running mean, and the optimiser."""
 
     def __init__(self, net: Detector, config: DetectorTraining, steps: int) -> None:
         self.net, self.averaged = net.train(), deepcopy(net)
-        self.config, self.taken, self.rows = config, 0, []
+        self.config = config
         learned = [weight for weight in net.parameters() if weight.requires_grad]
         groups = [
             {"params": [weight for weight in learned if weight.ndim > 1], "weight_decay": config.weight_decay},
@@ -159,51 +146,31 @@ class _Learning:
         self.optimiser = torch.optim.AdamW(groups, config.learning_rate)
         self.total = steps * config.epochs
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, self._rate)
+        self.parts = {name: getattr(self, name) for name in ("net", "averaged", "optimiser", "schedule")}
 
     def _rate(self, step: int) -> float:
         rise = max(1, round(self.config.warmup * self.total))
         return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / max(1, self.total - rise)))
 
     def step(self, images: Tensor, found: list[Tensor]) -> float:
-        """Learn from one batch; its loss."""
+        """One step of the optimiser; returns the loss of the batch."""
         loss = self.net.loss(self.net(images), found)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
         self.optimiser.step()
         self.schedule.step()
-        self.taken += 1
-        # The mean reaches back no further than half of what has been done: the first weights are no part of it.
-        share = max(1 - self.config.average, 2 / (self.taken + 1))
+        # Early on, the mean is over the last half of the steps, so that the initial weights are no part of it.
+        share = max(1 - self.config.average, 2 / (self.schedule.last_epoch + 1))
         for mean, now in zip(self.averaged.state_dict().values(), self.net.state_dict().values(), strict=True):
             mean.lerp_(now, min(1.0, share)) if mean.is_floating_point() else mean.copy_(now)
         return loss.item()
-
-    def state(self) -> dict:
-        """All that a later `take_up` needs."""
-        parts = {name: getattr(self, name).state_dict() for name in ("net", "averaged", "optimiser", "schedule")}
-        return {**parts, "taken": self.taken, "rows": self.rows}
-
-    def take_up(self, state: dict) -> None:
-        """Go on from what `state` gave."""
-        for name in ("net", "averaged", "optimiser", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        self.taken, self.rows = state["taken"], state["rows"]
-
-
-def report_progress(name: str, rows: list[dict[str, float]], epochs: int) -> None:
-    """One line an epoch, on the first and last and about ten times between, with the time left."""
-    done = len(rows)
-    if done not in (1, epochs) and done % max(1, epochs // 10):
-        return
-    left = (epochs - done) * sum(row["seconds"] for row in rows) / done
-    print(f"{name}: epoch {done}/{epochs}, l_ob {rows[-1]['l_ob']:.3f}, {left / 60:.0f} min left", flush=True)
 
 
 def batches(
     images: Tensor, boxes: Sequence[Tensor], config: DetectorTraining, seed: int, epoch: int
 ) -> Iterator[tuple[Tensor, list[Tensor]]]:
-    """What a detector sees in one epoch: windows (B, C, side, side) and the boxes in each."""
+    """The batches of one epoch: windows (B, C, side, side) and the boxes in each."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(images))
     size = min(config.batch, len(images))
@@ -238,13 +205,13 @@ def _view(
     return view, scale(crop(torch.cat(found), top, left, reach, reach), (reach, reach), (config.side, config.side))
 
 
-def _looked_at(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+def _labelled(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
     """The images (N, C, H, W) and boxes of those whose boxes are not None."""
     if len(images) != len(boxes):
         raise InputError(f"There are {len(images)} images and boxes for {len(boxes)}: give boxes, or None, for each.")
     kept = [index for index, found in enumerate(boxes) if found is not None]
     if not kept:
-        raise InputError("None of the images has been searched for boxes: give a detector some that have.")
+        raise InputError("None of the images is labelled: give boxes for some of them.")
     chosen = [images[index] for index in kept]
     if len({image.shape for image in chosen}) > 1 or chosen[0].ndim != 3:
         raise InputError("The images of a detector are (C, H, W) of one size: resize them, and their boxes with them.")
@@ -252,7 +219,7 @@ def _looked_at(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None]
 
 
 def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: Detector) -> Key:
-    """The key of everything that the weights depend on."""
+    """Key of everything that the weights depend on."""
     digest = hashlib.sha256()
     for tensor in (images, *boxes, *net.state_dict().values()):
         digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""The recipe of a training: everything that makes a set of weights, and the key that tells recipes apart."""
+"""The recipe of a training: everything that makes a set of weights, and its key."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class TrainingConfig:
 
     Attributes:
         epochs, batch, learning_rate: as in the paper; Adam.
-        registration_epochs: of the epochs, so many first ones train the registration alone. PAPER-GAP: not mentioned;
-            fusing what does not match yet teaches little and costs half of the time.
-        fusion_epochs: of the epochs, so many last ones train the fusion alone (specific extractors and head), on the
-            registration as it is, with the rate begun anew. PAPER-GAP: not mentioned; it costs little and the few joint
-            epochs of a short training leave the head unfinished.
-        schedule: "constant" as the paper implies, or "one-cycle": up for the first tenth, then down to nothing.
-        crop, crop_epochs: side of the random square cut from each training image, and of the epochs, so many first
-            ones see crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the
-            displacements and cost less, whole images show what a shift and a rotation look like from afar.
-        flip: mirror half of the pairs. PAPER-GAP: not mentioned.
-        clip: largest norm of the gradient. PAPER-GAP: not mentioned; l_reg in pixels leads the first steps.
-        levels: each image is deformed anew in each epoch, at one of these levels. PAPER-GAP: not given, see
-            `deformation`; a network that has seen large displacements only is at a loss with small ones.
+        registration_epochs: number of first epochs that train the registration alone. PAPER-GAP: not mentioned; fusing
+            images that are not registered yet teaches little and takes half of the time.
+        fusion_epochs: number of last epochs that train the fusion alone (specific extractors and head), with the
+            registration frozen and a learning rate schedule of their own. PAPER-GAP: not mentioned; they cost little,
+            and after the few joint epochs of a short training the head has not converged.
+        schedule: "constant" as the paper implies, or "one-cycle": up for the first tenth, then down to zero.
+        crop, crop_epochs: side of the random square cut from each training image, and number of first epochs with such
+            crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the displacements
+            and cost less, whole images show a shift and a rotation as a whole.
+        flip: flip half of the pairs horizontally. PAPER-GAP: not mentioned.
+        clip: largest norm of the gradient. PAPER-GAP: not mentioned; l_reg in pixels dominates the first steps.
+        levels: in each epoch each image gets a new deformation of one of these levels. PAPER-GAP: not given, see
+            `deformation`; a network trained on large displacements only fails on small ones.
         validate_every, validation_level: epochs between two measurements of the end-point error on the validation
-            split, and the level they are made at.
-        frozen_statistics: every BatchNorm but those of the specific extractors normalises by what it has seen before
-            instead of by the batch at hand. PAPER-GAP: not mentioned; after a start (`Recipe.start`) the weights then
-            learn under the statistics that they will be used with, which a batch of eight pictures does not give.
-        mixed_precision: kinds of device on which layers compute in bfloat16; a "cpu" does so only if its instructions
-            include it (AVX512-BF16 or AMX), since it is slow otherwise.
+            split, and the level of their deformations.
+        frozen_statistics: every BatchNorm except those of the specific extractors uses its running statistics instead
+            of those of the batch. PAPER-GAP: not mentioned; after a start (`Recipe.start`) the weights are then trained
+            with the statistics of inference, which a batch of eight images approximates badly.
+        mixed_precision: kinds of device on which layers compute in bfloat16; a "cpu" only if it has instructions for it
+            (AVX512-BF16 or AMX), since it is slow otherwise.
     """
 
     epochs: int = 150
@@ -74,13 +74,13 @@ class Recipe:
 
     Attributes:
         dataset, size: the set trained on (its train split) and the side its images are resized to, in pixels.
-        train_pairs: use only the first so many; None for all.
+        train_pairs: number of pairs used, the first ones; None for all.
         seed: of the initial weights, the order and the deformations.
         network, losses, training: the settings of each.
         detector: the detection head on the fused feature, whose loss is l_ob (Eq. 8); None trains without it.
-        start: the recipe whose weights this training begins with; None begins with random ones. PAPER-GAP: the paper
-            trains everything at once; here the registration, which takes longest, learns first, and what is compared
-            afterwards (with and without a loss, say) shares that start.
+        start: the recipe whose weights this training starts from; None for random weights. PAPER-GAP: the paper trains
+            everything at once; here the registration, which takes longest, is trained first, and the variants that are
+            compared afterwards (with and without a loss, for example) share that start.
     """
 
     dataset: str = "RoadScene"
@@ -98,7 +98,7 @@ class Recipe:
             raise InputError("A recipe and its start have different networks; give both the same NetworkConfig.")
 
     def key(self) -> Key:
-        """What the weights rest on: settings, start, training pairs and their boxes, and the behaviour of the code."""
+        """Key of the weights: settings, start, training pairs and their boxes, and the behaviour of the code."""
         own = settings(replace(self, start=None))
         labelled = self.detector is not None
         names = data.splits(self.dataset).get("train", [])[: self.train_pairs]
@@ -107,7 +107,7 @@ class Recipe:
         return Key.of(data.components_of(self.dataset, labelled), **facts) | Key.of(["training"])
 
     def minutes(self) -> float:
-        """How long the training takes on two CPU cores, roughly, without that of its start."""
+        """Approximate duration of the training on two CPU cores, without that of its start."""
         chosen = self.training
         pairs = self.train_pairs or len(data.splits(self.dataset).get("train", [])) or data.SYNTHETIC_SCENES["train"]
         whole = self.size**2

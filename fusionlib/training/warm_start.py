@@ -1,10 +1,9 @@
-"""What a training begins with where its network is a smaller one than that of its start.
+"""Warm start of a network that is smaller than the one whose weights it starts from.
 
-PAPER-GAP: the third ablation of Table 4 has a head with fewer inputs than the network it is held against. It begins
-with the start's weights all the same, those of its first layer cut to the inputs that are left, so that it differs from
-the full method in what was taken out and in nothing else. What lies behind the cut sees other sums than before, so the
-BatchNorms there measure them anew before the training, which may hold their statistics fixed
-(`TrainingConfig.frozen_statistics`).
+PAPER-GAP: the third ablation of Table 4 has a head with fewer inputs than the full method. It starts from the same
+weights, of which the kernels of its first layer are cut to the remaining inputs, so that it differs from the full
+method in what was removed and in nothing else. The layers behind the cut get other inputs than before, so their
+BatchNorms are calibrated before the training, which may keep the statistics fixed (`TrainingConfig.frozen_statistics`).
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from fusionlib.training.batches import batches
 from fusionlib.training.recipe import Recipe
 
 
-def fitting(recipe: Recipe, start: Mapping[str, Tensor]) -> tuple[FusionNetwork, list[str]]:
-    """The network of a recipe, filled with the tensors of its start.
+def warm_start(recipe: Recipe, start: Mapping[str, Tensor]) -> tuple[FusionNetwork, list[str]]:
+    """The network of a recipe with the weights of its start.
 
     Args:
-        recipe: whose network; without the common features in the fusion it may be smaller than that of the start.
+        recipe: of the network; without the common features in the fusion it may be smaller than that of the start.
         start: state_dict of the network that was trained first.
 
     Returns:
@@ -41,12 +40,12 @@ def fitting(recipe: Recipe, start: Mapping[str, Tensor]) -> tuple[FusionNetwork,
 
 @torch.no_grad()
 def calibrate(network: FusionNetwork, cut: Collection[str], recipe: Recipe, count: int = 4) -> None:
-    """Let the BatchNorms of every part that holds a cut tensor measure the features they will see.
+    """Set the BatchNorm statistics of every part with a cut tensor to those of the features it now gets.
 
     Args:
-        network: whose statistics are measured anew; its other parts stay as they are.
-        cut: names of the tensors that `fitting` has cut.
-        recipe: whose training pairs it sees, deformed as in the first epoch.
+        network: its other parts stay as they are.
+        cut: names of the tensors that `warm_start` has cut.
+        recipe: of the training pairs, which are deformed as in the first epoch.
         count: batches; the statistics are the mean over them.
     """
     parts = {getattr(network, name.partition(".")[0]) for name in cut}

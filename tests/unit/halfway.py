@@ -14,7 +14,7 @@ CODE = '''
 import torch
 from torch import nn
 
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.losses import fusion_loss
 
 
@@ -40,9 +40,9 @@ class HalfwayMethod(FusingMethod):
         return self.gain * self.network(ir, vi)
 
 
-def training_loss(network, lesson):
-    noise = 0.01 * torch.randn_like(lesson.ir)
-    return fusion_loss(network(lesson.ir + noise, lesson.vi), lesson.ir, lesson.vi)
+def training_loss(network, batch):
+    noise = 0.01 * torch.randn_like(batch.ir)
+    return fusion_loss(network(batch.ir + noise, batch.vi), batch.ir, batch.vi)
 '''
 FACTS = {
     "title": "Halfway",

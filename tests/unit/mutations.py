@@ -40,7 +40,12 @@ NEUTRAL = (
         "Unknown schedule {schedule!r}; choose",
         "No schedule {schedule!r}; take",
     ),
-    Edit("reworded error, deformation", "deformation.py", "Unknown deformation level", "There is no deformation level"),
+    Edit(
+        "reworded error, deformation",
+        "support/random_fields.py",
+        "Unknown deformation level",
+        "There is no deformation level",
+    ),
     Edit(
         "reworded error, data",
         "data/sets.py",
@@ -153,7 +158,7 @@ CHANGED = (
     Edit("a draw more", "deformation.py", "range(8)", "range(1, 9)", "deformation"),
     Edit(
         "cameras, seen in training alone",
-        "deformation.py",
+        "support/random_fields.py",
         "scale=0.08, perspective=0.02",
         "scale=0.08, perspective=0.021",
         "training",
@@ -172,7 +177,7 @@ CHANGED = (
         "[specific_ir, common_ir, aligned.common_vi, specific_vi]",
         "training",
     ),
-    Edit("weight of near structure", "network.py", "near + 0.02", "near + 0.021", "network"),
+    Edit("weight of near structure", "support/inputs.py", "near + 0.02", "near + 0.021", "network"),
     Edit(
         "registration size",
         "network.py",

@@ -16,7 +16,7 @@ from fusionlib.methods import checkpoints
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
-from fusionlib.training.weights import save_weights
+from fusionlib.support.weights import save_weights
 
 
 @pytest.fixture

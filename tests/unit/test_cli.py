@@ -22,8 +22,8 @@ from fusionlib.methods import retraining
 from fusionlib.network import FusionNetwork
 from fusionlib.reproduce import reproduce as reproduce_module
 from fusionlib.support.keys import Key
+from fusionlib.support.weights import save_weights
 from fusionlib.training.recipe import Recipe
-from fusionlib.training.weights import save_weights
 
 
 def draw(path: Path, width: int = 45, height: int = 37, colour: bool = False, seed: int = 0) -> Path:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fusionlib.detection import Detector, DetectorConfig, Predictions, decode, suppress
+from fusionlib.detection import Detector, DetectorConfig, Predictions, decode, nms
 from fusionlib.support import boxes
 from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError
@@ -120,16 +120,16 @@ def test_doubles_of_a_better_detection_go():
             [CAR, 0.6, 50, 50, 60, 60],
         ]
     )
-    assert suppress(rows, 0.6).tolist() == [0, 2, 3]
-    assert suppress(rows, 0.9).tolist() == [0, 1, 2, 3]
-    assert suppress(rows, 0.4).tolist() == [0, 3]
-    assert suppress(rows[:0], 0.6).tolist() == []
+    assert nms(rows, 0.6).tolist() == [0, 2, 3]
+    assert nms(rows, 0.9).tolist() == [0, 1, 2, 3]
+    assert nms(rows, 0.4).tolist() == [0, 3]
+    assert nms(rows[:0], 0.6).tolist() == []
 
 
 def test_what_is_gone_takes_nothing_with_it():
     """The third overlaps the second by more than is allowed, but not the first, which has removed the second."""
     rows = torch.tensor([[CAR, 0.9, 0, 0, 10, 10], [CAR, 0.8, 3, 0, 13, 10], [CAR, 0.7, 6, 0, 16, 10]])
-    assert suppress(rows, 0.5).tolist() == [0, 2]
+    assert nms(rows, 0.5).tolist() == [0, 2]
 
 
 def test_classes_do_not_suppress_each_other():

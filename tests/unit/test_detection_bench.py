@@ -84,7 +84,7 @@ def test_a_row_is_measured_once(tmp_path, monkeypatch) -> None:
 
 def test_the_head_is_scored_on_the_fused_feature(tmp_path) -> None:
     recipe = presets.load("smoke", recipe__start=None, recipe__training__epochs=1, recipe__train_pairs=4).recipe
-    run = training.trained(recipe, tmp_path)
+    run = training.train_or_load(recipe, tmp_path)
     ours = methods.Ours(run.network)
     rows = detection_bench.head(TINY, ours, run.detector, methods.key_of_network(run.path), tmp_path / "detection.csv")
     assert set(rows["method"]) == {"ours, head"} and {"all"} < set(rows["class"])

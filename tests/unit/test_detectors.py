@@ -18,9 +18,10 @@ from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.metrics.average_precision import average_precision
 from fusionlib.support import boxes
 from fusionlib.support.files import InputError
+from fusionlib.support.weights import key_of
 from fusionlib.training import detectors
 from fusionlib.training.detectors import DetectorTraining, batches, train_detector
-from fusionlib.training.weights import key_of
+from fusionlib.training.run import Run
 
 TINY = DetectorTraining(epochs=3, batch=2, side=64)
 WHOLE = DetectorTraining(side=64, zoom=(1, 1), mosaic=0, mirror=False)
@@ -35,11 +36,11 @@ class PowerCutError(Exception):
 def cut_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training die right after the checkpoint of an epoch is written."""
 
-    def report(name: str, rows: list, epochs: int) -> None:
-        if len(rows) == epoch:
+    def report(self: Run) -> None:
+        if self.done == epoch:
             raise PowerCutError
 
-    monkeypatch.setattr(detectors, "report_progress", report)
+    monkeypatch.setattr(Run, "report", report)
 
 
 def painted(count: int = 5, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
@@ -146,7 +147,7 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, monkeypatch,
         with pytest.raises(PowerCutError):
             train_detector(images, found, TINY, path=path)
     train_detector(images, found, TINY, seed=1, path=path)
-    assert "cut.checkpoint is of another training; starting anew" in capsys.readouterr().out
+    assert "cut.checkpoint is of another training, and not used" in capsys.readouterr().out
 
 
 def test_weights_are_kept_for_what_made_them(tmp_path, monkeypatch):
@@ -233,7 +234,7 @@ def test_the_learning_rate_rises_and_falls():
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     images, found = painted()
-    with pytest.raises(InputError, match=r"The loss of wild is (nan|inf) in epoch \d: lower its learning rate"):
+    with pytest.raises(InputError, match=r"The loss of wild is (nan|inf) at epoch \d: lower the learning rate"):
         train_detector(images, found, replace(TINY, learning_rate=1e30), path=tmp_path / "wild.safetensors")
     assert not (tmp_path / "wild.safetensors").exists()
 
@@ -254,8 +255,8 @@ def test_colour_is_a_matter_of_channels():
     ("images", "found", "message"),
     [
         (torch.zeros(2, 1, 64, 64), [boxes.tensor()], "There are 2 images and boxes for 1"),
-        (torch.zeros(1, 1, 64, 64), [None], "None of the images has been searched"),
-        (torch.zeros(0, 1, 64, 64), [], "None of the images has been searched"),
+        (torch.zeros(1, 1, 64, 64), [None], "None of the images is labelled"),
+        (torch.zeros(0, 1, 64, 64), [], "None of the images is labelled"),
         ([torch.zeros(1, 64, 64), torch.zeros(1, 64, 65)], [boxes.tensor()] * 2, "of one size"),
         (torch.zeros(2, 64, 64), [boxes.tensor()] * 2, r"\(C, H, W\) of one size"),
         (torch.zeros(1, 1, 64, 64), [torch.tensor([[9.0, 0, 0, 5, 5]])], "no class 9"),

@@ -26,7 +26,7 @@ from fusionlib.support import result_tables
 from fusionlib.support.files import InputError, alone, atomic, check_writable, write_json, write_text
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import Results
-from fusionlib.training.weights import save_weights
+from fusionlib.support.weights import save_weights
 
 TABLE = pd.DataFrame({"method": ["ours"], "value": [1.0]})
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -71,7 +71,7 @@ def test_room_that_ends_while_a_file_is_written_is_told_by_every_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For once not feigned: the system allows this process files of 15 bytes."""
-    monkeypatch.setattr("fusionlib.training.weights.git_revision", lambda: "none")  # git would be under the limit, too
+    monkeypatch.setattr("fusionlib.support.weights.git_revision", lambda: "none")  # git would be under the limit, too
     WRITERS["figure"](tmp_path / "before")  # matplotlib writes its cache of fonts now, if ever
     told, (soft, hard) = {}, resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (15, hard))

@@ -176,9 +176,7 @@ def test_what_cannot_be_fused_is_told(ir: Tensor, vi: Tensor, tile: int, says: s
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_half_precision_on_a_gpu_stays_near() -> None:
+def test_on_a_gpu_it_gives_the_same() -> None:
     network, images = as_if_trained(SMALL), pair(150, 200)
-    full = FastOurs(network, device="cuda").fuse(*images).image
-    assert off(full, methods.Ours(network, device="cuda").fuse(*images).image) < 1e-3
-    half = FastOurs(network, device="cuda", half=True).fuse(*images).image
-    assert 0 < off(full, half) < 0.1
+    found = FastOurs(network, device="cuda").fuse(*images).image
+    assert off(found, methods.Ours(network, device="cuda").fuse(*images).image) < 1e-3

@@ -33,7 +33,7 @@ from fusionlib.data.images import SMALLEST_SIDE, read_infrared, read_visible, re
 from fusionlib.deformation import Level, compose, fold_share, invert, misalign, sample_field, warp
 from fusionlib.reproduce.notebooks import Notebook, checked_parameters
 from fusionlib.support.files import InputError
-from fusionlib.training.weights import read_header
+from fusionlib.support.weights import read_header
 
 Result = TypeVar("Result")
 CASES = int(os.environ.get("FUSIONLIB_FUZZ_CASES", 0))

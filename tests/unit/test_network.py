@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fusionlib.deformation import warp
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig, extractor, local_structure, pad_to_multiple
-from fusionlib.registration import CSEB, Comparison, expected_shift, local_correlation, resize_field, window_mean
+from fusionlib.registration import CSEB, CostVolume, local_correlation, resize_field, soft_argmax, window_mean
 from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
@@ -304,7 +304,7 @@ def test_a_window_averages_what_lies_inside() -> None:
 
 def test_positions_without_confidence_leave_the_word_to_their_neighbours() -> None:
     torch.manual_seed(0)
-    compare = Comparison(2, radius=1, windows=(1, 3)).eval()
+    compare = CostVolume(2, radius=1, windows=(1, 3)).eval()
     fixed = torch.zeros(1, 2, 5, 5)
     fixed[:, 0], fixed[:, 0, 2, 2], fixed[:, 1, 2, 2] = 1, 0, 1  # one position differs from all others
     with torch.no_grad():
@@ -344,11 +344,11 @@ def test_the_best_shift_is_the_field_that_aligns() -> None:
     fixed = noise(1, 16, 24, 28) - 0.5
     truth = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 24, 28)
     moving = torch.roll(fixed, shifts=(-1, 2), dims=(2, 3))  # what belongs to p lies at p + (2, -1)
-    pointed = expected_shift(300 * local_correlation(moving, fixed, 3), 3)
+    pointed = soft_argmax(300 * local_correlation(moving, fixed, 3), 3)
     inner = (..., slice(4, -4), slice(4, -4))
     torch.testing.assert_close(pointed[inner], truth[inner], atol=1e-3, rtol=0)
     torch.testing.assert_close(warp(moving, pointed)[inner], fixed[inner], atol=1e-2, rtol=0)
-    equal = expected_shift(torch.zeros(1, 49, 5, 5), 3)
+    equal = soft_argmax(torch.zeros(1, 49, 5, 5), 3)
     assert equal.shape == (1, 2, 5, 5) and equal.abs().max() < 1e-6
 
 

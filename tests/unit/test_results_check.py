@@ -13,7 +13,7 @@ from fusionlib.report import results_check
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import record
 from fusionlib.support.keys import Key
-from fusionlib.training.weights import key_of, read_header, read_state, save_weights
+from fusionlib.support.weights import key_of, read_header, read_state, save_weights
 
 MINI = ("weights/ours.safetensors", "weights/ours.csv", "weights/registration.safetensors", "weights/registration.csv")
 

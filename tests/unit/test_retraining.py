@@ -14,10 +14,11 @@ from fusionlib import methods, presets
 from fusionlib.data import open_set, systems
 from fusionlib.deformation import warp
 from fusionlib.methods import checkpoints, retraining
-from fusionlib.methods.retraining import Retraining, recipe, retrained, train
+from fusionlib.methods.retraining import Retraining, recipe, train, train_or_load
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
-from fusionlib.training.weights import read_header, read_state
+from fusionlib.support.weights import read_header, read_state
+from fusionlib.training.run import Run
 
 
 @pytest.fixture
@@ -37,14 +38,11 @@ class Killed(Exception):
 
 
 def kill_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = retraining._step
-
-    def until_killed(*arguments: object) -> float:
-        if arguments[-1] == step:
+    def until_killed(self: Run, loss: float, at: int) -> None:
+        if at == step:
             raise Killed
-        return whole(*arguments)
 
-    monkeypatch.setattr(retraining, "_step", until_killed)
+    monkeypatch.setattr(Run, "check", until_killed)
 
 
 def test_it_learns_and_says_what_made_the_weights(settings: Retraining, path: Path) -> None:
@@ -85,18 +83,18 @@ def test_the_checkpoint_of_another_recipe_is_not_taken_up(
         with pytest.raises(Killed):
             train(settings, path)
     train(replace(settings, seed=1), path)
-    assert "halfway.checkpoint is of another training; starting anew" in capsys.readouterr().out
+    assert "halfway.checkpoint is of another training, and not used" in capsys.readouterr().out
 
 
 def test_weights_of_the_same_recipe_are_reused(settings: Retraining, path: Path) -> None:
-    assert retrained(settings, path.parent) == path
+    assert train_or_load(settings, path.parent) == path
     made = path.stat().st_mtime_ns
-    retrained(settings, path.parent)
+    train_or_load(settings, path.parent)
     assert path.stat().st_mtime_ns == made
-    retrained(replace(settings, clip=1.0), path.parent)
+    train_or_load(replace(settings, clip=1.0), path.parent)
     changed = path.stat().st_mtime_ns
     assert changed != made
-    retrained(replace(settings, clip=1.0), path.parent, retrain=True)
+    train_or_load(replace(settings, clip=1.0), path.parent, retrain=True)
     assert path.stat().st_mtime_ns != changed
 
 
@@ -106,27 +104,27 @@ def test_the_key_knows_settings_pairs_and_behaviour(settings: Retraining, monkey
     assert len(keys | {str(settings.key())}) == 4
 
 
-def test_lessons_depend_on_seed_and_step_alone(settings: Retraining) -> None:
+def test_batches_depend_on_seed_and_step_alone(settings: Retraining) -> None:
     pairs = open_set("synthetic", "train", 48, count=8)
-    stream = retraining.lessons(pairs, settings)
+    stream = retraining.batches(pairs, settings)
     straight = [next(stream) for _ in range(6)]
     for done in (1, 4, 5):  # within the first epoch, at its end, within the second
-        later = next(retraining.lessons(pairs, settings, done=done))
+        later = next(retraining.batches(pairs, settings, done=done))
         assert torch.equal(later.moved, straight[done].moved) and torch.equal(later.vi, straight[done].vi)
-    other = next(retraining.lessons(pairs, replace(settings, seed=1)))
+    other = next(retraining.batches(pairs, replace(settings, seed=1)))
     assert not torch.equal(other.vi, straight[0].vi)
     assert not torch.equal(straight[0].vi, straight[4].vi)
 
 
-def test_a_lesson_holds_the_truth(settings: Retraining) -> None:
+def test_a_batch_holds_the_truth(settings: Retraining) -> None:
     pairs = open_set("synthetic", "train", 96, count=2)
     far = replace(settings, size=96, levels=("heavy",), budget=replace(settings.budget, crop=64))
-    lesson = next(retraining.lessons(pairs, far))
-    assert lesson.ir.shape == lesson.vi.shape == lesson.moved.shape == (2, 1, 64, 64)
-    assert lesson.phi_gt.shape == (2, 2, 64, 64)
+    batch = next(retraining.batches(pairs, far))
+    assert batch.ir.shape == batch.vi.shape == batch.moved.shape == (2, 1, 64, 64)
+    assert batch.phi_gt.shape == (2, 2, 64, 64)
     inside = (..., slice(16, -16), slice(16, -16))
-    before = (lesson.moved - lesson.ir)[inside].abs().mean()
-    assert (warp(lesson.moved, lesson.phi_gt) - lesson.ir)[inside].abs().mean() < 0.6 * before
+    before = (batch.moved - batch.ir)[inside].abs().mean()
+    assert (warp(batch.moved, batch.phi_gt) - batch.ir)[inside].abs().mean() < 0.6 * before
 
 
 def test_published_parts_stay_and_are_not_written(
@@ -151,26 +149,27 @@ def test_published_parts_stay_and_are_not_written(
 
 def test_a_recipe_is_that_of_the_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     mini, smoke = presets.load("mini", seed=5), presets.load("smoke")
-    found = recipe("emma", mini)
+    found = recipe("emma", mini.recipe)
     assert (found.dataset, found.size, found.seed) == ("RoadScene", 256, 5)
     assert found.levels == mini.recipe.training.levels and found.budget == systems.system("emma").budget
-    assert not found.anew and recipe("datfuse", smoke).anew and recipe("datfuse", smoke).budget == retraining.SMOKE
+    quick = recipe("datfuse", smoke.recipe, smoke=True)
+    assert not found.anew and quick.anew and quick.budget == retraining.SMOKE
     with pytest.raises(
         InputError, match=r"weights of DATFuse are published .* `python -m fusionlib data fetch datfuse`"
     ):
-        recipe("datfuse", mini)
+        recipe("datfuse", mini.recipe)
     with pytest.raises(InputError, match="no compared system 'magic'"):
-        recipe("magic", mini)
+        recipe("magic", mini.recipe)
 
 
 def test_only_what_has_to_be_trained_is_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
-    monkeypatch.setattr(retraining, "retrained", lambda settings, *_, **__: trained.append(settings.system))
-    retraining.prepare(["emma", "datfuse", "murf"], presets.load("mini"), tmp_path)
+    monkeypatch.setattr(retraining, "train_or_load", lambda settings, *_, **__: trained.append(settings.system))
+    retraining.prepare(["emma", "datfuse", "murf"], presets.load("mini").recipe, tmp_path)
     assert trained == []
-    retraining.prepare(["emma", "datfuse", "murf"], presets.load("mini"), tmp_path, retrain=True)
+    retraining.prepare(["emma", "datfuse", "murf"], presets.load("mini").recipe, tmp_path, retrain=True)
     assert trained == ["emma", "murf"]
-    retraining.prepare(["emma", "datfuse"], presets.load("smoke"), tmp_path)
+    retraining.prepare(["emma", "datfuse"], presets.load("smoke").recipe, tmp_path, smoke=True)
     assert trained[2:] == ["emma", "datfuse"]
 
 
@@ -179,6 +178,6 @@ def test_a_loss_that_is_no_number_stops_the_training(
 ) -> None:
     code = tmp_path / "code" / "halfway_code.py"
     code.write_text(halfway.CODE.replace("return fusion_loss(", "return torch.inf * fusion_loss("), encoding="utf-8")
-    with pytest.raises(InputError, match=r"The loss of halfway is inf at step 1: lower its learning rate"):
+    with pytest.raises(InputError, match=r"The loss of halfway is inf at step 1: lower the learning rate"):
         train(settings, path)
     assert not path.exists()

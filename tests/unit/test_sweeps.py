@@ -32,7 +32,7 @@ from fusionlib.report import pages
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
 from fusionlib.training.batches import batches
-from fusionlib.training.warm_start import calibrate, fitting
+from fusionlib.training.warm_start import calibrate, warm_start
 
 KILLS = int(os.environ.get("FUSIONLIB_KILLS", "2"))  # of the driver, in a row; ten on request
 WITHOUT = "w/o concat of F_i^r and F_v"
@@ -99,11 +99,11 @@ def test_what_is_left_of_a_start_is_taken() -> None:
     preset = small_sweep.preset()
     start = FusionNetwork(small_sweep.NETWORK).state_dict()
     recipe = recipe_of(Row("without", sweep_rows.ABLATIONS[WITHOUT]), preset, 7, 1)
-    network, cut = fitting(recipe, start)
+    network, cut = warm_start(recipe, start)
     assert cut == ["head.0.0.weight"]
     found = network.state_dict()
     assert all(torch.equal(found[name], start[name]) for name in found if name not in cut)
-    assert fitting(recipe_of(Row("full"), preset, 7, 1), start)[1] == []
+    assert warm_start(recipe_of(Row("full"), preset, 7, 1), start)[1] == []
 
     # The head without the common features is the whole head where those are zero.
     whole = FusionNetwork(small_sweep.NETWORK)
@@ -122,7 +122,7 @@ def test_what_is_left_of_a_start_is_taken() -> None:
 def test_behind_a_cut_layer_statistics_are_measured_and_nowhere_else() -> None:
     preset = small_sweep.preset()
     recipe = recipe_of(Row("without", sweep_rows.ABLATIONS[WITHOUT]), preset, 0, 1)
-    network, cut = fitting(recipe, FusionNetwork(small_sweep.NETWORK).state_dict())
+    network, cut = warm_start(recipe, FusionNetwork(small_sweep.NETWORK).state_dict())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     calibrate(network, cut, recipe)
     after = network.state_dict()

@@ -9,8 +9,8 @@ from PIL import Image
 
 from fusionlib.data.drawn.street import BICYCLE, CAR, PERSON, Street
 from fusionlib.data.drawn.synthetic import CLASSES, Scene, SceneConfig, scene, scenes, tight_box
-from fusionlib.support.draws import generator
 from fusionlib.support.files import InputError
+from fusionlib.support.random_fields import generator
 
 pytestmark = pytest.mark.numeric
 

@@ -13,8 +13,7 @@ import torch
 
 from fusionlib import methods
 from fusionlib.data import FACTS, download, systems
-from fusionlib.methods.baselines.fusing import FusingMethod
-from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.methods.baselines.network_method import FusingMethod, NetworkMethod
 from fusionlib.support.files import InputError
 
 NAMES = ["almfnet", "bsafusion", "corrmlp", "crossraft", "datfuse", "emma", "imf"]
@@ -34,9 +33,8 @@ def test_an_entry_is_true_of_the_code(name: str) -> None:
     system = systems.system(name)
     method = systems.part(system.method)
     assert method.name == name
-    assert issubclass(
-        method, FusingMethod if system.kind == "fuses" or system.moves == "features" else RegisteringMethod
-    )
+    fuses = system.kind == "fuses" or system.moves == "features"
+    assert issubclass(method, NetworkMethod) and issubclass(method, FusingMethod) == fuses
     assert (system.moves is None) == (system.kind == "fuses")
     assert callable(systems.part(system.loss)) and issubclass(systems.part(system.network), torch.nn.Module)
     assert system.paper and system.licence and system.retraining

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from fusionlib import data, presets
-from fusionlib.detection import DetectorConfig
+from fusionlib import data, presets, training
+from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.losses import LossWeights
-from fusionlib.network import NetworkConfig
-from fusionlib.support import boxes, long_training
+from fusionlib.network import FusionNetwork, NetworkConfig
+from fusionlib.support import boxes, long_training, weights
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
-from fusionlib.training import loop, weights
+from fusionlib.training import loop
 from fusionlib.training.batches import batches
 from fusionlib.training.recipe import TrainingConfig
+from fusionlib.training.run import Run
 
 pytestmark = pytest.mark.numeric
 
@@ -46,11 +47,11 @@ class PowerCutError(Exception):
 def cut_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training die right after the checkpoint of an epoch is written."""
 
-    def report(name: str, rows: list, epochs: int) -> None:
-        if len(rows) == epoch:
+    def report(self: Run) -> None:
+        if self.done == epoch:
             raise PowerCutError
 
-    monkeypatch.setattr(loop, "report_progress", report)
+    monkeypatch.setattr(Run, "report", report)
 
 
 def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
@@ -80,22 +81,22 @@ def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path, monkeypatch, c
         with pytest.raises(PowerCutError):
             loop.train(TINY, path, "cpu")
     _, _, log = loop.train(replace(TINY, seed=1), path, "cpu")
-    assert "starting anew" in capsys.readouterr().out
+    assert "of another training, and not used" in capsys.readouterr().out
     assert len(log) == 3
 
 
 def test_weights_are_reused_only_if_the_recipe_made_them(tmp_path):
-    first = loop.trained(TINY, tmp_path)
-    again = loop.trained(TINY, tmp_path)
+    first = training.train_or_load(TINY, tmp_path)
+    again = training.train_or_load(TINY, tmp_path)
     assert (first.reused, again.reused) == (False, True)
     assert same(first.network, again.network)
     assert again.log["epoch"].tolist() == [1, 2, 3]
-    assert not loop.trained(TINY, tmp_path, retrain=True).reused
-    assert not loop.trained(replace(TINY, losses=LossWeights(gamma=1.0)), tmp_path).reused
+    assert not training.train_or_load(TINY, tmp_path, retrain=True).reused
+    assert not training.train_or_load(replace(TINY, losses=LossWeights(gamma=1.0)), tmp_path).reused
 
 
 def test_the_log_names_every_term_and_the_validation_error(tmp_path):
-    log = loop.trained(TINY, tmp_path).log
+    log = training.train_or_load(TINY, tmp_path).log
     assert {"l_c", "l_s", "l_reg", "l_coarse", "l_match", "l_b", "l_g", "l_t", "epe", "epe_share"} <= set(log)
     assert log["l_s"].isna().tolist() == [True, False, False]  # the first epoch trains the registration alone
 
@@ -199,19 +200,19 @@ def test_pairs_that_nobody_has_labelled_have_no_detection_loss(tmp_path):
 
 
 def test_a_detector_comes_back_with_its_network(tmp_path):
-    first, again = loop.trained(TOGETHER, tmp_path), loop.trained(TOGETHER, tmp_path)
+    first, again = training.train_or_load(TOGETHER, tmp_path), training.train_or_load(TOGETHER, tmp_path)
     assert again.reused and same(first.detector, again.detector) and "l_ob" in first.log
     loop.detector_path(again.path).unlink()
-    assert not loop.trained(TOGETHER, tmp_path).reused
+    assert not training.train_or_load(TOGETHER, tmp_path).reused
     with pytest.raises(InputError, match="without a detector"):
-        weights.load_detector(loop.trained(TINY, tmp_path, "plain").path)
+        Detector.load(training.train_or_load(TINY, tmp_path, "plain").path)
 
 
 def test_a_training_goes_on_from_its_start(tmp_path):
     still = replace(TINY.training, epochs=1, registration_epochs=0, learning_rate=0.0, frozen_statistics=True)
     recipe = replace(TINY, training=replace(still, fusion_epochs=0), start=TINY)
-    made = loop.trained(recipe, tmp_path)
-    start = loop.trained(TINY, tmp_path, loop.START)
+    made = training.train_or_load(recipe, tmp_path)
+    start = training.train_or_load(TINY, tmp_path, training.START)
     assert start.reused and len(start.log) == 3 and len(made.log) == 1
     kept = ("ir_cfe", "vi_cfe", "ir_cseb", "vi_cseb", "msrb", "head")  # the specific extractors count on
     before, after = start.network.state_dict(), made.network.state_dict()
@@ -249,37 +250,37 @@ def test_unreadable_weights_say_what_to_do(tmp_path):
     missing, broken = tmp_path / "missing.safetensors", tmp_path / "broken.safetensors"
     broken.write_bytes(b"not a weights file")
     with pytest.raises(InputError, match="reproduce 03"):
-        weights.load_network(missing)
+        FusionNetwork.load(missing)
     with pytest.raises(InputError, match="not a readable safetensors file"):
-        weights.load_network(broken)
+        FusionNetwork.load(broken)
 
 
 def test_weights_come_back_as_they_were(tmp_path: Path):
-    made = loop.trained(TINY, tmp_path)
+    made = training.train_or_load(TINY, tmp_path)
     header = weights.read_header(made.path)
     assert header["made_by"] == str(TINY.key()) and header["revision"]
-    loaded = weights.load_network(made.path)
+    loaded = FusionNetwork.load(made.path)
     assert loaded.config == TINY.network and not loaded.training
     assert same(loaded, made.network)
 
 
 def test_a_long_training_starts_when_asked_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.delenv(long_training.ASKED, raising=False)
-    made = loop.trained(TINY, tmp_path)
+    made = training.train_or_load(TINY, tmp_path)
     monkeypatch.setattr(long_training, "PIXELS_PER_SECOND", 1.0)  # a slow machine: everything is long
-    assert loop.trained(TINY, tmp_path).reused
+    assert training.train_or_load(TINY, tmp_path).reused
     with pytest.raises(InputError, match="--train"):
-        loop.trained(replace(TINY, seed=1), tmp_path)  # never weights of another seed in its place
+        training.train_or_load(replace(TINY, seed=1), tmp_path)  # never weights of another seed in its place
     with pytest.raises(InputError, match="--train"):
-        loop.trained(TINY, tmp_path, "elsewhere")
+        training.train_or_load(TINY, tmp_path, "elsewhere")
 
     header = weights.read_header(made.path)
     state = weights.read_state(made.path)
     earlier = Key.parse(header["made_by"]) | Key({"training": "0"})
     weights.save_weights(made.path, state, asdict(TINY), earlier)
     capsys.readouterr()
-    assert loop.trained(TINY, tmp_path).reused
+    assert training.train_or_load(TINY, tmp_path).reused
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1 and said[0].startswith("ours: made before a change of training")
     monkeypatch.setattr(long_training, "PIXELS_PER_SECOND", 1e9)
-    assert not loop.trained(TINY, tmp_path).reused  # seconds: made again without a word
+    assert not training.train_or_load(TINY, tmp_path).reused  # seconds: made again without a word

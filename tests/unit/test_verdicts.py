@@ -20,7 +20,7 @@ from fusionlib.support import machine
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import FACTS, Results
-from fusionlib.training.weights import save_weights
+from fusionlib.support.weights import save_weights
 
 FUSION = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM"]
 

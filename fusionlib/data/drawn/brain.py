@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from fusionlib.data.images import to_tensor
-from fusionlib.support.draws import generator
 from fusionlib.support.files import InputError
+from fusionlib.support.random_fields import generator
 
 FIELD = 240  # mm, and pixels of the drawing: the frame of BraTS
 SMALLEST = 64

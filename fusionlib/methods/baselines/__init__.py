@@ -1,1 +1,1 @@
-"""The compared systems, one file each, written from their papers and from what their public code is known to do."""
+"""The compared systems, written from their papers and from the behaviour of their public code."""

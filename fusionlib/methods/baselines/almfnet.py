@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.methods.baselines.token_transformer import named
-from fusionlib.methods.protocol import Lesson
+from fusionlib.training.batches import Batch
 
 WIDTH = 16
 
@@ -168,10 +168,9 @@ class Spatial(nn.Module):
 OPERATIONS = {"separable": separable, "cross": cross, "residual": Residual, "dense": Dense, "spatial": Spatial}
 
 
-def training_loss(network: ALMFNet, lesson: Lesson) -> Tensor:
+def training_loss(network: ALMFNet, batch: Batch) -> Tensor:
     """Eq. (9) of the reproduced paper, on the aligned pair."""
-    ir, vi = lesson.ir, lesson.vi
-    return fusion_loss(network(vi, ir), ir, vi)
+    return fusion_loss(network(batch.vi, batch.ir), batch.ir, batch.vi)
 
 
 class ALMFNetMethod(FusingMethod):

@@ -2,16 +2,16 @@
 
 H. Li, D. Su, Q. Cai, Y. Zhang, "BSAFusion: A Bidirectional Stepwise Feature Alignment Network for Unaligned Medical
 Image Fusion", AAAI Conference on Artificial Intelligence, 2025.
-Published code: slrl123/BSAFusion@c9821828fba42b22856fa74d156ec0bea33937c2, no licence file; written anew from a
-description. Its weights cannot be had.
+Published code: slrl123/BSAFusion@c9821828fba42b22856fa74d156ec0bea33937c2, no licence file; written from a
+description. Its weights are not available.
 
     img1, img2 --encoder--> details, semantics --transfer--> features without modality
         --reg_net--> flows from 1/16 to full size, summed;  details, semantics, flow --fusion_net--> fused
 
-The modality is what keeps features of an MRI and a CT from being compared. The `transfer` adds each image's class token
-(what its modality is) to the tokens of the other one, so that both end up with both. The `reg_net` then moves the
-feature maps towards each other ("bidirectional") by a small step at each scale; the steps of one side minus those of
-the other are the deformation. These two parts stand in `bsafusion_transfer` and `bsafusion_registration`.
+Features of an MRI and a CT cannot be compared, since they differ in modality. The `transfer` adds the class token of
+each image, which encodes its modality, to the tokens of the other one, so that both contain both. The `reg_net` then
+warps the feature maps towards each other ("bidirectional") by a small step at each scale; the steps of one side minus
+those of the other are the deformation. These two parts are in `bsafusion_transfer` and `bsafusion_registration`.
 
 Where the published code is surprising it is followed: see `bsafusion_transfer`, and `shift` for the warp inside the
 network, half a pixel off at the borders. The published training loss warps exactly, with the convention of
@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
-from fusionlib.methods.baselines.bsafusion_registration import RegistrationNet, collect, resize, shift
+from fusionlib.methods.baselines.bsafusion_registration import RegistrationNet, collect, doubled, resize, shift
 from fusionlib.methods.baselines.bsafusion_transfer import Transfer, Transferred
-from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.methods.baselines.network_method import NetworkMethod
 from fusionlib.methods.protocol import Fused
 from fusionlib.support.files import InputError
 
@@ -161,7 +161,7 @@ class FusionNet(nn.Module):
         self.up_sample1 = FusionUp(first, second)
         self.up_sample2 = FusionUp(second, third)
         self.up_sample3 = FusionUp(third, fourth)
-        self.last_up = doubled()
+        self.last_up = doubled(align_corners=False)
         self.outLayer = nn.Sequential(Restormer(last + 16, last), Restormer(last, 1))
 
     def forward(self, detail1: Tensor, detail2: Tensor, own1: Tensor, own2: Tensor, flow: Tensor) -> Tensor:
@@ -179,34 +179,29 @@ class FusionNet(nn.Module):
         return shift(feature, resize(flow, feature.shape[-1], align_corners=False) / factor)
 
 
-def doubled() -> nn.Upsample:
-    """Bilinear to twice the size, as this part does it (the registration aligns corners)."""
-    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-
-
 class FusionUp(nn.Module):
     """Twice the size: both images' features with shared weights (`up1`), the fused ones with their own (`up3`)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.up1 = nn.Sequential(doubled(), nn.Conv2d(inputs, outputs, 1), nn.ReLU())
-        self.up3 = nn.Sequential(doubled(), nn.Conv2d(outputs, outputs, 1), nn.ReLU())
+        self.up1 = nn.Sequential(doubled(align_corners=False), nn.Conv2d(inputs, outputs, 1), nn.ReLU())
+        self.up3 = nn.Sequential(doubled(align_corners=False), nn.Conv2d(outputs, outputs, 1), nn.ReLU())
 
     def forward(self, own1: Tensor, own2: Tensor, fused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.up1(own1), self.up1(own2), self.up3(fused)
 
 
-class BSAFusionMethod(RegisteringMethod):
+class BSAFusionMethod(NetworkMethod):
     """BSAFusion for use: the visible image (T1) is the reference, the infrared (T2) is moved onto it.
 
     Images are padded to a square by repeating the lower and right border, and cut back. `registered_ir` is the infrared
-    warped exactly by the field, as in the published training loss. Args as `RegisteringMethod`'s; the network is a
+    warped exactly by the field, as in the published training loss. Args as `NetworkMethod`'s; the network is a
     `BSAFusion`.
     """
 
     name = "bsafusion"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         height, width = ir.shape[-2:]
         side = -(-max(height, width) // 16) * 16
         square = [F.pad(image, (0, side - width, 0, side - height), mode="replicate") for image in (vi, ir)]

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.methods.baselines.registering import pixel_grid, sample
+from fusionlib.methods.baselines.sampling import pixel_grid, sample
 
 
 def shift(image: Tensor, flow: Tensor) -> Tensor:
@@ -129,6 +129,6 @@ class Up(nn.Module):
         return F.leaky_relu(F.instance_norm(self.conv1(self.up_sample(x))), 0.01)
 
 
-def doubled() -> nn.Upsample:
-    """Bilinear to twice the size."""
-    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+def doubled(align_corners: bool = True) -> nn.Upsample:
+    """Bilinear to twice the size; the fusion does not align corners."""
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=align_corners)

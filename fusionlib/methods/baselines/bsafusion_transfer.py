@@ -1,7 +1,7 @@
-"""BSAFusion's second part: a vision transformer that takes the difference of modality out of two images' features.
+"""BSAFusion's second part: a vision transformer that removes the difference of modality from two images' features.
 
-A classifier learns to tell MRI from the other modality; the summary it makes of one image is added to every token of
-the other. A second classifier, `modal_dis`, is to find no difference any more; it is used in training only.
+A classifier learns to distinguish MRI from the other modality; its class token of one image is added to every token of
+the other. A second classifier, `modal_dis`, should find no difference afterwards; it is used in training only.
 
 Two surprises of the published code are kept, since its weights would belong to them: both halves of a transformer block
 share one LayerNorm, and the transferred tokens come out one place late (see `Transfer`).
@@ -30,7 +30,7 @@ class Transferred:
     Attributes:
         feature1, feature2: without modality, to be registered; (B, 256, S/16, S/16).
         own1, own2: with it, to be fused; the same shape.
-        logits1, logits2: which modality each image is taken for, (B, 2).
+        logits1, logits2: the predicted modality of each image, (B, 2).
     """
 
     feature1: Tensor

@@ -2,8 +2,8 @@
 
 M. Meng, D. Feng, L. Bi, J. Kim, "Correlation-aware Coarse-to-fine MLPs for Deformable Medical Image Registration", IEEE
 Conference on Computer Vision and Pattern Recognition, 2024, 9645-9654, arXiv 2406.00123.
-Published code: MungoMeng/Registration-CorrMLP@cc0d85d339bf6c5513e4a9c12a549ed1c25729f3, GPL-3.0; written anew from a
-description. Its weights cannot be had.
+Published code: MungoMeng/Registration-CorrMLP@cc0d85d339bf6c5513e4a9c12a549ed1c25729f3, GPL-3.0; written from a
+description. Its weights are not available.
 
     fixed, moving --Encoder--> four levels each; at each level, coarse to fine:
         warp moving by the flow so far, compare with fixed (mlp_1), join with the coarser level (mlp_2), add to the flow
@@ -12,8 +12,8 @@ The published network registers volumes. What is written here is the same in two
 windows and correlation are squares instead of cubes, all names of weights stay, and whatever grew with 27 or 343
 positions grows with 9 or 49.
 
-An MLP over the positions of a window sees as far as attention does, at full resolution, for less memory. What the
-network compares, the product of features, and the loss it was published with, NCC, expect one modality.
+An MLP over the positions of a window has the reach of attention, at full resolution, with less memory. The product of
+features, by which the network compares, and its published loss, NCC, are meant for one modality.
 
 Convention: images (B, 1, H, W) in [0, 1], sides multiples of 8 from 16 up; features (B, C, h, w). A flow is (B, 2, h,
 w) in pixels of its own size, channel 0 = y (rows), 1 = x: the order of the tensor's axes, not that of this project.
@@ -27,10 +27,12 @@ from torch import Tensor, nn
 from fusionlib.deformation import warp
 from fusionlib.losses import registration_loss
 from fusionlib.methods.baselines.corrmlp_blocks import CMW, layer_norm
-from fusionlib.methods.baselines.registering import RegisteringMethod, warp_with_zeros
-from fusionlib.methods.protocol import Fused, Lesson
+from fusionlib.methods.baselines.network_method import NetworkMethod
+from fusionlib.methods.baselines.sampling import warp_with_zeros
+from fusionlib.methods.protocol import Fused
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.training.batches import Batch
 
 
 class CorrMLP(nn.Module):
@@ -145,23 +147,23 @@ def doubled(flow: Tensor) -> Tensor:
     return F.interpolate(2 * flow, scale_factor=2, mode="bilinear", align_corners=True)
 
 
-def training_loss(network: CorrMLP, lesson: Lesson) -> Tensor:
+def training_loss(network: CorrMLP, batch: Batch) -> Tensor:
     """Eq. (5) of the reproduced paper on the flow: the published loss, local correlation, expects one modality."""
-    _, flow = network(lesson.vi, lesson.moved)
-    return registration_loss(flow.flip(1), lesson.phi_gt)
+    _, flow = network(batch.vi, batch.moved)
+    return registration_loss(flow.flip(1), batch.phi_gt)
 
 
-class CorrMLPMethod(RegisteringMethod):
+class CorrMLPMethod(NetworkMethod):
     """CorrMLP for use: the visible image (T1) is fixed, the infrared (T2) moves. It does not fuse: both are averaged.
 
     Images are padded by repeating the lower and right border until the levels halve evenly, and cut back. `field` is
     the flow with x first; `registered_ir` repeats the border where the network's own warp gives 0. Args as
-    `RegisteringMethod`'s; the network is a `CorrMLP`.
+    `NetworkMethod`'s; the network is a `CorrMLP`.
     """
 
     name = "corrmlp"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         _, flow = self.network(pad_to_multiple(vi, 8), pad_to_multiple(ir, 8))
         field = flow.flip(1)[..., : ir.shape[-2], : ir.shape[-1]]
         registered = warp(ir, field)

@@ -8,12 +8,12 @@ cloud drive only. The network that it puts its adapter into is RAFT, see `fusion
     visible  --feature encoder--> F_1 --\\
                      adapter K applied   all pairs <F_1(p), F_2(q)> --lookup--\\
     infrared --feature encoder--> F_2 --/                                      GRU, 12 times --> flow --> 8x larger
-    visible  --context encoder--> state of the GRU and its steady input -------/
+    visible  --context encoder--> state of the GRU and its context input -------/
 
-RAFT compares each position of one image with all of the other, and moves its estimate step by step to where they agree.
-Across modalities the features do not agree. The adapter therefore looks at both images as wholes, compares them by
-co-attention and predicts a matrix K that mixes the feature channels anew, so that the two become comparable. As in the
-published code, one K serves both images (a branch for a second one is disabled there) and replaces their features.
+RAFT compares each position of one image with all of the other, and refines its flow step by step. Across modalities the
+features do not agree. The adapter therefore compares both whole images by co-attention and predicts a matrix K that
+mixes the feature channels so that the two become comparable. As in the published code, one K is applied to the features
+of both images (a branch for a second one is disabled there).
 
 Convention: the first image is the reference (visible), the second is moved (infrared); (B, 3, H, W) in [0, 1], grey as
 three equal channels. Flow (B, 2, H, W) in pixels, x then y: first(p) corresponds to second(p + flow(p)), which is a
@@ -30,8 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.methods.baselines.crossraft_raft import CorrelationPyramid, Encoder, UpdateBlock
-from fusionlib.methods.baselines.registering import RegisteringMethod, warp_with_zeros
-from fusionlib.methods.protocol import Fused, Lesson
+from fusionlib.methods.baselines.network_method import NetworkMethod
+from fusionlib.methods.baselines.sampling import warp_with_zeros
+from fusionlib.methods.protocol import Fused
+from fusionlib.training.batches import Batch
 
 
 class CrossRAFT(nn.Module):
@@ -66,12 +68,12 @@ class CrossRAFT(nn.Module):
         first, second = (padded(2 * image - 1) for image in (first, second))
         mixing = self.adapter(first, second)
         lookup = CorrelationPyramid(*(mixed(self.fnet(image), mixing) for image in (first, second)))
-        state, steady = self.cnet(first).chunk(2, 1)
-        state, steady = state.tanh(), steady.relu()
+        state, context = self.cnet(first).chunk(2, 1)
+        state, context = state.tanh(), context.relu()
         flow = torch.zeros_like(state[:, :2])
         for _ in range(self.iterations):
             flow = flow.detach()  # as in RAFT: each step learns to improve on what it is given
-            state, change = self.update_block(state, steady, lookup(flow), flow)
+            state, change = self.update_block(state, context, lookup(flow), flow)
             flow = flow + change
             yield state, flow
 
@@ -100,9 +102,9 @@ def mixed(feature: Tensor, mixing: Tensor) -> Tensor:
 class CrossModalAdapter(nn.Module):
     """Predicts from both images, (B, 3, H, W) in [-1, 1], the matrix that makes their features comparable.
 
-    Each image becomes 192 features at 1/16 of its size, averaged to 16 x 16 places: whatever the size of the image, the
-    linear layer at the end reads the same 512 numbers. Co-attention sets beside each place of the first image the
-    mean of the second one's features, weighed by how alike they are.
+    Each image becomes 192 features at 1/16 of its size, averaged to 16 x 16 positions, so that the last linear layer
+    has 512 inputs at every image size. Co-attention joins to each position of the first image the mean of the second
+    one's features, weighted by their similarity.
     """
 
     def __init__(self) -> None:
@@ -134,29 +136,30 @@ def align(image: Tensor, flow: Tensor) -> Tensor:
     return warp_with_zeros(image, flow) * covered
 
 
-def training_loss(network: CrossRAFT, lesson: Lesson) -> Tensor:
-    """The published loss: every iteration's flow counts, the later the more, by a distance that forgives outliers.
+def training_loss(network: CrossRAFT, batch: Batch) -> Tensor:
+    """The published loss: a robust distance of each iteration's flow to the true one, with a growing weight.
 
-    The published training distils: there, the last flow of RAFT on clean frames stands where the true field is here.
+    The published training is a distillation: its target is the last flow of RAFT on clean frames; here it is the true
+    field.
     """
-    predictions = network.predictions(lesson.vi.expand(-1, 3, -1, -1), lesson.moved.expand(-1, 3, -1, -1))
-    loss = lesson.vi.new_zeros(())
+    predictions = network.predictions(batch.vi.expand(-1, 3, -1, -1), batch.moved.expand(-1, 3, -1, -1))
+    loss = batch.vi.new_zeros(())
     for left, flow in enumerate(reversed(predictions)):
-        distance = (flow - lesson.phi_gt).abs().sum(1)
+        distance = (flow - batch.phi_gt).abs().sum(1)
         loss = loss + 0.8**left * ((distance + 0.01) ** 0.4).mean()
     return loss
 
 
-class CrossRAFTMethod(RegisteringMethod):
+class CrossRAFTMethod(NetworkMethod):
     """CrossRAFT for use. It registers and does not fuse: the fused image is the average of both.
 
     `registered_ir` is the published alignment: as `deformation.warp(ir, field)`, but 0 where the field points outside.
-    Args as `RegisteringMethod`'s; the network is a `CrossRAFT`.
+    Args as `NetworkMethod`'s; the network is a `CrossRAFT`.
     """
 
     name = "crossraft"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         flow = self.network(vi.expand(-1, 3, -1, -1), ir.expand(-1, 3, -1, -1))
         registered = align(ir, flow).clamp(0, 1)
         return Fused((registered + vi) / 2, flow, registered)

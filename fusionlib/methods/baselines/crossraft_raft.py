@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.methods.baselines.registering import pixel_grid, sample
+from fusionlib.methods.baselines.sampling import pixel_grid, sample
 
 LEVELS, RADIUS = 4, 4  # of the lookup: four levels, a window of 9 x 9 at each
 
@@ -58,16 +58,16 @@ class ResidualBlock(nn.Module):
 
 
 class CorrelationPyramid:
-    """How well each place of the first features fits every place of the second, at four resolutions of the second.
+    """All-pairs cost volume of two feature maps (B, 256, h, w), at four resolutions of the second.
 
-    Features (B, 256, h, w). Calling it with a flow (B, 2, h, w) reads, at each level, the 9 x 9 fits around the place
-    that the flow points at, between the pixels where need be: (B, 4 x 81, h, w). The coarse levels see far.
+    Calling it with a flow (B, 2, h, w) samples bilinearly, at each level, the 9 x 9 costs around the position that the
+    flow points at: (B, 4 x 81, h, w). The coarse levels give a large search range.
     """
 
     def __init__(self, first: Tensor, second: Tensor) -> None:
         batch, channels, height, width = first.shape
-        fits = first.flatten(2).mT @ second.flatten(2) / channels**0.5
-        self.levels = [fits.view(batch * height * width, 1, height, width)]
+        costs = first.flatten(2).mT @ second.flatten(2) / channels**0.5
+        self.levels = [costs.view(batch * height * width, 1, height, width)]
         for _ in range(LEVELS - 1):
             self.levels.append(F.avg_pool2d(self.levels[-1], 2))
         steps = torch.arange(-RADIUS, RADIUS + 1.0, device=first.device)
@@ -83,7 +83,7 @@ class CorrelationPyramid:
 
 
 class UpdateBlock(nn.Module):
-    """One step: state (B, 128, h, w), steady input (B, 128, h, w), fits and flow to the new state and the change."""
+    """One step: state and context (B, 128, h, w), costs and flow to the new state and the change of the flow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,13 +92,13 @@ class UpdateBlock(nn.Module):
         self.flow_head = FlowHead()
         self.mask = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 576, 1))
 
-    def forward(self, state: Tensor, steady: Tensor, fits: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        state = self.gru(state, torch.cat([steady, self.encoder(fits, flow)], 1))
+    def forward(self, state: Tensor, context: Tensor, costs: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.gru(state, torch.cat([context, self.encoder(costs, flow)], 1))
         return state, self.flow_head(state)
 
 
 class MotionEncoder(nn.Module):
-    """What the fits say together with the flow they were read at, and that flow itself: (B, 128, h, w)."""
+    """Features of the sampled costs and of the flow, and the flow itself: (B, 128, h, w)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,14 +108,14 @@ class MotionEncoder(nn.Module):
         self.convf2 = nn.Conv2d(128, 64, 3, padding=1)
         self.conv = nn.Conv2d(192 + 64, 128 - 2, 3, padding=1)
 
-    def forward(self, fits: Tensor, flow: Tensor) -> Tensor:
-        fits = self.convc2(self.convc1(fits).relu()).relu()
+    def forward(self, costs: Tensor, flow: Tensor) -> Tensor:
+        costs = self.convc2(self.convc1(costs).relu()).relu()
         moved = self.convf2(self.convf1(flow).relu()).relu()
-        return torch.cat([self.conv(torch.cat([fits, moved], 1)).relu(), flow], 1)
+        return torch.cat([self.conv(torch.cat([costs, moved], 1)).relu(), flow], 1)
 
 
 class SeparableGRU(nn.Module):
-    """A convolutional gated recurrent unit, first along rows and then along columns: far reach, few weights."""
+    """A convolutional gated recurrent unit, first along rows and then along columns: a large reach with few weights."""
 
     def __init__(self) -> None:
         super().__init__()

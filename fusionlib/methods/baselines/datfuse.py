@@ -23,17 +23,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.methods.baselines.token_transformer import TokenTransformer, named, unused_patch_embedding
-from fusionlib.methods.protocol import Lesson
 
 
 class DATFuse(nn.Module):
     """The network, 10,760 parameters; module names are those of the published weights.
 
-    `forward` takes one tensor (B, 2, H, W) in [0, 1], infrared first and visible second, and gives the fused image
-    (B, 1, H, W) in (-1, 1), meant as grey in [0, 1] without rescaling.
+    `forward` takes infrared and visible, (B, 1, H, W) in [0, 1] each, and gives the fused image (B, 1, H, W) in
+    (-1, 1), meant as grey in [0, 1] without rescaling.
     """
 
     def __init__(self) -> None:
@@ -46,8 +44,8 @@ class DATFuse(nn.Module):
         self.patch_embed = unused_patch_embedding()
         self.basicLayer = TokenTransformer(16, depth=2)
 
-    def forward(self, pair: Tensor) -> Tensor:
-        shallow = self.convolutional(pair)
+    def forward(self, ir: Tensor, vi: Tensor) -> Tensor:
+        shallow = self.convolutional(torch.cat([ir, vi], 1))
         feature = torch.relu(self._gated(self._detail(shallow)) + shallow)
         detail = self._detail(self.basicLayer(feature))
         return self.convolutional_out(self._gated(detail) + detail)
@@ -85,12 +83,6 @@ def _replicating(inputs: int, outputs: int, side: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, side, padding=side // 2, padding_mode="replicate")
 
 
-def training_loss(network: DATFuse, lesson: Lesson) -> Tensor:
-    """Eq. (9) of the reproduced paper, on the aligned pair."""
-    ir, vi = lesson.ir, lesson.vi
-    return fusion_loss(network(torch.cat([ir, vi], 1)), ir, vi)
-
-
 class DATFuseMethod(FusingMethod):
     """DATFuse for use: nothing is padded or resized; the output is clamped, as the published test script omits to do.
 
@@ -98,6 +90,3 @@ class DATFuseMethod(FusingMethod):
     """
 
     name = "datfuse"
-
-    def merge(self, ir: Tensor, vi: Tensor) -> Tensor:
-        return self.network(torch.cat([ir, vi], 1))

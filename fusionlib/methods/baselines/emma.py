@@ -1,4 +1,4 @@
-"""EMMA: a U-shaped fuser whose blocks look at all of a feature map and at its details side by side.
+"""EMMA: a U-shaped fuser whose blocks have a global branch (attention) beside a local one (convolutions).
 
 Z. Zhao, H. Bai, J. Zhang, Y. Zhang, K. Zhang, S. Xu, D. Chen, R. Timofte, L. Van Gool, "Equivariant Multi-Modality
 Image Fusion", CVPR 2024, doi 10.48550/arXiv.2305.11443.
@@ -11,9 +11,8 @@ model/EMMA.pth, are not part of the copy of the repository that this was written
 
 The idea of the paper lies in the training: a fused image has no truth, but turning the fused image and fusing what two
 sensors would see of it must give the turned fused image ("equivariance"). The sensors are networks that learn to make
-the infrared or the visible image out of a fused one; they are `fusionlib.methods.baselines.emma_sensing`. At test the
-fuser alone is used, and it alone is here. The published code is followed where it goes beyond the paper: see
-`EMMAMethod` for its tiles and its stretch.
+the infrared or the visible image out of a fused one. At test the fuser alone is used, and it alone is here. The
+published code is followed where it goes beyond the paper: see `EMMAMethod` for its tiles and its stretch.
 
 Convention: images in [0, 1]; features (B, C, H/2^k, W/2^k). Wherever both occur, infrared comes before visible.
 """
@@ -26,9 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
-from fusionlib.methods.protocol import Lesson
+from fusionlib.methods.baselines.network_method import FusingMethod
 
 _WIDTHS = (8, 16, 32, 32)  # channels of the four levels, each half the size of the one before
 _HEADS = 8
@@ -126,9 +123,9 @@ class PixelNorm(nn.Module):
 class ChannelAttention(nn.Module):
     """Attention between channels instead of pixels, as in Restormer (Zamir et al., CVPR 2022); shape unchanged.
 
-    How alike two channels of a head are over the whole image, a cosine times a learned scale, decides how much of the
-    one goes into the other. The cost grows with the number of pixels, not with its square. Restormer's convolution
-    after the projection works on each channel apart; here it is a full one, the largest part of EMMA's cost.
+    The weights are the cosine similarities of the channels of a head over the whole image, times a learned scale. The
+    cost grows with the number of pixels, not with its square. Restormer's convolution after the projection is
+    depthwise; here it is a full one, the largest part of EMMA's cost.
     """
 
     def __init__(self, channels: int) -> None:
@@ -147,7 +144,7 @@ class ChannelAttention(nn.Module):
 
 
 class GatedPerceptron(nn.Module):
-    """One half of the widened features lets the other pass; neighbouring channels go in pairs; shape unchanged."""
+    """One half of the widened features gates the other; neighbouring channels form groups; shape unchanged."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -174,18 +171,12 @@ class Residual(nn.Module):
 
 
 def upsampling(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice as large by a transposed convolution, then ReLU; the U-Nets of `emma_sensing` use it too."""
+    """Twice as large by a transposed convolution, then ReLU."""
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False), nn.ReLU())
 
 
 def _reflecting(inputs: int, outputs: int, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, groups=groups, bias=bias, padding_mode="reflect")
-
-
-def training_loss(network: Ufuser, lesson: Lesson) -> Tensor:
-    """Eq. (9) of the reproduced paper, on the aligned pair."""
-    ir, vi = lesson.ir, lesson.vi
-    return fusion_loss(network(ir, vi), ir, vi)
 
 
 class EMMAMethod(FusingMethod):

@@ -27,9 +27,10 @@ from fusionlib.losses import registration_loss
 from fusionlib.methods.baselines.imf_cpstn import CPSTN
 from fusionlib.methods.baselines.imf_fusion import CoFusionNet
 from fusionlib.methods.baselines.imf_registration import MPDRNet
-from fusionlib.methods.baselines.registering import RegisteringMethod
-from fusionlib.methods.protocol import Fused, Lesson
+from fusionlib.methods.baselines.network_method import NetworkMethod
+from fusionlib.methods.protocol import Fused
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.training.batches import Batch
 
 
 class IMFOutput(NamedTuple):
@@ -70,16 +71,16 @@ class IMF(nn.Module):
         return IMFOutput(fused, registered.moved, registered.fields[-1].flip(1), pseudo_ir)
 
 
-def training_loss(network: IMF, lesson: Lesson) -> Tensor:
+def training_loss(network: IMF, batch: Batch) -> Tensor:
     """All three networks at once: Eq. (5) of the reproduced paper, the published fusion loss, and the pseudo infrared.
 
     Published are three trainings. The registration there compares images by VGG-19, whose weights a reader would have
     to fetch. CPSTN is there one half of a CycleGAN, made for unpaired images; here the pairs are aligned, so that the
-    pseudo infrared can be told what to look like.
+    pseudo infrared has the infrared as its target.
     """
-    output = network(lesson.moved, lesson.vi, lesson.vi.expand(-1, 3, -1, -1))
-    pseudo = (output.pseudo_ir - lesson.ir).abs().mean()
-    return registration_loss(output.field, lesson.phi_gt) + fusion_loss(output.image, lesson.ir, lesson.vi) + pseudo
+    output = network(batch.moved, batch.vi, batch.vi.expand(-1, 3, -1, -1))
+    pseudo = (output.pseudo_ir - batch.ir).abs().mean()
+    return registration_loss(output.field, batch.phi_gt) + fusion_loss(output.image, batch.ir, batch.vi) + pseudo
 
 
 def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
@@ -112,17 +113,17 @@ def _laplacian(image: Tensor) -> Tensor:
     return F.conv2d(F.pad(image, [1] * 4, mode="reflect"), kernel)
 
 
-class IMFMethod(RegisteringMethod):
+class IMFMethod(NetworkMethod):
     """IMF for use.
 
     The pseudo infrared is made of the luma as three equal channels, since methods are given no colour. Sides are padded
     to multiples of 16 by repeating the lower and right border; the published code asks for such sizes instead.
-    Args as `RegisteringMethod`'s; the network is an `IMF`.
+    Args as `NetworkMethod`'s; the network is an `IMF`.
     """
 
     name = "imf"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         height, width = vi.shape[-2:]
         ir, vi = (pad_to_multiple(image, self.network.multiple) for image in (ir, vi))
         output = self.network(ir, vi, vi.expand(-1, 3, -1, -1))

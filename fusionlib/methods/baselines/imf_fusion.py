@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionlib.methods.baselines.imf_registration import ResidualBlock
-from fusionlib.methods.baselines.windows import join, split
+from fusionlib.methods.baselines.windows import join, neighbours, split
 
 SIDE = 8  # of an attention window, in pixels
 WINDOW = (SIDE, SIDE)
@@ -69,10 +69,10 @@ class TransformerBlock(nn.Module):
 
 
 class ShiftedWindowAttention(nn.Module):
-    """Each pixel looks at the 64 pixels of its window, with one head: (B, H, W, C) to the same.
+    """Attention of each pixel to the 64 pixels of its window, with one head: (B, H, W, C) to the same.
 
-    The image is rolled up and left by half a window first. Windows at the lower and right end then hold pixels from
-    opposite borders, which must not see each other. A learned bias says how much each relative position counts.
+    The image is first rolled up and left by half a window. Windows at the lower and right end then hold pixels from
+    opposite borders, which are masked from each other. A bias is learned for each relative position.
     """
 
     def __init__(self, channels: int) -> None:
@@ -85,8 +85,9 @@ class ShiftedWindowAttention(nn.Module):
         height, width, channels = x.shape[1:]
         tokens = split(x.roll((-SIDE // 2, -SIDE // 2), (1, 2)), WINDOW)  # (B, windows, 64, C)
         query, key, value = self.embedding_layer(tokens).chunk(3, -1)
-        fits = query @ key.mT * channels**-0.5 + self._position_bias()
-        values = fits.masked_fill(_strangers(height, width, x.device), -torch.inf).softmax(-1) @ value
+        scores = query @ key.mT * channels**-0.5 + self._position_bias()
+        near = neighbours((height, width), WINDOW, (SIDE // 2, SIDE // 2))[:, 0].to(x.device)
+        values = scores.masked_fill(~near, -torch.inf).softmax(-1) @ value
         return join(self.linear(values), WINDOW, (height, width)).roll((SIDE // 2, SIDE // 2), (1, 2))
 
     def _position_bias(self) -> Tensor:
@@ -94,13 +95,6 @@ class ShiftedWindowAttention(nn.Module):
         place = torch.arange(SIDE**2)
         down, right = (axis[:, None] - axis + SIDE - 1 for axis in (place // SIDE, place % SIDE))
         return self.relative_position_params[0, down, right]
-
-
-def _strangers(height: int, width: int, device: torch.device) -> Tensor:
-    """Which pixels of a window of the rolled image came from opposite borders: (windows, 64, 64) bool."""
-    row, column = (torch.arange(side, device=device) >= side - SIDE // 2 for side in (height, width))
-    region = split((2 * row[:, None] + column)[None, ..., None], WINDOW)[0, ..., 0]
-    return region[:, :, None] != region[:, None]
 
 
 class DualAttention(nn.Module):

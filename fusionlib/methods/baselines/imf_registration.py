@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.methods.baselines.registering import warp_with_zeros
+from fusionlib.methods.baselines.sampling import warp_with_zeros
 
 
 class Registered(NamedTuple):

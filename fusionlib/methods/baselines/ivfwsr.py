@@ -5,12 +5,12 @@ Registration", International Journal of Computer Vision 132, 1625-1644, 2024, do
 Published code: yuliu316316/IVF-WoReg@4ce681827c70bd69981397c978906b62370a6474, test code only, no licence file ("Usage
 of this code is free for research purposes only"); its weights, checkpoint/42.pkl, are listed but not to be had there.
 
-    infrared --encoder--> g3     --offset-aware correction, which looks at the visible g1--> U --\\
+    infrared --encoder--> g3     --offset-aware correction, guided by the visible g1----> U --\\
     visible  --encoder--> g1, g3 ------------------------------------------------------------ B --dense fusion--> fused
 
-An encoder gives two lists of three feature maps: g1, local detail found by dense convolutions, and g3, that detail in
-the context of its surroundings, found by attention. The correction writes every infrared feature anew as a weighted
-mean of those in the same window of 14 x 14 pixels: content can move within a window, never from one to the next.
+An encoder gives two lists of three feature maps: g1, local detail from dense convolutions, and g3, the same detail with
+context from attention. The correction replaces every infrared feature by a weighted mean of those in its window of 14 x
+14 pixels: content can move within a window, never from one to the next.
 
 The published code is followed where one would expect otherwise: the windows are never shifted, though classes are named
 after shifted windows; both sums of `MixingAttention` go back to its first; the gate of `OffsetAware` is a sigmoid of
@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
 from fusionlib.methods.baselines.ivfwsr_blocks import (
     WIDTH,
     DenseBlock,
@@ -39,7 +38,8 @@ from fusionlib.methods.baselines.ivfwsr_blocks import (
     convs,
     per_pixel,
 )
-from fusionlib.methods.protocol import Lesson
+from fusionlib.methods.baselines.network_method import FusingMethod
+from fusionlib.training.batches import Batch
 
 MULTIPLE = 14  # both sides of an image
 
@@ -158,14 +158,14 @@ class DenseFusion(nn.Module):
         return self.conv(torch.cat([o3, o6], 1))
 
 
-def training_loss(network: IVFWSR, lesson: Lesson) -> Tensor:
+def training_loss(network: IVFWSR, batch: Batch) -> Tensor:
     """Eq. (9) of the reproduced paper on the luma, against the aligned pair, given the infrared out of place.
 
     Nothing about the published training is known but its optimiser. What is left over beyond multiples of 14 pixels is
     not looked at.
     """
-    height, width = (side - side % MULTIPLE for side in lesson.vi.shape[-2:])
-    ir, vi, moved = (image[..., :height, :width] for image in (lesson.ir, lesson.vi, lesson.moved))
+    height, width = (side - side % MULTIPLE for side in batch.vi.shape[-2:])
+    ir, vi, moved = (image[..., :height, :width] for image in (batch.ir, batch.vi, batch.moved))
     colours, _ = network(moved.expand(-1, 3, -1, -1), vi.expand(-1, 3, -1, -1))
     return fusion_loss(_luma(colours), ir, vi)
 

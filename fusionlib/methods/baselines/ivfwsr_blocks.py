@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusionlib.methods.baselines.windows import join, split
+
 WIDTH = 64  # channels of a feature map
 HEADS = 4
 WINDOWS_AT_ONCE = 256  # attended to together: bounds memory and changes no result
@@ -86,17 +88,15 @@ class WindowAttention(nn.Module):
             self.correct = nn.Linear(WIDTH // HEADS, side**2)
 
     def forward(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
-        height, width = x.shape[-2:]
+        size = x.shape[-2:]
         tokens = self._windows(x).split(WINDOWS_AT_ONCE)
         offsets = [None] * len(tokens) if offset is None else self._windows(offset).split(WINDOWS_AT_ONCE)
         mixed = torch.cat([self._attend(*part) for part in zip(tokens, offsets, strict=True)])
-        grid = mixed.reshape(-1, height // self.side, width // self.side, self.side, self.side, WIDTH)
-        return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, WIDTH, height, width)
+        return join(mixed.unflatten(0, (len(x), -1)), (self.side,) * 2, size).permute(0, 3, 1, 2)
 
     def _windows(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (windows, side^2, C), windows and pixels in them row by row."""
-        grid = x.unflatten(3, (-1, self.side)).unflatten(2, (-1, self.side))
-        return grid.permute(0, 2, 4, 3, 5, 1).reshape(-1, self.side**2, WIDTH)
+        """(B, C, H, W) to (windows, side^2, C)."""
+        return split(x.permute(0, 2, 3, 1), (self.side,) * 2).flatten(0, 1)
 
     def _attend(self, tokens: Tensor, offset: Tensor | None) -> Tensor:
         q, k, v = self.qkv(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)

@@ -25,17 +25,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.methods.baselines.token_transformer import TokenTransformer, named, unused_patch_embedding
-from fusionlib.methods.protocol import Lesson
 
 
 class MATR(nn.Module):
     """The network, 13,422 parameters; module names are those of the published weights.
 
-    `forward` takes one tensor (B, 2, H, W) in [0, 1], the functional image first and the structural one second, and
-    gives the fused image (B, 1, H, W) in (-1, 1), meant as grey in [0, 1] without rescaling.
+    `forward` takes the functional and the structural image, (B, 1, H, W) in [0, 1] each, and gives the fused image
+    (B, 1, H, W) in (-1, 1), meant as grey in [0, 1] without rescaling.
     """
 
     def __init__(self) -> None:
@@ -46,11 +44,11 @@ class MATR(nn.Module):
         self.patch_embed = unused_patch_embedding()
         self.basicLayer = TokenTransformer(16, depth=3)
 
-    def forward(self, pair: Tensor) -> Tensor:
-        feature, branches = self.convInput(pair), []
+    def forward(self, functional: Tensor, structural: Tensor) -> Tensor:
+        feature, branches = self.convInput(torch.cat([functional, structural], 1)), []
         for _ in range(3):
-            # Each branch goes one unit further than the one before. Upstream starts every branch anew: the same values,
-            # but its BatchNorms see nine batches in a training step, not six.
+            # Each branch has one unit more than the one before. Upstream recomputes the shared units for each branch:
+            # the same values, but its BatchNorms are updated nine times in a training step, not six.
             feature = self.conv(feature)
             branches.append(self.conv(self.basicLayer(feature)))
         return self.convolutional_out(sum(branches))
@@ -90,12 +88,6 @@ class AdaptiveConv2d(nn.Conv2d):
         return F.conv2d(together, kernels, padding=1, groups=len(x)).view(len(x), -1, *x.shape[-2:])
 
 
-def training_loss(network: MATR, lesson: Lesson) -> Tensor:
-    """Eq. (9) of the reproduced paper, on the aligned pair."""
-    ir, vi = lesson.ir, lesson.vi
-    return fusion_loss(network(torch.cat([ir, vi], 1)), ir, vi)
-
-
 class MATRMethod(FusingMethod):
     """MATR for use: the infrared (T2) stands for the functional image, the visible one (T1) for the structural.
 
@@ -104,6 +96,3 @@ class MATRMethod(FusingMethod):
     """
 
     name = "matr"
-
-    def merge(self, ir: Tensor, vi: Tensor) -> Tensor:
-        return self.network(torch.cat([ir, vi], 1))

@@ -29,9 +29,10 @@ from fusionlib.deformation import compose, invert, warp
 from fusionlib.methods.baselines.murf_coarse import MCRM, Coarse, affine_field, coarse_loss, extent
 from fusionlib.methods.baselines.murf_descriptor import SIEM
 from fusionlib.methods.baselines.murf_fine import F2M, Fine
-from fusionlib.methods.baselines.registering import RegisteringMethod
-from fusionlib.methods.protocol import Fused, Lesson
+from fusionlib.methods.baselines.network_method import NetworkMethod
+from fusionlib.methods.protocol import Fused
 from fusionlib.registration import resize_field
+from fusionlib.training.batches import Batch
 
 COARSE_SIDE = 512  # MCRM sees squares of this side
 MULTIPLE = 8  # of the square that F2M sees
@@ -55,15 +56,15 @@ class MURF(nn.Module):
         return coarse, self.f2m(coarse.warped, ir)
 
 
-def training_loss(network: MURF, lesson: Lesson) -> Tensor:
+def training_loss(network: MURF, batch: Batch) -> Tensor:
     """The published loss of MCRM, which alone has no published weights, on the descriptors of SIEM as it is."""
-    rgb = lesson.vi.expand(-1, 3, -1, -1)
+    rgb = batch.vi.expand(-1, 3, -1, -1)
     with torch.no_grad():
-        descriptors = network.siem(rgb, lesson.moved)
-    return coarse_loss(network.mcrm(rgb, lesson.moved), descriptors)
+        descriptors = network.siem(rgb, batch.moved)
+    return coarse_loss(network.mcrm(rgb, batch.moved), descriptors)
 
 
-class MURFMethod(RegisteringMethod):
+class MURFMethod(NetworkMethod):
     """MURF for use, like the published test scripts, one pair at a time.
 
     Every part gets the images as squares: MCRM of 512 pixels, F2M of the longer side (rounded up to a multiple of 8).
@@ -76,7 +77,7 @@ class MURFMethod(RegisteringMethod):
     False. `registered_ir` lies on the visible image in both cases.
 
     Args:
-        network, name, device: as `RegisteringMethod`'s; the network is a `MURF`.
+        network, name, device: as `NetworkMethod`'s; the network is a `MURF`.
         coarse: register by MCRM first. False leaves the fine registration alone, which could reach a tenth of the side,
             but by the published weights finds a pixel at most.
         steps: of tuning MCRM to each pair before it is used, with the descriptors of SIEM: 20 as published, which take
@@ -100,7 +101,7 @@ class MURFMethod(RegisteringMethod):
         self.steps = steps
         self.onto_visible = onto_visible
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         pairs = [self._fuse(*pair) for pair in zip(ir.split(1), vi.split(1), strict=True)]
         image, moved = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         with warnings.catch_warnings():

@@ -1,6 +1,6 @@
 """MCRM, the second part of MURF (`fusionlib.methods.baselines.murf`): a global affine registration on three scales.
 
-Three networks of one form look at the images at 1/4, 1/2 and full size; each sees what those before it have left.
+Three networks of the same form work on the images at 1/4, 1/2 and full size, each on the residual of those before it.
 
 Convention: positions are normalised, x to the right and y down, -1 and 1 the centres of the outermost pixels. A matrix
 (B, 2, 3) maps a position of the infrared, homogeneous (x, y, 1), to where the visible image is read.
@@ -58,8 +58,8 @@ class MCRM(nn.Module):
 class AffineNet(nn.Module):
     """The matrix (B, 2, 3) that registers a colour image to an infrared one.
 
-    Wide convolutions find what is where. After each, a deformable step fetches every channel from a place of its own
-    and weighs it, so that channels of the two modalities can meet in spite of the shift between them.
+    After each of three large convolutions, a deformable step samples every channel at a position of its own and weights
+    it, so that channels of the two modalities can coincide in spite of the shift between them.
     """
 
     def __init__(self) -> None:

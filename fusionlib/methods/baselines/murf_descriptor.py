@@ -1,8 +1,8 @@
 """SIEM, the first part of MURF (`fusionlib.methods.baselines.murf`): one image of what infrared and visible have in
 common.
 
-Trained by contrast: the descriptors of the two modalities of one patch must be alike, those of different patches not.
-What only one modality shows cannot be in both, so it is left out, and two descriptors can be compared pixel by pixel.
+Trained by contrast: the descriptors of the two modalities of one patch must be similar, those of different patches not.
+So they contain only what both modalities show, and can be compared pixel by pixel.
 
 Convention: images (B, C, H, W) in [0, 1], both sides multiples of 4; descriptors (B, 1, H, W), any range.
 """

@@ -3,7 +3,7 @@
 H. Zhang, X. Zuo, H. Zhou, T. Lu, J. Ma, "A Robust Mutual-Reinforcing Framework for 3D Multi-Modal Medical Image Fusion
 Based on Visual-Semantic Consistency", AAAI Conference on Artificial Intelligence 38(7), 7087-7095, 2024.
 Published code: HaoZhang1018/RMR-Fusion@78faad8a6f64d7f66ace01f60e4f3c0d8f7e9e8d, MIT licence (its transformer after
-MONAI, Apache-2.0); written anew from a description. Its weights cannot be had.
+MONAI, Apache-2.0); written from a description. Its weights are not available.
 
     T1 --encoder1--> f1;  T2 --encoder2--> f2;  f1, f2 --fusion--> F --decoder--> fused
 
@@ -24,12 +24,12 @@ from kornia.metrics import ssim
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fusionlib.losses import sobel
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.losses import gradient_loss
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.methods.baselines.rmrfus_encoder import Encoder, double_conv
 from fusionlib.methods.baselines.token_transformer import named
-from fusionlib.methods.protocol import Lesson
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.training.batches import Batch
 
 
 class RMRFus(nn.Module):
@@ -80,13 +80,13 @@ def conv_prelu(inputs: int) -> nn.Sequential:
     return named(conv=nn.Sequential(nn.Conv2d(inputs, 16, 3, padding=1), nn.PReLU(16)))
 
 
-def training_loss(network: RMRFus, lesson: Lesson) -> Tensor:
+def training_loss(network: RMRFus, batch: Batch) -> Tensor:
     """The published losses of both stages at once; what fuses does not change the autoencoder, as there.
 
     Left out are two of three degradations, blur and damage in the spectrum, and the segmentation of tumours.
     """
-    autoencoder, images = network.autoencoder, [from_zero(image) for image in (lesson.vi, lesson.ir)]
-    loss, features = lesson.vi.new_zeros(()), []
+    autoencoder, images = network.autoencoder, [from_zero(image) for image in (batch.vi, batch.ir)]
+    loss, features = batch.vi.new_zeros(()), []
     for encoder, image in zip((autoencoder.encoder1, autoencoder.encoder2), images, strict=True):
         noise = 0.1 * torch.rand(len(image), 1, 1, 1, device=image.device) * torch.randn_like(image)
         clean, noisy = encoder(image), encoder(image + noise)
@@ -97,8 +97,8 @@ def training_loss(network: RMRFus, lesson: Lesson) -> Tensor:
         features.append(clean.detach())
     decoder = {name: weight.detach() for name, weight in autoencoder.decoder.named_parameters()}
     fused, (t1, t2) = functional_call(autoencoder.decoder, decoder, network.fusion(*features)), images
-    edges = (sobel(fused) - torch.maximum(sobel(t1), sobel(t2))).abs().mean()
-    return loss + edges + 12 * (fused - t2).abs().mean()  # intensities of the second image alone, as published
+    intensity = (fused - t2).abs().mean()  # of the second image alone, as published
+    return loss + gradient_loss(fused, t1, t2) + 12 * intensity
 
 
 def _distance(x: Tensor, y: Tensor) -> Tensor:

@@ -89,24 +89,9 @@ class SwinBlock(nn.Module):
         back = tuple(-s for s in shift)
         x = windows.pad_last(x, window)
         size = x.shape[1:3]
-        mask = neighbours(size, window, shift).to(x.device) if any(shift) else None
+        mask = windows.neighbours(size, window, shift).to(x.device) if any(shift) else None
         mixed = self.attn(windows.split(x.roll(back, (1, 2)), window), mask)
         return windows.join(mixed, window, size).roll(shift, (1, 2))[:, :height, :width]
-
-
-def neighbours(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """Which positions of a window of the rolled map are neighbours in the map itself: (windows, 1, N, N) bool.
-
-    Rolling brings the first rows and columns to the end, beside the last ones, where they do not belong.
-    """
-    region = torch.zeros(1, *size, 1)
-    for axis, (side, w, s) in enumerate(zip(size, window, shift, strict=True), start=1):
-        if s:
-            ranges = torch.tensor([side - w, w - s, s])
-            number = torch.repeat_interleave(torch.arange(3.0), ranges)
-            region = region + (number * 3 ** (axis - 1)).view([-1 if i == axis else 1 for i in range(4)])
-    region = windows.split(region, window)[0]  # (windows, N, 1)
-    return (region == region.mT)[:, None]
 
 
 class WindowAttention(nn.Module):
@@ -124,7 +109,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, windows, N, 48) to the same; `mask` as `neighbours` gives it.
+        """(B, windows, N, 48) to the same; `mask` as `windows.neighbours` gives it.
 
         For a window that the map clips, the published code takes the index of the first N positions of a whole one.
         """

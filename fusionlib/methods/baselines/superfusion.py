@@ -25,10 +25,11 @@ from kornia.filters import spatial_gradient
 from torch import Tensor, nn
 
 from fusionlib.losses import registration_loss
-from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.methods.baselines.network_method import NetworkMethod
 from fusionlib.methods.baselines.superfusion_fusion import FusionNet
 from fusionlib.methods.baselines.superfusion_matcher import DenseMatcher, edge_warp
-from fusionlib.methods.protocol import Fused, Lesson
+from fusionlib.methods.protocol import Fused
+from fusionlib.training.batches import Batch
 
 
 class SuperFusionOutput(NamedTuple):
@@ -65,16 +66,16 @@ class SuperFusion(nn.Module):
         return SuperFusionOutput(self.FN(registered[:, :1], luma), displacement, registered)
 
 
-def training_loss(network: SuperFusion, lesson: Lesson) -> Tensor:
+def training_loss(network: SuperFusion, batch: Batch) -> Tensor:
     """Eq. (5) of the reproduced paper on the displacement and its two coarser estimates, and the published fusion loss.
 
-    The published registration loss makes the network learn both directions of a pair of pairs, with 13 terms; the truth
-    that it is told is the field of the direction that is not used at test.
+    The published registration loss has 13 terms over both directions of two pairs; its ground truth is the field of the
+    direction that is not used at test.
     """
-    features = network.DM.features(lesson.moved.expand(-1, 3, -1, -1), lesson.vi.expand(-1, 3, -1, -1))
-    levels = network.DM.levels(*features, lesson.vi.shape[-2:])
-    registration = sum(registration_loss(pixel_field(level), lesson.phi_gt) for level in levels) / len(levels)
-    return registration + fusion_loss(network.FN(lesson.ir, lesson.vi), lesson.ir, lesson.vi)
+    features = network.DM.features(batch.moved.expand(-1, 3, -1, -1), batch.vi.expand(-1, 3, -1, -1))
+    levels = network.DM.levels(*features, batch.vi.shape[-2:])
+    registration = sum(registration_loss(pixel_field(level), batch.phi_gt) for level in levels) / len(levels)
+    return registration + fusion_loss(network.FN(batch.ir, batch.vi), batch.ir, batch.vi)
 
 
 def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
@@ -93,18 +94,18 @@ def _bending(image: Tensor) -> Tensor:
     return spatial_gradient(image, order=2).abs().sum(2)
 
 
-class SuperFusionMethod(RegisteringMethod):
+class SuperFusionMethod(NetworkMethod):
     """SuperFusion for use: nothing is padded or resized, grey images go in as three equal channels.
 
     `field` is exactly what the system warps by, the half pixel of its grid included. `registered_ir` is its own warp,
     which is what it fuses: 0 outside the image, where `fusionlib.deformation.warp` repeats the border.
 
-    Args as `RegisteringMethod`'s; the network is a `SuperFusion`.
+    Args as `NetworkMethod`'s; the network is a `SuperFusion`.
     """
 
     name = "superfusion"
 
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+    def run(self, ir: Tensor, vi: Tensor) -> Fused:
         output = self.network(ir.expand(-1, 3, -1, -1), vi.expand(-1, 3, -1, -1))
         return Fused(output.luma.clamp(0, 1), pixel_field(output.displacement), output.registered_ir[:, :1])
 

@@ -93,11 +93,14 @@ def _scan(x: Tensor, step: nn.Conv2d, along: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """A 3x3 convolution that keeps the size, and its activation if it has one."""
+    """A 3x3 convolution that keeps the size (unless strided), and what follows it."""
 
-    def __init__(self, inputs: int, outputs: int, *activation: nn.Module) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *then: nn.Module, dilation: int = 1, stride: int = 1, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.model = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), *activation)
+        conv = nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=bias)
+        self.model = nn.Sequential(conv, *then)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)

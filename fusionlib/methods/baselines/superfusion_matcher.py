@@ -16,7 +16,10 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
+
+from fusionlib.methods.baselines.superfusion_fusion import Block
 
 SHIFTS = range(-12, 13, 4)  # pixels of a level, along each axis, at which the cost volume compares
 LARGEST = 300.0  # raw displacements are clamped to this
@@ -85,7 +88,7 @@ class Matcher(nn.Module):
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
-        self.preprocessor = Block(width, width, dilation)
+        self.preprocessor = _plain(width, width, dilation=dilation)
         self.featcompressor = _compressor(width)
         self.layers = _estimator(width + len(SHIFTS) ** 2, width)
 
@@ -100,7 +103,7 @@ class Refiner(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.preprocessor = nn.Sequential(Block(width, width))
+        self.preprocessor = nn.Sequential(_plain(width, width))
         self.featcompressor = _compressor(width)
         self.estimator = _estimator(width + 2, width)
 
@@ -111,34 +114,27 @@ class Refiner(nn.Module):
         return blur(steps, 17, 5, "replicate") / _steps(steps)
 
 
-class Block(nn.Module):
-    """A 3x3 convolution without bias that keeps the size (unless strided), and what follows it."""
-
-    def __init__(self, inputs: int, outputs: int, dilation: int = 1, stride: int = 1, then: tuple = ()) -> None:
-        super().__init__()
-        conv = nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, bias=False)
-        self.model = nn.Sequential(conv, *then)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+def _plain(inputs: int, outputs: int, *then: nn.Module, dilation: int = 1, stride: int = 1) -> Block:
+    return Block(inputs, outputs, *then, dilation=dilation, stride=stride, bias=False)
 
 
 def _normed(inputs: int, outputs: int, dilation: int = 1, stride: int = 1, act: nn.Module | None = None) -> Block:
-    return Block(inputs, outputs, dilation, stride, (nn.InstanceNorm2d(outputs), act or nn.LeakyReLU(0.1)))
+    then = nn.InstanceNorm2d(outputs), act or nn.LeakyReLU(0.1)
+    return _plain(inputs, outputs, *then, dilation=dilation, stride=stride)
 
 
 def _compressor(width: int) -> nn.Sequential:
-    return nn.Sequential(Block(2 * width, 2 * width, then=(nn.LeakyReLU(0.1),)), Block(2 * width, width))
+    return nn.Sequential(_plain(2 * width, 2 * width, nn.LeakyReLU(0.1)), _plain(2 * width, width))
 
 
 def _estimator(inputs: int, width: int) -> nn.Sequential:
     """Four layers with ever fewer channels and a growing view, down to x and y; BatchNorm learns nothing."""
     widths = [inputs, width // 2, width // 4, width // 8]
     layers = [
-        Block(a, b, 2**i, then=(nn.BatchNorm2d(b, affine=False), nn.LeakyReLU(0.1)))
+        _plain(a, b, nn.BatchNorm2d(b, affine=False), nn.LeakyReLU(0.1), dilation=2**i)
         for i, (a, b) in enumerate(pairwise(widths))
     ]
-    return nn.Sequential(*layers, Block(widths[-1], 2))
+    return nn.Sequential(*layers, _plain(widths[-1], 2))
 
 
 def cost_volume(a: Tensor, b: Tensor) -> Tensor:
@@ -156,11 +152,7 @@ def cost_volume(a: Tensor, b: Tensor) -> Tensor:
 
 def blur(x: Tensor, side: int, sigma: float, border: str) -> Tensor:
     """Gaussian blur of (B, C, H, W) with a kernel of `side` x `side`; `border` is a padding mode of torch."""
-    offsets = torch.arange(side, dtype=x.dtype, device=x.device) - side // 2
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(x.shape[1], 1, 1, side)
-    x = F.conv2d(F.pad(x, [side // 2] * 4, mode=border), kernel, groups=x.shape[1])
-    return F.conv2d(x, kernel.mT, groups=x.shape[1])
+    return gaussian_blur2d(x, (side, side), (sigma, sigma), border)
 
 
 def edge_warp(x: Tensor, displacement: Tensor) -> Tensor:

@@ -23,9 +23,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
-from fusionlib.methods.protocol import Lesson
+from fusionlib.methods.baselines.network_method import FusingMethod
 
 
 class TarDALGenerator(nn.Module):
@@ -63,12 +61,6 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 def _layer(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(_conv(inputs, outputs), nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-def training_loss(network: TarDALGenerator, lesson: Lesson) -> Tensor:
-    """Eq. (9) of the reproduced paper, on the aligned pair."""
-    ir, vi = lesson.ir, lesson.vi
-    return fusion_loss(network(ir, vi), ir, vi)
 
 
 class TarDALMethod(FusingMethod):

@@ -22,10 +22,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fusionlib.losses import fusion_loss
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.methods.baselines.token_transformer import TokenTransformer, named, unused_patch_embedding
-from fusionlib.methods.protocol import Lesson
 
 
 class YDTR(nn.Module):
@@ -56,8 +54,8 @@ class YDTR(nn.Module):
 class DynamicBlock(nn.Module):
     """Gains that depend on the features themselves: (B, C, H, W) to the same shape.
 
-    One branch looks at the surroundings of each pixel and gives a gain for the place, the other at the mean of each
-    channel and gives a gain for the channel. Neither ends in an activation, so gains may be negative or above one.
+    One branch gives a gain for each position from its neighbourhood, the other a gain for each channel from its mean.
+    Neither ends in an activation, so gains may be negative or above one.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -74,12 +72,6 @@ class DynamicBlock(nn.Module):
         return feature * self.spatial_branch(feature) + feature * self.channel_branch(feature)
 
 
-def training_loss(network: YDTR, lesson: Lesson) -> Tensor:
-    """Eq. (9) of the reproduced paper, on the aligned pair."""
-    ir, vi = lesson.ir, lesson.vi
-    return fusion_loss(network(ir, vi), ir, vi)
-
-
 class YDTRMethod(FusingMethod):
     """YDTR for use: nothing is padded or resized; the output is clamped, as the published test script omits to do.
 
@@ -87,6 +79,3 @@ class YDTRMethod(FusingMethod):
     """
 
     name = "ydtr"
-
-    def merge(self, ir: Tensor, vi: Tensor) -> Tensor:
-        return self.network(ir, vi)

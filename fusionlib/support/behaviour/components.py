@@ -1,4 +1,4 @@
-"""What results rest on, part by part, and the functions that make each part: the entry points that `source` follows."""
+"""The components of the code behind results, each with its entry points: the functions that `source` starts from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 SYSTEMS = Path(__file__).resolve().parents[3] / "data" / "registry" / "methods"
-LOSS = "-loss"  # ends the name of the component that a compared system is trained by
+LOSS = "-loss"  # suffix of the component that holds the training loss of a compared system
 
 COMPONENTS = {
-    # what training and test inputs are made of
+    # training and test inputs
     "images": ("fusionlib.data.open_set", "fusionlib.data.images"),
     "volumes": ("fusionlib.data.volumes.open_slices",),
     "drawn-scenes": ("fusionlib.data.drawn.synthetic.scene",),
@@ -18,17 +18,17 @@ COMPONENTS = {
     "labels": ("fusionlib.data.labels.boxes_of", "fusionlib.data.labels.labelled"),
     "deformation": ("fusionlib.deformation.misalign_by_key", "fusionlib.deformation.compose"),
     "hardships": ("fusionlib.experiments.robustness.given", "fusionlib.experiments.robustness.TRIALS"),
-    # what makes weights
+    # weights
     "training": ("fusionlib.training.train",),
-    "warm-start": ("fusionlib.training.warm_start.fitting", "fusionlib.training.warm_start.calibrate"),
+    "warm-start": ("fusionlib.training.warm_start.warm_start", "fusionlib.training.warm_start.calibrate"),
     "detector": ("fusionlib.training.detectors.train_detector", "fusionlib.detection.Detector"),
     "retraining": ("fusionlib.methods.retraining.train",),
-    # what makes fused images
+    # fused images
     "network": ("fusionlib.network.FusionNetwork", "fusionlib.methods.Ours"),
-    "refinement": ("fusionlib.methods.field_refinement.SettledNetwork",),
+    "refinement": ("fusionlib.methods.field_refinement.RefinedNetwork",),
     "classical": ("fusionlib.methods.classical.register", "fusionlib.methods.classical.REGISTRATIONS"),
     "simple-fusion": ("fusionlib.methods.simple_fusion.RULES",),
-    # what makes numbers
+    # scores
     "scores": (
         "fusionlib.experiments.evaluation.score",
         "fusionlib.experiments.evaluation.deform",

@@ -1,4 +1,4 @@
-"""The definitions of the package in a form that leaves out their wording, and what their names stand for."""
+"""The definitions of the package in a normal form without their wording, and the resolution of their names."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 PACKAGE = "fusionlib"
 ROOT = Path(__file__).resolve().parents[2]  # of the package
 UNSEEN = {"ctx", "type_comment", "kind", "type_params", "annotation", "returns", "simple", "lineno"}
-# Modules that name and keep results: no number depends on them, so they are not followed.
+# Modules that name and store results: no number depends on them, so they are not followed.
 KEEPING = ("fusionlib.support.behaviour", "fusionlib.support.keys", "fusionlib.support.long_training")
-SAID = ("print", "warn")  # functions whose calls are for the reader alone
+SAID = ("print", "warn")  # functions whose calls change no result
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Stands in a normal form for a definition of this package; `name` None is the whole module."""
+    """A definition of this package, as part of a normal form; `name` None is the whole module."""
 
     module: str
     name: str | None
@@ -27,7 +27,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class External:
-    """Stands for something that a third-party package or the standard library defines, by its full dotted name."""
+    """A definition of a third-party package or of the standard library, by its full dotted name."""
 
     name: str
 
@@ -37,19 +37,19 @@ Form = tuple[object, ...]  # of str, Reference and External
 
 @dataclass(frozen=True)
 class Module:
-    """The top level of one module: what its names stand for."""
+    """The top level of one module and the meaning of its names."""
 
     name: str
     definitions: dict[str, list[ast.AST]] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)  # a name here to a dotted name
-    statements: list[ast.AST] = field(default_factory=list)  # what it does when it is imported, definitions apart
+    statements: list[ast.AST] = field(default_factory=list)  # those that run on import, without definitions
 
 
 # --- modules and names
 
 
 def path_of(name: str) -> Path:
-    """The file in which a module of this package stands, by its dotted name, whether it is there or not."""
+    """The file of a module of this package by its dotted name, whether it exists or not."""
     path = ROOT.joinpath(*name.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
@@ -101,7 +101,7 @@ def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
 
 @cache
 def resolve(dotted: str) -> Reference | External | None:
-    """What a full dotted name stands for; None for a name of this package that is not there."""
+    """The definition behind a full dotted name; None for a name that this package does not have."""
     if dotted.partition(".")[0] != PACKAGE:
         return External(dotted)
     for kept in KEEPING:
@@ -123,7 +123,7 @@ def resolve(dotted: str) -> Reference | External | None:
 
 @cache
 def normal_form(each: Reference) -> Form:
-    """A definition without its wording, after what its module does on import; a whole module is all its definitions."""
+    """The statements of its module, then the definition, both without wording; of a module, all of it."""
     module = _module(each.module)
     own = tuple(part for node in module.statements for part in form(module, node))
     if each.name is None:
@@ -281,8 +281,8 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def _bound(function: ast.AST, inner: bool = False) -> set[str]:
-    """Names that a function binds, without those it declares global; `inner`: and those bound in scopes inside it."""
-    found, waiting, told = set(), list(ast.iter_child_nodes(function)), set()
+    """Names that a function binds, without those declared global; with `inner`, those bound in scopes inside it too."""
+    found, waiting, declared = set(), list(ast.iter_child_nodes(function)), set()
     while waiting:
         node = waiting.pop()
         match node:
@@ -293,7 +293,7 @@ def _bound(function: ast.AST, inner: bool = False) -> set[str]:
             case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
                 found.add(name)
             case ast.Global(names=names):
-                told.update(names)
+                declared.update(names)
         if inner or not isinstance(node, (*SCOPES, *COMPREHENSIONS)):
             waiting += ast.iter_child_nodes(node)
-    return found - told
+    return found - declared

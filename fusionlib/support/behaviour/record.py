@@ -1,8 +1,8 @@
-"""The record of what each component does, `data/behaviour.json`, and whether today's code still does it.
+"""The record of the behaviour of each component, `data/behaviour.json`, and its comparison with the current code.
 
-A component's version is "3" while it behaves as the record of version 3 says, and "3+<digest>" where it does not: what
-was made by such code fits as long as that code stays as it is. Verdicts of probes are remembered beside the checkout's
-results, so that a probe runs once for a state of the code.
+The version of a component is "3" while it behaves as recorded for version 3, and "3+<digest>" otherwise: results of
+such code are valid as long as that code does not change. Verdicts of probes are stored beside the checkout's results,
+so that a probe runs once for each state of the code.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ PLAIN = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": 
 
 Probe = Mapping[
     str, list[float]
-]  # what a probe saw: name of a tensor to its size, its root mean square and views of it
+]  # name of a tensor to its tolerance, size, root mean square and projections, see `fusionlib.probes.views.view`
 
 
 @cache
 def version(component: str) -> str:
-    """Version of a component as today's code behaves; runs its probe if the source is not the recorded one.
+    """Version of a component, by the behaviour of the current code; runs its probe if the source has changed.
 
     >>> version("deformation").partition("+")[0].isdigit()
     True
@@ -69,14 +69,14 @@ def read() -> dict[str, dict]:
 
 
 def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
-    """Take today's code into the record, and say of each component what that meant.
+    """Record the current code; returns for each component whether it behaves "as before", or its new version.
 
-    A component that behaves as recorded keeps its version, whatever its source. One that does not gets the next one,
-    which needs a reason, and results of the version before no longer fit. Where the source is the recorded one, only
-    the probe can have changed: what it sees now is recorded, and the version stays.
+    A component that behaves as recorded keeps its version, whatever its source. Another one gets the next version,
+    which needs a reason, and results of earlier versions no longer fit. If the source is the recorded one, only the
+    probe can have changed: its numbers are recorded, and the version stays.
 
     Args:
-        names: of components; all whose source or behaviour may differ are looked at.
+        names: of the components to record.
         reason: why the behaviour was changed.
 
     Raises:
@@ -84,7 +84,7 @@ def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
     """
     if unknown := [name for name in names if name not in components.names()]:
         raise InputError(f"There is no component {unknown[0]!r}; choose among {', '.join(components.names())}.")
-    recorded, told = read(), {}
+    recorded, verdicts = read(), {}
     for name, seen in probed(list(names)).items():
         if isinstance(seen, str):
             raise InputError(f"The probe of {name} fails ({seen}): mend the code first.")
@@ -100,14 +100,14 @@ def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
         else:
             new = {"version": old["version"] + 1, "reason": reason}
         recorded[name] = {**new, "source": state, "probe": seen}
-        told[name] = "as before" if old and old["version"] == new["version"] else f"version {new['version']}"
+        verdicts[name] = "as before" if old and old["version"] == new["version"] else f"version {new['version']}"
     _write({name: recorded[name] for name in components.names() if name in recorded})
     version.cache_clear()
-    return told
+    return verdicts
 
 
 def _write(recorded: Mapping[str, dict]) -> None:
-    """What is seen of one tensor on one line, so that a difference can be read in git."""
+    """Write the record with one line for each tensor, so that a difference can be read in git."""
     text = json.JSONEncoder(ensure_ascii=False).encode
     blocks = []
     for name, entry in recorded.items():
@@ -118,7 +118,7 @@ def _write(recorded: Mapping[str, dict]) -> None:
 
 
 def agree(seen: Probe, recorded: Probe) -> bool:
-    """Whether two probes saw the same: equal sizes, and views that differ by rounding alone."""
+    """Whether two probes gave the same: equal sizes, and numbers within the tolerance."""
     return not differing(seen, recorded)
 
 
@@ -142,7 +142,7 @@ def _close(new: float, old: float, allowed: float) -> bool:
 
 
 def probed(names: Collection[str], processes: int = 2) -> dict[str, Probe | str]:
-    """What the probes of some components see, run in processes of their own; the error, a text, of one that fails."""
+    """The numbers of the probes of some components, run in separate processes; of a probe that fails, its error."""
     names = list(names)
     shares = [share for place in range(processes) if (share := names[place::processes])]
     with ThreadPoolExecutor(max(1, len(shares))) as pool:
@@ -161,7 +161,7 @@ def _in_a_process(names: list[str]) -> dict[str, Probe | str]:
 
 
 def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[str, dict]) -> dict[str, bool]:
-    """Whether each component whose source has changed behaves as recorded; by what is remembered, or by its probe."""
+    """Whether each component with a changed source behaves as recorded, by a stored verdict or by its probe."""
     if not changed:
         return {}
     marks = {
@@ -171,7 +171,7 @@ def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[s
     try:
         REMEMBERED.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(REMEMBERED.with_name(f"{REMEMBERED.name}.lock"))
-        with lock:  # another process may be at it: its verdict will do
+        with lock:  # another process may be probing: its verdict is then used
             known = _remembered()
             if open_questions := [name for name in changed if marks[name] not in known]:
                 known |= {marks[name]: verdict for name, verdict in _judged(open_questions, recorded).items()}
@@ -182,9 +182,13 @@ def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[s
 
 
 def _judged(names: list[str], recorded: Mapping[str, dict]) -> dict[str, bool]:
-    """Whether components behave as recorded; one whose probe failed, or was killed, is told and left out."""
+    """Whether components behave as recorded; one whose probe failed, or was killed, is reported and left out."""
     some = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-    print(f"The code of {some} has changed: trying whether it does the same as before ...", file=sys.stderr, flush=True)
+    print(
+        f"The code of {some} has changed: running its probes ...",
+        file=sys.stderr,
+        flush=True,
+    )
     found = probed(names)
     for name, seen in found.items():
         if isinstance(seen, str):

@@ -1,13 +1,13 @@
-"""What a function does, as its source says it: a digest that stays the same when only the wording of the code changes.
+"""A digest of source code that stays the same when only the wording of the code changes.
 
-The definitions that some entry points can reach are followed through the package (functions, classes, constants, over
-all imports) and written down in a normal form. Left out: docstrings, comments, layout, annotations, `repr=` flags, what
-is printed or warned, the text of errors. Not seen: in which module something stands, under which name a module or a
-top-level definition is known, how local variables are called. Definitions that nothing reaches do not count.
+All definitions that some entry points can reach (functions, classes, constants, over all imports) are written in a
+normal form. Left out: docstrings, comments, layout, annotations, `repr=` flags, printed text, warnings, the text of
+errors, the module of a definition, and the names of modules, top-level definitions and local variables. Definitions
+that are never reached do not count.
 
-So an equal digest means equal behaviour, as long as the third-party packages are equal, too: their versions are part
-of the digest. The reverse does not hold: a rewritten loop has another digest and may do the same.
-`fusionlib.support.behaviour.record` then asks a probe.
+An equal digest means equal behaviour, since the versions of the third-party packages are part of it. The reverse does
+not hold: a rewritten loop has another digest and may behave the same. `fusionlib.support.behaviour.record` then runs
+a probe.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from fusionlib.support.behaviour.normal_form import (
 
 
 def digest(entries: Iterable[str]) -> str:
-    """Sixteen hexadecimal digits for all that the entry points can reach.
+    """Sixteen hexadecimal digits for all definitions that the entry points can reach.
 
     Args:
         entries: dotted names, such as "fusionlib.training.train"; a module stands for everything in it.
 
     Raises:
-        ValueError: an entry is not there.
+        ValueError: there is no such entry.
 
     >>> digest(["fusionlib.deformation.warp"]) == digest(["fusionlib.deformation.warp"])
     True

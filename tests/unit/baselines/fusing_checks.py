@@ -12,7 +12,7 @@ import torch
 from golden import check_one_by_one, pair
 from torch import nn
 
-from fusionlib.methods.baselines.fusing import FusingMethod
+from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.support.files import InputError
 
 

@@ -9,7 +9,7 @@ from golden import check_one_by_one, pair
 from torch import nn
 
 from fusionlib.deformation import warp
-from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.methods.baselines.network_method import NetworkMethod
 from fusionlib.support.files import InputError
 
 
@@ -28,7 +28,7 @@ def fill_parts(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def check_registering_protocol(method: RegisteringMethod) -> None:
+def check_registering_protocol(method: NetworkMethod) -> None:
     """Shapes and range at odd sizes, a batch one by one, the field is what `registered_ir` is warped by, refusals."""
     ir, vi = pair(41, 53, batch=2)
     fused = method.fuse(ir, vi)
@@ -45,7 +45,7 @@ def check_registering_protocol(method: RegisteringMethod) -> None:
         method.fuse(ir, vi[..., :-1])
 
 
-def check_brings_back(method: RegisteringMethod, x: float, y: float) -> None:
+def check_brings_back(method: NetworkMethod, x: float, y: float) -> None:
     """A method whose network finds the displacement (x, y), in pixels, everywhere, undoes one by (-x, -y)."""
     vi = pair(40, 64)[1]
     away = torch.tensor([-x, -y], dtype=torch.float32).view(1, 2, 1, 1).expand(1, 2, 40, 64)

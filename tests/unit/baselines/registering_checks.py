@@ -13,7 +13,7 @@ from golden import check_one_by_one, pair
 from torch import Tensor, nn
 
 from fusionlib.deformation import valid_mask, warp
-from fusionlib.methods.baselines.registering import RegisteringMethod
+from fusionlib.methods.baselines.network_method import NetworkMethod
 from fusionlib.support.files import InputError
 
 
@@ -48,7 +48,7 @@ def displaced(height: int, width: int, x: int, y: int) -> tuple[Tensor, Tensor]:
     return wide[..., 8 - y :, 8 - x :][..., :height, :width], wide[..., 8 : 8 + height, 8 : 8 + width]
 
 
-def check_field(method: RegisteringMethod, x: int, y: int, margin: int = 8) -> None:
+def check_field(method: NetworkMethod, x: int, y: int, margin: int = 8) -> None:
     """A method whose network always finds the displacement (x, y) brings what is so displaced into register."""
     ir, vi = displaced(64, 80, x, y)
     fused = method.fuse(ir, vi)
@@ -58,7 +58,7 @@ def check_field(method: RegisteringMethod, x: int, y: int, margin: int = 8) -> N
     torch.testing.assert_close(fused.registered_ir[inside], vi[inside], rtol=0, atol=1e-4)
 
 
-def check_protocol(method: RegisteringMethod, side: int = 41) -> None:
+def check_protocol(method: NetworkMethod, side: int = 41) -> None:
     """Shapes, ranges, the field against the registered image, batches one by one, and what is refused."""
     ir, vi = pair(side, side + 12, batch=2)
     fused = method.fuse(ir, vi)

@@ -27,14 +27,14 @@ def test_names_and_shapes_of_the_weights_are_the_published_ones() -> None:
 @pytest.mark.parametrize("case", FACTS["cases"], ids=lambda case: case["name"])
 @torch.no_grad()
 def test_filled_weights_give_the_golden_values(case: dict) -> None:
-    check_output(exact(fill(DATFuse(), case))(torch.cat(inputs(case), 1)), case)
+    check_output(exact(fill(DATFuse(), case))(*inputs(case)), case)
 
 
 @pytest.mark.parametrize("case", FACTS["published"], ids=lambda case: case["name"])
 @torch.no_grad()
 def test_published_weights_give_the_golden_values(case: dict) -> None:
     net = exact(load_published(DATFuse(), "datfuse", case["file"]))
-    check_output(net(torch.cat(inputs(case), 1)), case)
+    check_output(net(*inputs(case)), case)
 
 
 def test_it_is_a_method() -> None:
@@ -45,6 +45,6 @@ def test_infrared_goes_in_first_and_the_output_is_clamped() -> None:
     fusing, (ir, vi) = method(), pair(32, 40)
     with torch.no_grad():
         fusing.network.convolutional_out.conv.bias.fill_(0.05)
-        output = fusing.network(torch.cat([ir, vi], 1))
+        output = fusing.network(ir, vi)
     assert output.min() < 0 < output.max()
     assert torch.equal(fusing.fuse(ir, vi).image, output.clamp(0, 1))

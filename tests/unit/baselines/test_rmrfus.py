@@ -11,7 +11,8 @@ from medical_checks import check_parts, fill_parts
 
 from fusionlib.methods.baselines import windows
 from fusionlib.methods.baselines.rmrfus import RMRFus, RMRFusMethod, from_zero
-from fusionlib.methods.baselines.rmrfus_encoder import Encoder, WindowAttention, neighbours
+from fusionlib.methods.baselines.rmrfus_encoder import Encoder, WindowAttention
+from fusionlib.methods.baselines.windows import neighbours
 
 FACTS = golden.load("rmrfus")
 

@@ -14,7 +14,7 @@ from fusionlib.deformation import warp
 from fusionlib.methods.baselines import bsafusion_training, crossraft, imf, rmrfus, superfusion
 from fusionlib.methods.baselines.crossraft import CrossRAFT
 from fusionlib.methods.baselines.superfusion import SuperFusion, pixel_field
-from fusionlib.methods.protocol import Lesson
+from fusionlib.training.batches import Batch
 
 # Parts of a network that a loss leaves as they are: unused by their authors, or learned in another way.
 UNTAUGHT = {
@@ -28,11 +28,11 @@ UNTAUGHT = {
 }
 
 
-def lesson(side: int = 64) -> Lesson:
+def lesson(side: int = 64) -> Batch:
     """Two pairs, the infrared shifted by some pixels."""
     ir, vi = pair(side, side, batch=2)
     phi_gt = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(2, 2, side, side)
-    return Lesson(ir, vi, warp(ir, -phi_gt), phi_gt)
+    return Batch(ir, vi, warp(ir, -phi_gt), phi_gt)
 
 
 def network(name: str) -> nn.Module:

@@ -1,8 +1,7 @@
-"""Settling: what is sure stays, what is guessed follows it, what is shorter than the noise goes."""
+"""Refinement of a field: certain positions keep their residual, others take the local mean, noise is removed."""
 
 from __future__ import annotations
 
-import kornia
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from fusionlib import data, methods
 from fusionlib.experiments import evaluation
 from fusionlib.methods import field_refinement
 from fusionlib.methods.fast import fast
-from fusionlib.methods.field_refinement import SettledNetwork, Settling, affine_fit, settle, smooth, sureness
+from fusionlib.methods.field_refinement import RefinedNetwork, Refinement, affine_fit, match_confidence, refine
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
 from fusionlib.support.files import InputError
 
@@ -30,7 +29,7 @@ def affine() -> torch.Tensor:
 
 
 def bump(length: float) -> torch.Tensor:
-    """A smooth bend of at most so many pixels, without an affine part."""
+    """A smooth residual of at most so many pixels, without an affine part."""
     x, y = grid()
     waves = torch.sin(3 * torch.pi * x) * torch.cos(2 * torch.pi * y)
     bend = length * torch.stack([waves, -waves])[None]
@@ -54,39 +53,31 @@ def test_what_weighs_nothing_does_not_count() -> None:
     torch.testing.assert_close(affine_fit(spoilt, weight), affine(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("sigma", [0.4, 1.5, 4.0])
-def test_smooth_is_the_gaussian_of_kornia(sigma: float) -> None:
-    x = torch.rand(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))
-    side = 2 * max(1, round(3 * sigma)) + 1
-    theirs = kornia.filters.gaussian_blur2d(x, (side, side), (sigma, sigma), border_type="constant")
-    torch.testing.assert_close(smooth(x, sigma), theirs, atol=1e-6, rtol=0)
-
-
-def test_sureness_is_one_where_one_shift_stands_out_and_least_where_none_does() -> None:
+def test_confidence_is_one_where_one_shift_stands_out_and_least_where_none_does() -> None:
     scores = torch.zeros(1, 2, 9, 1, 2)
     scores[0, 1, 4, 0, 1] = 50.0
     scores[0, 0, 0, 0, 0] = 50.0  # through a narrow window, which does not count
-    torch.testing.assert_close(sureness(scores), torch.tensor([[[[1 / 9, 1.0]]]]))
+    torch.testing.assert_close(match_confidence(scores), torch.tensor([[[[1 / 9, 1.0]]]]))
 
 
-def test_an_affine_field_is_settled_already() -> None:
-    torch.testing.assert_close(settle(affine(), SURE, Settling()), affine(), atol=1e-4, rtol=0)
+def test_an_affine_field_is_not_changed() -> None:
+    torch.testing.assert_close(refine(affine(), SURE, Refinement()), affine(), atol=1e-4, rtol=0)
 
 
 def test_a_field_that_is_sure_everywhere_stays() -> None:
     phi = affine() + bump(0.2)
-    torch.testing.assert_close(settle(phi, torch.ones_like(SURE), Settling()), phi, atol=1e-4, rtol=0)
+    torch.testing.assert_close(refine(phi, torch.ones_like(SURE), Refinement()), phi, atol=1e-4, rtol=0)
 
 
 def test_of_unsure_bends_a_long_one_stays_and_one_as_short_as_the_noise_goes() -> None:
     unsure = torch.full_like(SURE, 0.02)
 
-    def left(length: float, settling: Settling) -> float:
-        bend = settle(affine() + bump(length), unsure, settling) - affine()
+    def left(length: float, refinement: Refinement) -> float:
+        bend = refine(affine() + bump(length), unsure, refinement) - affine()
         return (bend.norm(dim=1).mean() / bump(length).norm(dim=1).mean()).item()
 
-    assert left(6.0, Settling()) > 0.7 and left(0.2, Settling()) < 0.03
-    assert left(0.2, Settling(noise=0.0)) > 0.7
+    assert left(6.0, Refinement()) > 0.7 and left(0.2, Refinement()) < 0.03
+    assert left(0.2, Refinement(noise=0.0)) > 0.7
 
 
 def test_guesses_follow_what_is_sure() -> None:
@@ -96,17 +87,17 @@ def test_guesses_follow_what_is_sure() -> None:
     phi[guessed] += 4 * torch.randn(1, 2, 24, 24, generator=torch.Generator().manual_seed(0)) + 3
     sure[guessed] = 0.05
     error = (phi - truth).norm(dim=1)
-    settled = (settle(phi, sure, Settling()) - truth).norm(dim=1)
-    assert settled[guessed].mean() < 0.5 * error[guessed].mean()
-    blind = (settle(phi, SURE, Settling()) - truth).norm(dim=1)
-    assert settled[guessed].mean() < 0.7 * blind[guessed].mean()  # it is the sureness that does it
+    refined = (refine(phi, sure, Refinement()) - truth).norm(dim=1)
+    assert refined[guessed].mean() < 0.5 * error[guessed].mean()
+    blind = (refine(phi, SURE, Refinement()) - truth).norm(dim=1)
+    assert refined[guessed].mean() < 0.7 * blind[guessed].mean()  # it is the confidence that does it
 
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:
     fields = torch.cat([affine() + bump(3.0), bump(0.3), 2 * affine()])
     sure = torch.rand(3, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) + 0.05
-    alone = torch.cat([settle(fields[i : i + 1], sure[i : i + 1], Settling()) for i in range(3)])
-    torch.testing.assert_close(settle(fields, sure, Settling()), alone, atol=1e-4, rtol=0)
+    alone = torch.cat([refine(fields[i : i + 1], sure[i : i + 1], Refinement()) for i in range(3)])
+    torch.testing.assert_close(refine(fields, sure, Refinement()), alone, atol=1e-4, rtol=0)
 
 
 def test_the_same_at_every_size() -> None:
@@ -114,19 +105,19 @@ def test_the_same_at_every_size() -> None:
     double = torch.nn.functional.interpolate(2 * phi, scale_factor=2, mode="bilinear", align_corners=False)
     sure = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(2)) + 0.05
     small, large = (torch.nn.functional.interpolate(sure, size=side, mode="bilinear") for side in (SIDE, 2 * SIDE))
-    again = torch.nn.functional.avg_pool2d(settle(double, large, Settling()), 2) / 2
+    again = torch.nn.functional.avg_pool2d(refine(double, large, Refinement()), 2) / 2
     inside = (..., slice(4, -4), slice(4, -4))
-    assert (again - settle(phi, small, Settling()))[inside].norm(dim=1).mean() < 0.1
+    assert (again - refine(phi, small, Refinement()))[inside].norm(dim=1).mean() < 0.1
 
 
 def test_the_network_gains_one_stage_and_nothing_else() -> None:
     torch.manual_seed(0)
     network = FusionNetwork().eval()
-    settled = SettledNetwork(network).eval()
-    assert all(torch.equal(value, settled.state_dict()[key]) for key, value in network.state_dict().items())
+    refined = RefinedNetwork(network).eval()
+    assert all(torch.equal(value, refined.state_dict()[key]) for key, value in network.state_dict().items())
     pair = data.open_set("synthetic", "test", 96, count=1).stack([0])
     with torch.inference_mode():
-        plain, output = network.align(*pair), settled(*pair)
+        plain, output = network.align(*pair), refined(*pair)
     stages = output.alignment.stages
     assert len(stages) == len(plain.stages) + 1 and torch.equal(stages[-2].field, plain.stages[-1].field)
     assert output.field.shape == plain.field.shape and output.image.shape == pair[0].shape
@@ -134,37 +125,37 @@ def test_the_network_gains_one_stage_and_nothing_else() -> None:
 
 def test_gradients_pass_through_it() -> None:
     torch.manual_seed(0)
-    settled = SettledNetwork(FusionNetwork(), Settling(noise=0.0)).eval()
-    torch.nn.init.normal_(settled.msrb.decoder[0].to_field.weight)
+    refined = RefinedNetwork(FusionNetwork(), Refinement(noise=0.0)).eval()
+    torch.nn.init.normal_(refined.msrb.decoder[0].to_field.weight)
     pair = data.open_set("synthetic", "test", 64, count=1).stack([0])
-    settled.align(*pair).field.square().mean().backward()
-    gradients = [weight.grad for weight in settled.msrb.parameters() if weight.grad is not None]
+    refined.align(*pair).field.square().mean().backward()
+    gradients = [weight.grad for weight in refined.msrb.parameters() if weight.grad is not None]
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
-    assert settled.msrb.comparison[0].sharpness.grad.abs().max() > 0
+    assert refined.msrb.comparison[0].sharpness.grad.abs().max() > 0
 
 
-def test_a_plain_unet_cannot_settle() -> None:
-    with pytest.raises(InputError, match="a network with 'unet' cannot settle"):
-        SettledNetwork(FusionNetwork(AS_IN_THE_PAPER))
+def test_a_plain_unet_cannot_refine() -> None:
+    with pytest.raises(InputError, match="this network has 'unet'"):
+        RefinedNetwork(FusionNetwork(AS_IN_THE_PAPER))
 
 
 def test_by_name_and_in_a_hurry() -> None:
-    """The shipped weights, settled: a better field than without on drawn scenes, and the fast network's is the same."""
+    """The shipped weights, refined: a better field than without on drawn scenes, and the fast network's is the same."""
     pairs = data.open_set("synthetic", "test", 128, count=4)
-    plain, settled = methods.load("ours"), methods.load("ours_settled")
-    assert isinstance(settled.network, SettledNetwork) and settled.name == "ours_settled"
+    plain, refined = methods.load("ours"), methods.load("ours_settled")
+    assert isinstance(refined.network, RefinedNetwork) and refined.name == "ours_settled"
     errors = {}
     for index, name in enumerate(pairs.names):
         ir, vi = pairs.stack([index])
         moved = evaluation.deform(ir, name, "light")
-        for method in (plain, settled):
+        for method in (plain, refined):
             found = method.fuse(moved.ir, vi)
             errors[method.name] = errors.get(method.name, 0) + (found.field - moved.phi_gt).norm(dim=1).mean().item()
     assert errors["ours_settled"] < errors["ours"]
-    again = fast(settled).fuse(moved.ir, vi)
+    again = fast(refined).fuse(moved.ir, vi)
     torch.testing.assert_close(again.field, found.field, atol=1e-3, rtol=0)
     assert methods.origin("ours").key != methods.origin("ours_settled").key
 
 
 def test_the_bare_network_by_name() -> None:
-    assert isinstance(methods.network("ours_settled"), field_refinement.SettledNetwork)
+    assert isinstance(methods.network("ours_settled"), field_refinement.RefinedNetwork)

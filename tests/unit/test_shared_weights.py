@@ -1,4 +1,4 @@
-"""Trainings that are shared: two processes that want the same weights make them once."""
+"""Weights that are shared: of two processes that want the same weights, one trains them and the other reads them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from test_training import TINY
 
 from fusionlib import presets, training
 from fusionlib.data import systems
-from fusionlib.methods import once, retraining
+from fusionlib.methods import retraining
 from fusionlib.methods.retraining import Retraining
 from fusionlib.support import long_training
 from fusionlib.support.keys import Key
-from fusionlib.training.weights import key_of, save_weights
+from fusionlib.support.weights import key_of, save_weights
 
 WANT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from fusionlib.methods import once
+from fusionlib import training
 from test_training import TINY
-print("reused" if once.trained(TINY, Path(sys.argv[2]), device="cpu").reused else "trained")
+print("reused" if training.train_or_load(TINY, Path(sys.argv[2]), device="cpu").reused else "trained")
 """
 
 
@@ -38,7 +38,7 @@ def test_two_processes_train_once(tmp_path: Path) -> None:
     assert sorted(lines[-1] for lines in said) == ["reused", "trained"]
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {".training.lock", "ours.csv", "ours.safetensors"}
-    run = once.trained(TINY, tmp_path, device="cpu")
+    run = training.train_or_load(TINY, tmp_path, device="cpu")
     assert run.reused and not TINY.key().differing(key_of(run.path))
 
 
@@ -48,25 +48,25 @@ def test_a_chain_of_trainings_needs_its_first_start_once(tmp_path: Path) -> None
     third = replace(begun, seed=2, start=second)
     source, folder = tmp_path / "streets", tmp_path / "brains"
     folder.mkdir()
-    once.trained(begun, source, training.START, device="cpu")
+    training.train_or_load(begun, source, training.START, device="cpu")
 
     def start() -> Key:
         return key_of(folder / f"{training.START}.safetensors")
 
-    once.lay_start(third, folder, source)
+    training.copy_start(third, folder, source)
     assert start() == begun.key()
-    assert not once.trained(third, folder, device="cpu").reused
+    assert not training.train_or_load(third, folder, device="cpu").reused
     assert start() == second.key()  # the first has given way to what began with it
 
     (folder / "ours.safetensors").unlink()
-    once.lay_start(third, folder, source)
+    training.copy_start(third, folder, source)
     assert start() == second.key()  # it stays, or it would have to be trained again
-    once.lay_start(second, folder, source)
+    training.copy_start(second, folder, source)
     assert start() == begun.key()  # of another chain
 
 
 def test_a_training_that_begins_with_nothing_needs_no_start(tmp_path: Path) -> None:
-    once.lay_start(TINY, tmp_path, tmp_path / "nowhere")
+    training.copy_start(TINY, tmp_path, tmp_path / "nowhere")
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -74,19 +74,19 @@ def test_who_breaks_down_at_the_rate_of_all_has_its_own(tmp_path: Path, monkeypa
     mini, rates = presets.load("mini"), {}
     monkeypatch.delenv(long_training.ASKED, raising=False)
     monkeypatch.setattr(
-        retraining, "retrained", lambda settings, *_, **__: rates.update({settings.system: settings.learning_rate})
+        retraining, "train_or_load", lambda settings, *_, **__: rates.update({settings.system: settings.learning_rate})
     )
-    once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path)
+    retraining.prepare(["bsafusion", "emma", "datfuse"], mini.recipe, tmp_path)
     assert rates == {}
-    once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path, retrain=True)
+    retraining.prepare(["bsafusion", "emma", "datfuse"], mini.recipe, tmp_path, retrain=True)
     assert rates == {"bsafusion": systems.system("bsafusion").learning_rate, "emma": Retraining.learning_rate}
     assert rates["bsafusion"] < rates["emma"]
     rates.clear()
     monkeypatch.setenv(long_training.ASKED, "1")  # what is missing is trained, what is published is not
-    once.prepare(["bsafusion", "emma", "datfuse"], mini, tmp_path)
+    retraining.prepare(["bsafusion", "emma", "datfuse"], mini.recipe, tmp_path)
     assert rates.keys() == {"bsafusion", "emma"}
     for preset in presets.PRESETS:
-        assert retraining.recipe("bsafusion", presets.load(preset)).learning_rate == rates["bsafusion"]
+        assert retraining.recipe("bsafusion", presets.load(preset).recipe).learning_rate == rates["bsafusion"]
 
 
 def test_weights_of_earlier_code_are_shown_under_a_line(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -94,6 +94,6 @@ def test_weights_of_earlier_code_are_shown_under_a_line(root: Path, tmp_path: Pa
     source = root / "results" / "mini" / "weights" / "emma.safetensors"
     earlier = key_of(source) | Key({"retraining": "0"})
     save_weights(tmp_path / "emma.safetensors", {"x": torch.zeros(1)}, {}, earlier)
-    once.prepare(["emma"], presets.load("mini"), tmp_path)
+    retraining.prepare(["emma"], presets.load("mini").recipe, tmp_path)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("emma: made before a change of retraining, and shown as it was; `reproduce --train`")

@@ -1,4 +1,4 @@
-"""What the registering systems share: bilinear sampling with zeros outside, and how they are called.
+"""What the registering systems share: bilinear sampling with zeros outside the image.
 
 The sampling differs from `fusionlib.deformation.warp` in one point: what lies outside the image is 0, not its border.
 It is part of the published networks, so it has to be theirs.
@@ -9,9 +9,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from fusionlib.methods.baselines.network_method import NetworkMethod
-from fusionlib.methods.protocol import Fused
 
 
 def sample(image: Tensor, points: Tensor) -> Tensor:
@@ -39,15 +36,3 @@ def pixel_grid(height: int, width: int, device: torch.device | str = "cpu") -> T
 def warp_with_zeros(image: Tensor, phi: Tensor) -> Tensor:
     """`image(p + phi(p))` as `fusionlib.deformation.warp`, with 0 for what lies outside; shapes and units as there."""
     return sample(image, pixel_grid(*phi.shape[-2:], phi.device) + phi.permute(0, 2, 3, 1))
-
-
-class RegisteringMethod(NetworkMethod):
-    """A network that registers an infrared image to a visible one; a system says in `register_and_fuse` how."""
-
-    def run(self, ir: Tensor, vi: Tensor) -> Fused:
-        """As `NetworkMethod.run`."""
-        return self.register_and_fuse(ir, vi)
-
-    def register_and_fuse(self, ir: Tensor, vi: Tensor) -> Fused:
-        """All three of `Fused`, from checked images on the device of the network."""
-        raise NotImplementedError

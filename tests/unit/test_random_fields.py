@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fusionlib.support.draws import generator
+from fusionlib.support.random_fields import generator
 
 
 def test_a_key_draws_the_same_numbers_for_ever() -> None:

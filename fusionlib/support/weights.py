@@ -1,0 +1,78 @@
+"""Weights on disk: safetensors whose header says what made them.
+
+The header holds the recipe (JSON), the key of recipe, data and code (`made_by`), and the git revision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fusionlib.support.files import InputError, atomic
+from fusionlib.support.keys import Key
+from fusionlib.support.machine import git_revision
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, key: Key) -> None:
+    """Write a state_dict as safetensors, with the recipe, its key and the git revision in the header."""
+    header = {"recipe": json.dumps(recipe), "made_by": str(key), "revision": git_revision()}
+    with atomic(path) as part:
+        try:
+            save_file({name: value.contiguous() for name, value in weights.items()}, part, header)
+        except SafetensorError as error:  # its errors of input and output are no OSErrors
+            raise InputError(f"{path} cannot be written ({error}): free some space and run it again.") from None
+
+
+def read_header(path: Path | str) -> dict[str, str]:
+    """Recipe, key and revision from the header of a weights file; InputError if `save_weights` did not write it."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+    except FileNotFoundError:
+        raise InputError(
+            f"There are no weights at {path}; run `python -m fusionlib reproduce 03` to make them."
+        ) from None
+    except Exception as error:
+        raise InputError(f"{path} is not a readable safetensors file ({error}); fetch or train it again.") from None
+    if not {"recipe", "made_by"} <= header.keys():
+        raise InputError(f"{path} does not say what made it; use weights written by fusionlib.")
+    return header
+
+
+def key_of(path: Path | str) -> Key:
+    """The key of what made a weights file; errors as in `read_header`."""
+    return Key.parse(read_header(path)["made_by"])
+
+
+def settings_of(path: Path | str, part: str) -> dict[str, object]:
+    """The settings of a part of the recipe in the header, such as "network"; errors as in `read_header`, or no part."""
+    settings = json.loads(read_header(path)["recipe"]).get(part)
+    if settings is None:
+        raise InputError(f"{path} holds weights of a recipe without a {part}; give a file that was made with one.")
+    # JSON has made lists of the tuples.
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def read_state(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a weights file that `read_header` has accepted."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def filled(module: Module, path: Path | str) -> Module:
+    """The module with the weights of a file, in evaluation mode; InputError if they are of another module."""
+    try:
+        module.load_state_dict(read_state(path))
+    except RuntimeError:
+        raise InputError(
+            f"{path} holds weights of an earlier network; train it again with `reproduce 03 --retrain`."
+        ) from None
+    return module.eval()

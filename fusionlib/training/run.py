@@ -1,0 +1,120 @@
+"""What all trainings share: a log, lines of progress, and a checkpoint from which a killed training goes on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fusionlib.support.files import InputError, atomic
+from fusionlib.support.keys import Key
+from fusionlib.support.weights import save_weights
+
+REPORTS = 20  # lines of progress of one training, about
+
+
+class Stateful(Protocol):
+    """A module, an optimiser, a schedule: what a checkpoint has to hold."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> object: ...
+
+
+class Run:
+    """The progress of a training towards the weights at `path`, with a checkpoint that an earlier, killed run has left.
+
+    Attributes:
+        rows: the log: of each span of the training, an epoch or some steps, the number of its last one, its loss, its
+            seconds, ...
+        total: number of the last epoch, or of the last step.
+
+    Args:
+        path: of the weights, `.safetensors`; log (`.csv`) and checkpoint (`.checkpoint`) lie beside it. None keeps
+            nothing.
+        key: what the weights rest on; a checkpoint with another key is not used.
+        device: where the checkpoint is loaded to.
+        unit: the column of the log that counts, "epoch" or "step".
+        loss: the column that is reported and has to stay finite.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        key: Key,
+        total: int,
+        device: torch.device | str,
+        unit: str = "epoch",
+        loss: str = "l_t",
+    ) -> None:
+        self.path, self.key, self.total, self.unit, self.loss = path, key, total, unit, loss
+        self.name = path.stem if path else "detector"
+        self._saved = self._checkpoint(device) if path and path.with_suffix(".checkpoint").exists() else {}
+        self.rows: list[dict[str, float]] = self._saved.get("rows", [])
+        self._since = time.perf_counter()
+        if self.rows:
+            print(f"{self.name}: going on after {unit} {self.done} of {total}", flush=True)
+
+    @property
+    def done(self) -> int:
+        """Number of the last epoch, or step, that is in the log; 0 before the first."""
+        return self.rows[-1][self.unit] if self.rows else 0
+
+    def restore(self, **parts: Stateful) -> None:
+        """Give each part its state in the checkpoint, if there is one; call it once, with the names given to `add`."""
+        for name, part in parts.items() if self._saved else ():
+            part.load_state_dict(self._saved[name])
+        self._saved = {}
+
+    def add(self, row: Mapping[str, float], **parts: Stateful) -> None:
+        """Append a row to the log, write a checkpoint with the state of each part, and report the progress.
+
+        Raises:
+            InputError: the loss is NaN or infinite.
+        """
+        self.check(row[self.loss], row[self.unit])
+        self.rows.append({**row, "seconds": row.get("seconds", time.perf_counter() - self._since)})
+        self._since = time.perf_counter()
+        if self.path:
+            with atomic(self.path.with_suffix(".checkpoint")) as part:
+                states = {name: each.state_dict() for name, each in parts.items()}
+                torch.save({**states, "rows": self.rows, "made_by": str(self.key)}, part)
+        self.report()
+
+    def check(self, loss: float, at: int) -> None:
+        """InputError if the loss of an epoch or step is NaN or infinite."""
+        if not math.isfinite(loss):
+            raise InputError(f"The loss of {self.name} is {loss} at {self.unit} {at}: lower the learning rate.")
+
+    def report(self) -> None:
+        """Print the last loss, the last validation error, and the minutes left; about `REPORTS` times in a training."""
+        if len(self.rows) > 1 and self.done < self.total and self.done % max(1, self.total // REPORTS):
+            return
+        left = (self.total - self.done) * sum(row["seconds"] for row in self.rows) / self.done / 60
+        error = next((f", validation EPE {row['epe']:.2f} px" for row in reversed(self.rows) if "epe" in row), "")
+        loss = f"{self.loss} {self.rows[-1][self.loss]:.3f}{error}"
+        print(f"{self.name}: {self.unit} {self.done}/{self.total}, {loss}, {left:.0f} min left", flush=True)
+
+    def finish(self, weights: Mapping[str, Tensor], recipe: dict) -> pd.DataFrame:
+        """Write weights and log, numbers to six digits; remove the checkpoint and return the log."""
+        log = pd.DataFrame(self.rows)
+        if self.path:
+            with atomic(self.path.with_suffix(".csv")) as part:
+                log.to_csv(part, index=False, float_format="%.6g")
+            save_weights(self.path, weights, recipe, self.key)
+            self.path.with_suffix(".checkpoint").unlink(missing_ok=True)
+        return log
+
+    def _checkpoint(self, device: torch.device | str) -> dict:
+        checkpoint = self.path.with_suffix(".checkpoint")
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if self.key.differing(Key.parse(state.get("made_by", ""))):
+            print(f"{self.name}: {checkpoint.name} is of another training, and not used", flush=True)
+            return {}
+        return state
