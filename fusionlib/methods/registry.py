@@ -18,7 +18,7 @@ from fusionlib.data import systems
 from fusionlib.deformation import compose, warp
 from fusionlib.methods import checkpoints
 from fusionlib.methods.classical import REGISTRATIONS, Registration, register
-from fusionlib.methods.field_refinement import SettledNetwork
+from fusionlib.methods.field_refinement import RefinedNetwork
 from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.simple_fusion import RULES, Rule
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
@@ -90,8 +90,8 @@ class Ours:
         return Fused(output.image.to(ir), field, warp(ir, field))
 
 
-NETWORKS = {"ours": NetworkConfig(), "ours_settled": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
-_SETTLED = {"ours_settled": "ours"}  # whose weights each takes; see `fusionlib.methods.field_refinement`
+NETWORKS = {"ours": NetworkConfig(), "ours_refined": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
+_REFINED = {"ours_refined": "ours"}  # whose weights each takes; see `fusionlib.methods.field_refinement`
 
 
 def names() -> list[str]:
@@ -122,7 +122,7 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
         return RULES[name]
     if name in NETWORKS:
         trained = load_network(_own_weights(name, weights))
-        return Ours(SettledNetwork(trained) if name in _SETTLED else trained, name, device)
+        return Ours(RefinedNetwork(trained) if name in _REFINED else trained, name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
     filled = checkpoints.fill(network(name), system, source)
@@ -141,7 +141,7 @@ def network(name: str) -> nn.Module:
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
-        return SettledNetwork(bare) if name in _SETTLED else bare
+        return RefinedNetwork(bare) if name in _REFINED else bare
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -170,7 +170,7 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in CLASSICAL or name in RULES:
         return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        refined = ["refinement"] if name in _SETTLED else []
+        refined = ["refinement"] if name in _REFINED else []
         return Origin("trained", key_of_network(_own_weights(name, weights)) | Key.of(refined))
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -217,7 +217,7 @@ def shipped_weights(name: str) -> Path:
 
 def _own_weights(name: str, given: Path | str | None) -> Path | str:
     """The file given, or that of the folder given, or the shipped one."""
-    name = _SETTLED.get(name, name)
+    name = _REFINED.get(name, name)
     if given is None or not Path(given).is_dir():
         return given or shipped_weights(name)
     mine = Path(given) / f"{name}.safetensors"

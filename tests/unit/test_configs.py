@@ -9,7 +9,7 @@ import pytest
 from fusionlib.data.drawn.synthetic import SceneConfig
 from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
-from fusionlib.methods.field_refinement import Settling
+from fusionlib.methods.field_refinement import Refinement
 from fusionlib.presets import load
 from fusionlib.support.files import InputError
 from fusionlib.training.detectors import DetectorTraining
@@ -20,11 +20,11 @@ NUMBERS = {
     TrainingConfig: ("epochs", "batch", "learning_rate", "registration_epochs", "fusion_epochs", "validate_every"),
     DetectorConfig: ("box", "classes", "distribution", "confidence", "overlap", "most"),
     DetectorTraining: ("epochs", "batch", "side", "learning_rate", "warmup", "weight_decay", "mosaic", "average"),
-    Settling: ("power", "reach", "doubt"),
+    Refinement: ("power", "reach", "doubt"),
     SceneConfig: ("night_probability", "min_visible", "min_pixels"),
 }
 FINITE = [(kind, name) for kind, names in NUMBERS.items() for name in names]
-MAYBE_INFINITE = [(TrainingConfig, "clip"), (DetectorTraining, "clip"), (Settling, "noise")]
+MAYBE_INFINITE = [(TrainingConfig, "clip"), (DetectorTraining, "clip"), (Refinement, "noise")]
 
 
 @pytest.mark.parametrize(("kind", "name"), [*FINITE, *MAYBE_INFINITE], ids=lambda each: getattr(each, "__name__", each))

@@ -1,4 +1,4 @@
-"""Ours in every floating dtype: plain, fast and settled, of trained weights, on images of any other dtype."""
+"""Ours in every floating dtype: plain, fast and refined, of trained weights, on images of any other dtype."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fusionlib import data, methods
 from fusionlib.experiments import evaluation
 from fusionlib.methods import Method, Ours
 from fusionlib.methods.fast import FastNetwork, fast
-from fusionlib.methods.field_refinement import SettledNetwork
+from fusionlib.methods.field_refinement import RefinedNetwork
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
 from fusionlib.support.files import InputError
 
@@ -23,8 +23,8 @@ CLOSE = dict(zip(DTYPES, [(1e-6, 1e-4), (1e-6, 1e-4), (3e-3, 0.4), (5e-4, 0.05)]
 KINDS: dict[str, Callable[[FusionNetwork], Method]] = {
     "plain": Ours,
     "fast": lambda network: fast(Ours(network)),
-    "settled": lambda network: Ours(SettledNetwork(network)),
-    "settled and fast": lambda network: fast(Ours(SettledNetwork(network))),
+    "refined": lambda network: Ours(RefinedNetwork(network)),
+    "refined and fast": lambda network: fast(Ours(RefinedNetwork(network))),
 }
 
 
@@ -75,7 +75,7 @@ def test_float64_is_computed_in_float64(network: FusionNetwork, pair: tuple[Tens
     assert (plain.image - quick.image).abs().max() < 1e-12 and (plain.field - quick.field).abs().max() < 1e-10
     tiled, _ = FastNetwork(exact).fuse(ir, vi, tile=128)
     assert (plain.image - tiled).abs().max() < 1e-12
-    assert SettledNetwork(exact)(ir, vi).field.dtype == torch.float64
+    assert RefinedNetwork(exact)(ir, vi).field.dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -25,7 +25,7 @@ COMPONENTS = {
     "retraining": ("fusionlib.methods.retraining.train",),
     # what makes fused images
     "network": ("fusionlib.network.FusionNetwork", "fusionlib.methods.Ours"),
-    "refinement": ("fusionlib.methods.field_refinement.SettledNetwork",),
+    "refinement": ("fusionlib.methods.field_refinement.RefinedNetwork",),
     "classical": ("fusionlib.methods.classical.register", "fusionlib.methods.classical.REGISTRATIONS"),
     "simple-fusion": ("fusionlib.methods.simple_fusion.RULES",),
     # what makes numbers
