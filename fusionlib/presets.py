@@ -282,18 +282,3 @@ def mri(preset: Preset) -> Preset:
 def first(recipe: Recipe) -> Recipe:
     """The recipe that begins with random weights: the start of the start, and so on, or the recipe itself."""
     return recipe if recipe.start is None else first(recipe.start)
-
-
-__all__ = [
-    "PRESETS",
-    "LossWeights",
-    "NetworkConfig",
-    "Preset",
-    "Recipe",
-    "TrainingConfig",
-    "as_in_the_paper",
-    "changed",
-    "first",
-    "load",
-    "mri",
-]

@@ -90,15 +90,15 @@ class Ours:
         return Fused(output.image.to(ir), field, warp(ir, field))
 
 
-NETWORKS = {"ours": NetworkConfig(), "ours_settled": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
-_REFINED = {"ours_settled": "ours"}  # name of its weights; see `fusionlib.methods.field_refinement`
+NETWORKS = {"ours": NetworkConfig(), "ours_refined": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
+_REFINED = {"ours_refined": "ours"}  # name of its weights; see `fusionlib.methods.field_refinement`
 
 
 def names() -> list[str]:
     """Names that `load` takes, alone or two joined by a +.
 
     >>> [name for name in names() if name.startswith("ours")]
-    ['ours', 'ours_settled']
+    ['ours', 'ours_refined']
     """
     return [*NETWORKS, *systems.names(), *CLASSICAL, *RULES]
 

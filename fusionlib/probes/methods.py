@@ -50,12 +50,15 @@ def network() -> Iterator[Seen]:
 def refinement() -> Iterator[Seen]:
     """The refined field and the image fused with it."""
     with torch.no_grad():
-        output = RefinedNetwork(filled(NetworkConfig()).float()).eval()(*pair(2, 64, 64, torch.float32))
+        network = RefinedNetwork(filled(NetworkConfig()).float(), Refinement(chance=0.0, match=0.01, noise=0.0))
+        output = network.eval()(*pair(2, 64, 64, torch.float32))
     yield "image", output.image, 1e-3
     yield "field", output.field, 1e-3
     y, x = torch.meshgrid(torch.linspace(0, 6, 40), torch.linspace(0, 5, 48), indexing="ij")
     phi = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None].double()
-    yield "settled", refine(phi, (0.5 + 0.4 * torch.cos(3 * x - y)).double()[None, None], Refinement()), DOUBLE
+    confidence = (0.5 + 0.4 * torch.cos(3 * x - y)).double()[None, None]
+    yield "refined", refine(phi, confidence, Refinement()), DOUBLE
+    yield "hardly any evidence", refine(phi, confidence * 0.14 / confidence.mean(), Refinement()), DOUBLE
 
 
 def classical() -> Iterator[Seen]:

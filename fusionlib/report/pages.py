@@ -118,8 +118,8 @@ def _registration(rows: pd.DataFrame, source: str) -> list[str]:
     text = (
         f"End-point error left, as a share of doing nothing, from {source}: several deformations a pair, each the same"
     )
-    if "ours_settled" in shares:
-        folds += " `ours_settled` has one step beyond the paper: a field set right where it was unsure (notebook 03)."
+    if "ours_refined" in shares:
+        folds += " `ours_refined` has one step beyond the paper: a field set right where it was unsure (notebook 03)."
     return [
         "### Registration",
         f"{text} for all methods. {folds}",

@@ -278,9 +278,12 @@ CHANGED = (
     Edit(
         "noise of the refinement",
         "methods/field_refinement.py",
-        "noise: float = 0.004",
+        "noise: float = 0.0035",
         "noise: float = 0.005",
         "refinement",
+    ),
+    Edit(
+        "evidence squared", "methods/field_refinement.py", "above.clamp(0, 1)", "above.clamp(0, 1) ** 2", "refinement"
     ),
     Edit(
         "tolerance of ECC",

@@ -1,4 +1,4 @@
-"""Ours in every floating dtype: plain, fast and settled, of trained weights, on images of any other dtype."""
+"""Ours in every floating dtype: plain, fast and refined, of trained weights, on images of any other dtype."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CLOSE = dict(zip(DTYPES, [(1e-6, 1e-4), (1e-6, 1e-4), (3e-3, 0.4), (5e-4, 0.05)]
 KINDS: dict[str, Callable[[FusionNetwork], Method]] = {
     "plain": Ours,
     "fast": lambda network: fast(Ours(network)),
-    "settled": lambda network: Ours(RefinedNetwork(network)),
-    "settled and fast": lambda network: fast(Ours(RefinedNetwork(network))),
+    "refined": lambda network: Ours(RefinedNetwork(network)),
+    "refined and fast": lambda network: fast(Ours(RefinedNetwork(network))),
 }
 
 
