@@ -10,8 +10,7 @@ from pathlib import Path
 
 from fusionlib.benches import BenchConfig, CostConfig, DetectionBenchConfig
 from fusionlib.detection import DetectorConfig
-from fusionlib.losses import LossWeights
-from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
+from fusionlib.network import AS_IN_THE_PAPER
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import SHIPPED, Results
 from fusionlib.support.settings import changed
