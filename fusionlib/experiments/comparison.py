@@ -1,4 +1,4 @@
-"""Tables of methods: Tables 1, 2 and 7 of the paper measured here, row by row, and held against Ours.
+"""Tables of methods: Tables 1, 2 and 7 of the paper measured here, row by row, and compared with Ours.
 
 A row of the long table is one method on one deformed pair. Columns: dataset, level, method, pair, `weights` (where they
 come from, see `methods.Origin`), then every number of `evaluation.score`. The file
@@ -172,10 +172,10 @@ def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> p
     Columns are `weights` and the metrics; a row that could not be measured says "paper only" and has no numbers.
     """
     here = measured.table[measured.table["level"] == level]
-    groups = together(here).groupby(["dataset", "method"], sort=False)
+    sets, groups = together(here)["dataset"].unique(), together(here).groupby(["dataset", "method"], sort=False)
     found = groups[list(columns)].mean()
     found.insert(0, "weights", groups["weights"].first())
-    index = [(name, row.part, row.method) for name in _sets(here) for row in measured.rows]
+    index = [(name, row.part, row.method) for name in sets for row in measured.rows]
     found = found.reindex([(name, method) for name, _, method in index])
     found["weights"] = found["weights"].fillna(ABSENT)
     return found.set_axis(pd.MultiIndex.from_tuples(index, names=["data", "part", "method"]))
@@ -214,7 +214,3 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
                 found.append((*line, verdict(differences.mean(), tested[method], column)))
     names = ["data", "method", "metric", "pairs", "difference", "p", "verdict"]
     return pd.DataFrame(found, columns=names)
-
-
-def _sets(table: pd.DataFrame) -> list[str]:
-    return list(together(table)["dataset"].unique())

@@ -1,12 +1,12 @@
-"""What a registration leaves, taken apart: which part of the misalignment it has found and which it has not.
+"""The error that a registration leaves, in parts: affine and non-rigid, systematic and random.
 
-Three questions, each with a number that another would hide:
+Each part has a column:
 
-    affine, bent      a shift, a rotation, a shear and a stretch move the whole picture and can be told from a few good
-                      places; what is bent differs from place to place, and where both images are empty nothing tells it
-    own               error that comes back with the same sign whatever the deformation: that of the published alignment
-                      and of what the method mistakes in these two images
-    chance            what is left without it
+    affine, bent      the affine part (shift, rotation, shear, stretch) can be estimated from a few good places; the
+                      non-rigid rest, `bent`, differs from place to place and cannot be seen where both images are empty
+    own               systematic error of a pair, the same whatever the deformation: of the published alignment, and of
+                      what the method mistakes in these two images
+    chance            the random rest
 """
 
 from __future__ import annotations

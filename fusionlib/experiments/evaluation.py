@@ -4,7 +4,7 @@ Columns: method, dataset, level, pair, metric, value. Metrics as in `fusionlib.m
 
     EPE             end-point error in pixels inside the valid area; of a method without a field, the identity's
     EPE_p95         its 95th percentile
-    EPE_share       EPE over that of the identity: 1 is doing nothing
+    EPE_share       EPE over that of the identity: 1 means no improvement
     folds           share of pixels where the field folds
     NCC, MSE        registered against undeformed infrared, inside the valid area
     Q_...@given     the fusion metric against the deformed infrared the method was given, not against the aligned one

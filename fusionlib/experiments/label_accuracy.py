@@ -1,4 +1,4 @@
-"""How well the "aligned" pairs of a set are aligned themselves: what the truth of a registration is worth.
+"""How well the "aligned" pairs of a set are aligned themselves: how accurate the true field of a registration is.
 
 A deformation is undone exactly by its inverse, but only with respect to the pair as published. Where the published pair
 is a little off, a method that aligns what is visible is charged for it. This module measures by how much, without any
@@ -45,7 +45,7 @@ RING = 3  # pixels, where a match must have become worse
 
 
 def own_misalignment(ir: Tensor, vi: Tensor, matching: BlockMatching | None = None) -> pd.DataFrame:
-    """Displacements left in an undeformed pair, where they can be told.
+    """Displacements left in an undeformed pair, at blocks whose match is unmistakable.
 
     Args:
         ir, vi: (1, 1, H, W) in [0, 1].

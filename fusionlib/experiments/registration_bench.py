@@ -3,7 +3,7 @@
 One row for each method, pair and draw. Columns: set, split, size, level, method, pair, draw and
 
     EPE, EPE_p95    mean and 95th percentile of the end-point error in pixels, inside the valid area
-    EPE_identity    EPE of doing nothing, from which the share is taken
+    EPE_identity    EPE of the identity field, from which the share is taken
     folds           share of pixels where the field folds
     NCC, MSE        registered against undeformed infrared, inside the valid area
     seconds         of `fuse` for one pair
@@ -68,7 +68,7 @@ def _measure(method: Method, pairs: PairSet, level: str, draws: int, area: Area 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Means over pairs and draws: rows (set, split, size, level, method) in the order of the table.
 
-    EPE_share is the mean EPE over the mean of doing nothing: what is left of the misalignment.
+    EPE_share is the mean EPE over the mean of the identity: what is left of the misalignment.
     """
     places = ["set", "split", "size", "level", "method"]
     means = rows.groupby(places, sort=False)[

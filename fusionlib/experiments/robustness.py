@@ -1,7 +1,7 @@
 """Beyond what the network has learned: larger deformations, darkness and glare, each by a known amount.
 
 A picture of one failure says that a method can fail, not at what. Here one thing at a time is made worse, on the same
-pairs with the same deformations, and the end-point error says from which amount on a method is at a loss.
+pairs with the same deformations, and the end-point error says at which amount a method fails.
 
 Convention: visible images (1, 1, H, W) in [0, 1]. The infrared one is never touched: it is what sees at night.
 """
@@ -82,7 +82,7 @@ class Trial:
     Attributes:
         name: in tables.
         unit: what an amount counts.
-        amounts: from harmless to hopeless.
+        amounts: from easy to impossible.
         level: of deformation at an amount.
         spoil: (visible image, amount, key) to what the camera sees.
     """
@@ -147,6 +147,6 @@ def _measure(trial: Trial, amount: float, method: Method, pairs: PairSet) -> pd.
 
 
 def shares(rows: pd.DataFrame) -> pd.DataFrame:
-    """What is left of the misalignment, mean EPE over that of doing nothing: rows amount, columns method."""
+    """What is left of the misalignment, mean EPE over that of the identity: rows amount, columns method."""
     means = rows.groupby(["amount", "method"], sort=False)[["EPE", "EPE_identity"]].mean()
     return (means["EPE"] / means["EPE_identity"]).unstack("method", sort=False)

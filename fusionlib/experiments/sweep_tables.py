@@ -1,8 +1,8 @@
-"""What the trainings of Tables 4 and 5 say: means and their seeds, differences that can be told from chance.
+"""What the trainings of Tables 4 and 5 say: means, their spread over seeds, and which differences are significant.
 
-A difference between two rows has two reasons to be doubted. Another choice of test pairs might turn it round: a paired
+A difference between two rows may have come by chance in two ways. With other test pairs it might be reversed: a paired
 permutation test over pairs answers that (`statistics.sign_flips`, corrected by Holm for asking about several rows).
-Another seed might turn it round, too: so every seed is asked, and a verdict needs all of them to agree.
+With another seed it might be reversed, too: so a verdict needs all seeds to agree.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every row held against one: by how much, whatever the seed, and is it more than chance?
+    """Every row compared with one: by how much do they differ, and is the difference significant?
 
     Args:
         table: long table of `sweeps.run`, with the reference in it.
-        reference: name of the row that the others are held against.
+        reference: name of the row that the others are compared with.
         rows: which others; by default all. So many questions are asked at once, which the p-values are corrected for.
 
     Returns:
@@ -65,7 +65,7 @@ def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: st
         found: `differences` of one set.
         number: of the paper's table.
         rows: of the table; those that the paper has not are left out.
-        reference: the paper's name of the row that the others are held against.
+        reference: the paper's name of the row that the others are compared with.
 
     Returns:
         Rows (row, metric): here, lowest and highest seed, paper, verdict here, and whether both go the same way.
@@ -108,6 +108,6 @@ def agreement(short: pd.DataFrame, long: pd.DataFrame) -> pd.DataFrame:
         same = (
             np.sign(a.to_numpy()[first] - a.to_numpy()[second]) == np.sign(b.to_numpy()[first] - b.to_numpy()[second])
         ).mean()
-        lines.append((metric, a.rank().corr(b.rank()), same, *tops))
+        lines.append((metric, a.corr(b, method="spearman"), same, *tops))
     names = ["metric", "rank correlation", "pairs of rows in the same order", "best, short", "best, long"]
     return pd.DataFrame(lines, columns=names).set_index("metric")

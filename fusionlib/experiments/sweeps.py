@@ -147,7 +147,7 @@ def run(
         weights: folder of the start, in which `sweeps` holds the weights of the rows.
         seeds: by default as many as the preset says, from its own on.
         epochs: by default those of the preset.
-        again: do it all anew.
+        again: train and score all of them again.
         cluster: as in `parallel.spread`.
 
     Returns:
