@@ -1,3 +1,3 @@
-"""What everything rests on and knows nothing of images: files and paths, settings, keys of results, tables that grow
-part by part, many tasks at once, draws from a key, the record of behaviour. Uses no other folder.
+"""What all other folders use: files and paths, settings, keys of results, weights on disk, tables that grow part by
+part, parallel tasks, random fields from a key, boxes, inputs of networks, the record of behaviour. Uses no other folder.
 """

@@ -217,7 +217,7 @@ def test_a_training_goes_on_from_its_start(tmp_path):
     kept = ("ir_cfe", "vi_cfe", "ir_cseb", "vi_cseb", "msrb", "head")  # the specific extractors count on
     before, after = start.network.state_dict(), made.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(kept))
-    with pytest.raises(InputError, match="needs the weights of its start"):
+    with pytest.raises(InputError, match="Give a start to a recipe that has one"):
         loop.train(recipe, tmp_path / "alone.safetensors", "cpu")
     with pytest.raises(InputError, match="different networks"):
         replace(recipe, network=NetworkConfig())
