@@ -22,7 +22,7 @@ from fusionlib.data import download, systems
 from fusionlib.support.files import InputError
 
 FILES = {"ir/a b.png": b"infrared", "vi/a b.png": b"visible", "vi/c.png": b"another"}
-BY_HAND = {"tno", "brats_format", "brats2020", "m3fd_full"}
+BY_HAND = {"brats2020", "m3fd_full"}
 
 
 class Upstream(SimpleHTTPRequestHandler):
