@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from fusionlib import methods
 from fusionlib.data import systems
 from fusionlib.methods import Method
 from fusionlib.methods.fast import fast as hastened
+from fusionlib.support import machine
 from fusionlib.support.files import InputError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -275,9 +275,9 @@ def _growths(cases: Sequence[tuple[str, tuple[int, int]]], fast: bool) -> None:
         if not child:
             method = quick(name) if fast else fresh(name)
             method.fuse(*pair(64))  # what is set up once is not the image's
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            before = machine.peak_memory("cpu")
             method.fuse(*pair(*size))
-            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20, flush=True)
+            print(machine.peak_memory("cpu") - before, flush=True)
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             sys.exit(1)

@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,4 +60,5 @@ def peak_memory(device: str) -> float:
     """The most memory in use so far, GiB: of the GPU if there is one, else of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux kibibytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -20,9 +20,10 @@ import pytest
 from fusionlib import data
 from fusionlib.data import download, systems
 from fusionlib.support.files import InputError
+from fusionlib.support.paths import FACTS
 
 FILES = {"ir/a b.png": b"infrared", "vi/a b.png": b"visible", "vi/c.png": b"another"}
-BY_HAND = {"tno", "brats_format", "brats2020", "m3fd_full"}
+BY_HAND = {"brats2020", "m3fd_full"}
 
 
 class Upstream(SimpleHTTPRequestHandler):
@@ -233,6 +234,39 @@ def test_the_fetch_command_says_where_and_on_what_terms(
 ) -> None:
     assert download.fetch_command("tiny") == 0
     assert f"folder: {tmp_path / 'root' / 'Tiny'}\n  terms: -\n  cite: -\n" in capsys.readouterr().out
+
+
+def upstream_path(name: str, file: str) -> str:
+    """Where the upstream of a set has a file, by the rule that the project was told."""
+    folder, _, own = file.partition("/")
+    if name == "tno":
+        return f"dataset/TNO/{'IR' if folder == 'ir' else 'VIS'}/{own}"
+    case = {"TCGA-FG-6692": "OtherEXampleFromTCIA"}.get(folder, folder)
+    modality = own.removeprefix(f"{folder}_").removesuffix(".nii.gz")
+    return f"BraTS-Toolkit/data/{case}/{case}_brainles/raw_bet/{case}_{modality}_bet.nii.gz"
+
+
+@pytest.mark.parametrize("name", ["tno", "brats_format"])
+def test_sets_that_are_renamed_on_the_way_come_file_by_file(
+    upstream: type[Upstream], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The committed addresses, on a server that has a small file at each, cut off once and taken up again."""
+    base = json.loads((download.REGISTRY / "tiny.json").read_text())["base_url"]
+    known = json.loads((FACTS / "registry" / f"{name}.json").read_text())
+    pinned = f"https://raw.githubusercontent.com/{known['upstream']}/{known['commit']}/"
+    for file, facts in known["files"].items():
+        path = tmp_path / "served" / upstream_path(name, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.encode())
+        assert facts["url"].startswith(pinned)
+        facts |= {"url": facts["url"].replace(pinned, base), "sha256": sha256(file.encode()).hexdigest()}
+    (download.REGISTRY / f"{name}.json").write_text(json.dumps(known))
+    upstream.cut.add(f"/{upstream_path(name, list(known['files'])[2])}")
+    with pytest.raises(InputError, match=rf"2 of {len(known['files'])} files are there and are kept"):
+        download.fetch(name, progress=False)
+    folder = download.fetch(name, progress=False)
+    assert {file: (folder / file).read_bytes() for file in known["files"]} == {f: f.encode() for f in known["files"]}
+    assert download.check(name)[0].complete and len(upstream.asked) == len(known["files"]) + 1
 
 
 # --- the committed registries -----------------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ def test_a_missing_set_gives_the_steps_to_get_it(tmp_path: Path) -> None:
     ):
         open_set("open_ms", root=tmp_path)
     with pytest.raises(
-        InputError, match=rf"^brats_format is not in {where}: from commit .* to {where}/brats_format/TCGA"
+        InputError, match=rf"^brats_format is not in {where}: run `python -m .* fetch brats_format`, or"
     ):
         open_set("brats_format", "test", root=tmp_path)
     with pytest.raises(InputError, match="BraTS2020 has no split 'external': choose one of train, val, test, all"):
