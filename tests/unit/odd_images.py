@@ -170,8 +170,6 @@ def _also(form: Form) -> list[str]:
         "tiles": form.tiled,
         "BigTIFF": form.big,
         "a predictor of differences": form.predictor,
-        f"compressed by {form.compression.removeprefix('tiff_')}": form.compression
-        not in ("", "lossless", "progressive"),
         form.compression: form.compression in ("lossless", "progressive"),
     }
     return [name for name, holds in names.items() if holds]
