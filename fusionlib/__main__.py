@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusionlib.support.command_line import let_any_name_be_said, minutes, silence, surroundings, whole
+from fusionlib.support.command_line import cluster, let_any_name_be_said, minutes, silence, surroundings, whole
 from fusionlib.support.files import InputError
 from fusionlib.support.threads import waiting
 
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--force", action="store_true", help="run also what is up to date")
     command.add_argument(
-        "--cluster", metavar="WHERE",
+        "--cluster", type=cluster, metavar="WHERE",
         help="spread over Dask workers: local or local:N on this machine, or a scheduler, tcp://HOST:8786",
     )  # fmt: skip
     command.add_argument("--timeout", type=minutes, metavar="MIN", help="minutes for one notebook; no limit by default")
@@ -233,7 +233,9 @@ def _publish(arguments: argparse.Namespace) -> int:
     from fusionlib.report.publish import publish_all
     from fusionlib.support.paths import ROOT
 
-    for page in publish_all(arguments.results or ROOT / "results"):
+    if not Path(folder := arguments.results or ROOT / "results").is_dir():
+        raise InputError(f"{folder} is no folder: give the one that holds results.")
+    for page in publish_all(folder):
         print(f"wrote {page}")
     return 0
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fusionlib.data.decode import decode
+from fusionlib.data.decode import ORIENTATION, decode
 from fusionlib.data.stretch import to_levels
 from fusionlib.support.files import InputError, atomic
 
@@ -57,6 +57,16 @@ def read_visible(path: Path | str, page: int | None = None) -> tuple[Tensor, Ten
     """
     rgb = to_tensor(_open(path, page).convert("RGB"))
     return luma(rgb), rgb
+
+
+def size_of(path: Path | str) -> tuple[int, int]:
+    """Height and width of an image as it is shown, by its header; errors as in `read_infrared`."""
+    try:
+        with open(path, "rb") as file, Image.open(file) as picture:
+            turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            return picture.size if turned else picture.size[::-1]
+    except (OSError, SyntaxError, ValueError):  # Pillow does not know the form
+        return decode(path).pixels.shape[:2]
 
 
 def to_tensor(image: Image.Image | np.ndarray) -> Tensor:

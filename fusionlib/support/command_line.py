@@ -7,6 +7,7 @@ import errno
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -40,6 +41,13 @@ def minutes(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes above 0")
     return number
+
+
+def cluster(text: str) -> str:
+    """An option that names Dask workers; whether they answer shows later."""
+    if not re.fullmatch(r"local(:[1-9]\d*)?|(\w+://)?[^\s/]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither local, local:N nor an address such as tcp://HOST:8786")
+    return text
 
 
 def surroundings(error: OSError | ModuleNotFoundError) -> str:
