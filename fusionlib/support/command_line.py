@@ -45,7 +45,7 @@ def minutes(text: str) -> float:
 
 def cluster(text: str) -> str:
     """An option that names Dask workers; whether they answer shows later."""
-    if not re.fullmatch(r"local(:[1-9]\d*)?|(\w+://)?[^\s/]+:\d+", text):
+    if not re.fullmatch(r"local(:[1-9]\d*)?|(?!local:)(\w+://)?[^\s/]+:\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither local, local:N nor an address such as tcp://HOST:8786")
     return text
 
@@ -67,8 +67,9 @@ def surroundings(error: OSError | ModuleNotFoundError) -> str:
 
 def let_any_name_be_said() -> None:
     """Names of files may hold bytes that are no text; what is printed shows them as escapes."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def silence() -> None:
