@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from fusionlib.support.command_line import cluster, let_any_name_be_said, minutes, silence, surroundings, whole
 from fusionlib.support.files import InputError
 from fusionlib.support.threads import waiting
 
@@ -23,12 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     reads what it says any more, as behind `| head`.
     """
     os.environ.update(waiting(os.environ))  # before torch is imported
+    let_any_name_be_said()
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             status = arguments.command(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it is None where the shell has closed it
+                sys.stdout.flush()
             return status
         except InputError as error:
             print(f"fusionlib: error: {error}", file=sys.stderr)
@@ -37,8 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("fusionlib: stopped", file=sys.stderr)
             return 130
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries once more at its end
+            silence()
             return 141
+        except (OSError, ModuleNotFoundError) as error:
+            if not (sentence := surroundings(error)):
+                raise
+            print(f"fusionlib: error: {sentence}", file=sys.stderr)
+            return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,8 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         "numbers", nargs="*", metavar="NN", help="numbers of notebooks, such as 03; all if none is given"
     )
     command.add_argument("--preset", default="smoke", help="smoke (minutes, no download), mini or paper; default smoke")
-    command.add_argument("--jobs", type=int, default=1, metavar="N", help="notebooks run side by side; default 1")
-    command.add_argument("--seed", type=int, default=0, help="of everything random; default 0")
+    command.add_argument(
+        "--jobs", type=whole(1, 1024), default=1, metavar="N", help="notebooks run side by side; default 1"
+    )
+    command.add_argument("--seed", type=whole(0), default=0, help="of everything random; default 0")
     command.add_argument(
         "--train", action="store_true",
         help="train, for hours if need be, what is not there or no longer fits; see `results check`",
@@ -63,10 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--force", action="store_true", help="run also what is up to date")
     command.add_argument(
-        "--cluster", metavar="WHERE",
+        "--cluster", type=cluster, metavar="WHERE",
         help="spread over Dask workers: local or local:N on this machine, or a scheduler, tcp://HOST:8786",
     )  # fmt: skip
-    command.add_argument("--timeout", type=float, metavar="MIN", help="minutes for one notebook; no limit by default")
+    command.add_argument("--timeout", type=minutes, metavar="MIN", help="minutes for one notebook; no limit by default")
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -94,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--field", metavar="F.npz", help="also write the displacement field, or a folder of them")
     command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
     command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
+    command.add_argument(
+        "--page", type=whole(1), metavar="N", help="which page of files that have several; default the first"
+    )
     command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
     command.set_defaults(command=_fuse)
 
@@ -115,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("retrain", help="train compared systems whose weights are not to be had")
     command.add_argument("names", nargs="+", metavar="NAME", help="see `fusionlib methods`")
     command.add_argument("--preset", default="mini", help="smoke, mini or paper; default mini")
-    command.add_argument("--seed", type=int, default=0, help="of weights, order and deformations; default 0")
+    command.add_argument("--seed", type=whole(0), default=0, help="of weights, order and deformations; default 0")
     command.add_argument("--force", action="store_true", help="train also where weights of the same recipe are")
     command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
@@ -159,6 +172,7 @@ def _fuse(arguments: argparse.Namespace) -> int:
         weights=arguments.weights,
         device=arguments.device,
         skip_existing=arguments.skip_existing,
+        page=arguments.page,
     )
     return 0
 
@@ -204,14 +218,15 @@ def _methods(arguments: argparse.Namespace) -> int:
 def _retrain(arguments: argparse.Namespace) -> int:
     from fusionlib import presets
     from fusionlib.methods import retraining
+    from fusionlib.support.inputs import checked_device
     from fusionlib.support.paths import ROOT
 
-    chosen = presets.load(arguments.preset, arguments.seed)
+    chosen, device = presets.load(arguments.preset, arguments.seed), checked_device(arguments.device)
     # All of them first: a mistyped name is an error before anything is trained.
     recipes = [retraining.recipe(name, chosen.recipe, chosen.always_train) for name in arguments.names]
     folder = Path(arguments.results or ROOT / "results") / chosen.name / "weights"
     for recipe in recipes:
-        print(f"wrote {retraining.train_or_load(recipe, folder, arguments.force, arguments.device)}")
+        print(f"wrote {retraining.train_or_load(recipe, folder, arguments.force, device)}")
     return 0
 
 
@@ -219,7 +234,9 @@ def _publish(arguments: argparse.Namespace) -> int:
     from fusionlib.report.publish import publish_all
     from fusionlib.support.paths import ROOT
 
-    for page in publish_all(arguments.results or ROOT / "results"):
+    if not Path(folder := arguments.results or ROOT / "results").is_dir():
+        raise InputError(f"{folder} is no folder: give the one that holds results.")
+    for page in publish_all(folder):
         print(f"wrote {page}")
     return 0
 

@@ -8,34 +8,40 @@ Convention:
 
 from __future__ import annotations
 
-import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from fusionlib.data.decode import ORIENTATION, decode
+from fusionlib.data.stretch import to_levels
 from fusionlib.support.files import InputError, atomic
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 SMALLEST_SIDE = 32
 
 Size = int | tuple[int, int]  # a side for a square, or (height, width)
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error)
 
 
-def read_infrared(path: Path | str) -> Tensor:
+def read_infrared(path: Path | str, page: int | None = None) -> Tensor:
     """Read one infrared image of any bit depth as (1, H, W) in [0, 1].
 
     Colour becomes luma, with a warning if it is more than grey stored in three channels. Deeper images are stretched
-    from their percentiles 0.1 and 99.9 to 0 and 255, with a warning: a scene fills little of a camera's 16 bits.
+    from their percentiles 0.1 and 99.9 to 0 and 255, with a warning: a scene fills little of a camera's 16 bits. What
+    files are read, and how, stands in data/README.md.
+
+    Args:
+        path: of the file.
+        page: of a file that has several, from 1; None takes the first, with a warning. Of others it changes nothing.
 
     Raises:
-        InputError: The file is no readable image, is under 32 pixels on a side, or holds NaN or infinite values.
+        InputError: The file is no readable image, is under 32 pixels on a side, holds NaN or infinite values, or has no
+            such page.
     """
-    image = _open(path)
+    image = _open(path, page)
     if image.mode == "RGB":
         red, green, blue = (np.asarray(channel) for channel in image.split())
         if (red != green).any() or (green != blue).any():
@@ -44,14 +50,23 @@ def read_infrared(path: Path | str) -> Tensor:
     return to_tensor(image.convert("L"))
 
 
-def read_visible(path: Path | str) -> tuple[Tensor, Tensor]:
+def read_visible(path: Path | str, page: int | None = None) -> tuple[Tensor, Tensor]:
     """Read one visible image as luma (1, H, W) and colour (3, H, W) in [0, 1]; grey gives three equal channels.
 
-    Raises:
-        InputError: As `read_infrared`.
+    `page`, depth and errors are as in `read_infrared`; of a deeper image all channels are stretched alike.
     """
-    rgb = to_tensor(_open(path).convert("RGB"))
+    rgb = to_tensor(_open(path, page).convert("RGB"))
     return luma(rgb), rgb
+
+
+def size_of(path: Path | str) -> tuple[int, int]:
+    """Height and width of an image as it is shown, by its header; errors as in `read_infrared`."""
+    try:
+        with open(path, "rb") as file, Image.open(file) as picture:
+            turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            return picture.size if turned else picture.size[::-1]
+    except (OSError, SyntaxError, ValueError):  # Pillow does not know the form
+        return decode(path).pixels.shape[:2]
 
 
 def to_tensor(image: Image.Image | np.ndarray) -> Tensor:
@@ -110,42 +125,24 @@ def save_image(path: Path | str, image: Tensor) -> Path:
     return path
 
 
-def _open(path: Path | str) -> Image.Image:
-    """Image of mode L or RGB: upright, palette expanded, alpha dropped, deep values brought to 8 bits."""
+def _open(path: Path | str, page: int | None) -> Image.Image:
+    """Image of mode L or RGB, upright; measured values brought to 8 bits."""
+    found = decode(path, page)
+    height, width = found.pixels.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        least = f"give an image of at least {SMALLEST_SIDE} pixels on each side"
+        raise InputError(f"{path} is {width}x{height} pixels: {least}.")
+    for note in found.notes:
+        warnings.warn(f"{path} {note}.", stacklevel=3)
+    if not found.measured:
+        return Image.fromarray(found.pixels)
     try:
-        # Pillow warns of damaged parts, such as EXIF, that it does without, also before it refuses the file.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                image = ImageOps.exif_transpose(file)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check its name and folder.") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        most = f"{Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels"
-        raise InputError(f"{path} has more than {most}, by its header: give a smaller or an undamaged image.") from None
-    except _UNREADABLE as error:
-        raise InputError(f"{path} cannot be read as an image ({error}): replace it or convert it to PNG.") from None
-    if min(image.size) < SMALLEST_SIDE:
-        size = f"{image.width}x{image.height} pixels"
-        raise InputError(f"{path} is {size}: give an image of at least {SMALLEST_SIDE} pixels on each side.")
-    if image.mode.startswith(("I", "F")):
-        return _stretch(np.asarray(image, dtype=np.float64), path)
-    if image.mode in ("1", "L", "LA", "La"):
-        return image.convert("L")
-    # By way of RGBA, because Pillow warns about a palette whose transparency would get lost.
-    return image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image.convert("RGB")
-
-
-def _stretch(values: np.ndarray, path: Path | str) -> Image.Image:
-    if not np.isfinite(values).all():
-        raise InputError(f"{path} holds NaN or infinite values: replace them by numbers and save it again.")
-    low, high = np.percentile(values, [0.1, 99.9])
-    fact = f"its values from {low:g} to {high:g} (percentiles 0.1 and 99.9) were stretched to 8 bits"
-    warnings.warn(f"{path} is deeper than 8 bits: {fact}.", stacklevel=2)
-    with np.errstate(over="ignore"):  # a hot spot in a flat image is infinitely far above it, and white
-        unit = np.clip((values - low) / max(high - low, np.finfo(float).tiny), 0, 1)
-    return Image.fromarray(np.round(unit * 255).astype(np.uint8))
+        levels, words = to_levels(found.pixels, found.missing, found.inverted)
+    except InputError as error:
+        raise InputError(f"{path} {error}.") from None
+    kind = "is deeper than 8 bits" if found.pixels.dtype.itemsize > 1 else "has signed values"
+    warnings.warn(f"{path} {kind}: {words}.", stacklevel=3)
+    return Image.fromarray(levels)
 
 
 def _picture(image: Tensor) -> Image.Image:

@@ -13,16 +13,17 @@ Convention:
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from fusionlib.data.images import IMAGE_SUFFIXES, Size, height_width
+from fusionlib.data.images import IMAGE_SUFFIXES, Size, height_width, size_of
 from fusionlib.support.boxes import CLASSES, checked, crop, project, scale, tensor
 from fusionlib.support.files import InputError
 
@@ -129,18 +130,28 @@ def _m3fd(root: Path) -> Callable[[str], Labelled | None]:
 
 def read_flir(path: Path) -> Tensor:
     """FLIR ADAS v1 as text: a line `class x y w h` a box, COCO's class number and pixels of the raw 640x512 frame."""
-    return _boxes(path, map(str.split, filter(str.strip, _text(path).splitlines())), *FLIR_CLASSES)
+    return _boxes(path, [(f"line {number}", *line.split()) for number, line in _lines(path)], *FLIR_CLASSES)
 
 
 def read_voc(path: Path) -> Labelled:
-    """M3FD's official form: one VOC file an image, with its size and each object's name and corners."""
+    """M3FD's official form: one VOC file an image, with its size and each object's name and corners.
+
+    Where a tool has written no size, or 0 x 0, it is that of the image beside the file.
+    """
     try:
-        tree = ElementTree.fromstring(_text(path))
-        shape = int(tree.findtext("size/height")), int(tree.findtext("size/width"))
+        tree = _xml(path)
+        shape = tuple(int(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
         rows = []
-        for thing in tree.iter("object"):
+        for number, thing in enumerate(tree.iter("object"), 1):
             x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
-            rows.append((thing.findtext("name"), x0, y0, x1 - x0, y1 - y0))
+            rows.append((f"object {number}", thing.findtext("name"), x0, y0, x1 - x0, y1 - y0))
+        if min(shape) < 1:
+            image = _image_beside(path, tree.findtext("filename") or "")
+            if image is None:
+                raise ValueError("it says no size of its image, and there is none beside it")
+            shape = size_of(image)
+    except InputError:
+        raise
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no VOC annotation ({error}): unpack the set again.") from None
     return _boxes(path, rows, *M3FD_CLASSES), shape
@@ -150,14 +161,17 @@ def read_yolo(path: Path, shape: tuple[int, int], order: tuple[str, ...] = M3FD_
     """M3FD as YOLO text: a line `class cx cy w h` a box, centre and size as parts of an image of `shape` (H, W)."""
     height, width = shape
     rows = []
-    for line in filter(str.strip, _text(path).splitlines()):
+    for number, line in _lines(path):
         try:
             cx, cy, w, h = (float(word) for word in line.split()[1:])
-            label = order[int(line.split()[0])]
-        except (ValueError, IndexError):
-            form = f"`class cx cy w h`, class below {len(order)}"
-            raise InputError(f"{path} has the line {line!r}: give {form}.") from None
-        rows.append((label, (cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height))
+            label = dict(enumerate(order))[int(line.split()[0])]
+        except (ValueError, KeyError):
+            form = f"`class cx cy w h`, class below {len(order)} and not below 0"
+            raise InputError(f"{path} has in line {number} {line!r}: give {form}.") from None
+        if not all(0 <= part <= 1 for part in (cx, cy, w, h)):
+            form = "centre and size as parts of the image, from 0 to 1: divide pixels by its width and height"
+            raise InputError(f"{path} has in line {number} {line!r}: give {form}.")
+        rows.append((f"line {number}", label, (cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height))
     return _boxes(path, rows, *M3FD_CLASSES), shape
 
 
@@ -172,11 +186,12 @@ def read_coco(paths: Iterable[Path]) -> dict[str, Labelled]:
             shapes = {key: (image["height"], image["width"]) for key, image in images.items()}
             stems = {key: Path(image.get("file_name", key)).stem for key, image in images.items()}
             rows = {key: [] for key in images}
-            for thing in listed["annotations"]:
-                rows[str(thing["image_id"])].append((names[thing["category_id"]], *thing["bbox"]))
-        except (KeyError, TypeError, ValueError) as error:
+            for number, thing in enumerate(listed["annotations"], 1):
+                row = (f"annotation {number}", names[thing["category_id"]], *thing["bbox"])
+                rows[str(thing["image_id"])].append(row)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no COCO file ({error!r}): download it again.") from None
-        found |= {stems[key]: (_boxes(path, rows[key], *M3FD_CLASSES), shapes[key]) for key in images}
+        found |= {stems[key]: (_boxes(path, rows[key], *M3FD_CLASSES), _shape(path, *shapes[key])) for key in images}
     return found
 
 
@@ -185,39 +200,63 @@ def read_listed(path: Path) -> dict[str, Labelled]:
     try:
         listed = json.loads(_text(path))
         return {
-            stem: (_boxes(path, entry["boxes_xywh"], *M3FD_CLASSES), (entry["height"], entry["width"]))
+            stem: (
+                _boxes(path, [(stem, *row) for row in entry["boxes_xywh"]], *M3FD_CLASSES),
+                _shape(path, entry["height"], entry["width"]),
+            )
             for stem, entry in listed.items()
         }
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is no list of boxes ({error!r}): remove it or write it anew.") from None
 
 
 def _read_yolo_beside_images(path: Path) -> Labelled:
     """The size of the image comes from the picture, the order of classes from a classes.txt if there is one."""
     _text(path)  # says so if that is what is missing
-    folders = [path.parent.parent / name for name in ("Vis", "vi", "Ir", "ir")]
-    images = [folder / f"{path.stem}{suffix}" for folder in folders for suffix in IMAGE_SUFFIXES]
-    image = next((image for image in images if image.is_file()), None)
+    image = _image_beside(path)
     if image is None:
         raise InputError(f"{path} has no image {path.stem} beside it in Vis or Ir: unpack the set again.")
-    with Image.open(image) as picture:
-        shape = picture.height, picture.width
     order = path.with_name("classes.txt")
-    return read_yolo(path, shape, tuple(_text(order).split()) if order.is_file() else M3FD_ORDER)
+    names = tuple(line.strip() for _, line in _lines(order)) if order.is_file() else M3FD_ORDER
+    return read_yolo(path, size_of(image), names)
+
+
+def _image_beside(path: Path, name: str = "") -> Path | None:
+    """The image that labels belong to: in Vis or Ir or beside them, with their stem or with the name they give."""
+    folders = [*(path.parent.parent / each for each in ("Vis", "vi", "Ir", "ir")), path.parent]
+    stems = [path.stem, *([Path(name).stem] if name else [])]
+    images = (
+        folder / f"{stem}{suffix}"
+        for folder in folders
+        for stem in stems
+        for suffix in (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
+    )
+    return next((image for image in images if image.is_file()), None)
+
+
+def _shape(path: Path, height: object, width: object) -> tuple[int, int]:
+    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+        raise InputError(f"{path} has an image of {width} x {height} pixels: give the size that it has.")
+    return height, width
 
 
 def _boxes(path: Path, rows: Iterable, ours: dict[str, str], dropped: set[str]) -> Tensor:
-    """Rows (class, x, y, w, h) in the class names of a set, as a tensor."""
+    """Rows (where in the file, class, x, y, w, h) in the class names of a set, as a tensor."""
     kept = []
-    for row in rows:
+    for where, *row in rows:
         try:
             label, (x, y, w, h) = str(row[0]), (float(value) for value in row[1:])
-        except ValueError:
-            raise InputError(f"{path} has the box {row}: give a class, x, y, width and height.") from None
+            sound = all(map(math.isfinite, (x, y, w, h))) and min(w, h) >= 0
+        except (IndexError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            form = "give a class, x, y, width and height, all of them numbers and none of the sizes below 0"
+            raise InputError(f"{path} has the box {row} ({where}): {form}.")
         if label in ours:
             kept.append((CLASSES.index(ours[label]), x, y, x + w, y + h))
         elif label not in dropped:
-            raise InputError(f"{path} has a box of class {label!r}, which that set does not have: correct the file.")
+            fact = f"a box of class {label!r} ({where}), which that set does not have"
+            raise InputError(f"{path} has {fact}: correct the file.")
     return tensor(kept)
 
 
@@ -225,8 +264,33 @@ def _homographies() -> dict[str, dict]:
     return json.loads((FACTS / "homographies.json").read_text(encoding="utf-8"))
 
 
-def _text(path: Path) -> str:
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of every line that is neither empty nor a comment."""
+    lines = enumerate(_text(path).splitlines(), 1)
+    return [(number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _xml(path: Path) -> ElementTree.Element:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return ElementTree.fromstring(_bytes(path))  # in the encoding that it declares
+    except (ElementTree.ParseError, ValueError, LookupError):
+        return ElementTree.fromstring(_text(path))
+
+
+def _text(path: Path) -> str:
+    """A file's text: UTF-16 where it says so, else UTF-8, else Latin-1, in which every byte is a character."""
+    content = _bytes(path)
+    try:
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"There are no boxes at {path}: unpack the set again or leave the image out.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened ({error.strerror}): give a file that you may read.") from None

@@ -95,13 +95,21 @@ class PairSet(Sequence[Pair]):
         return torch.stack([pair.ir for pair in pairs]), torch.stack([pair.vi for pair in pairs])
 
 
-def read_pair(ir_path: Path | str, vi_path: Path | str, size: Size | None = None, name: str | None = None) -> Pair:
+def read_pair(
+    ir_path: Path | str,
+    vi_path: Path | str,
+    size: Size | None = None,
+    name: str | None = None,
+    page: int | None = None,
+) -> Pair:
     """Read two images of one scene, resized to `size` (bicubic, on 8 bits); `name` defaults to the visible file's stem.
+
+    `page`, from 1, chooses one of a file that has several.
 
     Raises:
         InputError: As `read_infrared`, or the two images differ in size.
     """
-    ir, (vi, rgb) = read_infrared(ir_path), read_visible(vi_path)
+    ir, (vi, rgb) = read_infrared(ir_path, page), read_visible(vi_path, page)
     if ir.shape != vi.shape:
         sizes = f"{ir_path} is {_extent(ir)} and {vi_path} is {_extent(vi)}"
         raise InputError(f"{sizes} pixels: crop or resize one of them, so that both have the same width and height.")
@@ -189,7 +197,7 @@ def open_set(
     ir_dir, vi_dir = next(((ir, vi) for ir, vi in layouts if ir.is_dir() and vi.is_dir()), (None, None))
     if ir_dir is None:
         raise InputError(f"{title} is not in {root}: {command}, or set FUSIONLIB_DATA to the folder that has it.")
-    paths = _match(ir_dir, vi_dir, command)
+    paths = matched(ir_dir, vi_dir, command)
     names = sorted(paths) if split == "all" else members[split]
     absent = [member for member in names if member not in paths]
     if absent:
@@ -204,25 +212,32 @@ def open_folders(ir_dir: Path | str, vi_dir: Path | str, size: Size | None = Non
     Raises:
         InputError: A folder is not there or has no image, or an image has no twin.
     """
-    paths = _match(Path(ir_dir), Path(vi_dir), "give both folders images of the same names")
+    paths = matched(Path(ir_dir), Path(vi_dir))
     return PairSet(sorted(paths), lambda member: read_pair(*paths[member], size=size, name=member))
 
 
-def _match(ir_dir: Path, vi_dir: Path, advice: str) -> dict[str, tuple[Path, Path]]:
+def matched(
+    ir_dir: Path, vi_dir: Path, advice: str = "give both folders images of the same names"
+) -> dict[str, tuple[Path, Path]]:
+    """Stem to infrared and visible file of two folders, in the order of the stems; errors as in `open_folders`."""
     ir, vi = _images_by_stem(ir_dir), _images_by_stem(vi_dir)
     for here, there, folder, other in ((ir, vi, ir_dir, vi_dir), (vi, ir, vi_dir, ir_dir)):
         alone = sorted(here.keys() - there.keys())
         if alone:
             more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
             raise InputError(f"No image in {other} goes with {', '.join(alone[:3])}{more} of {folder}: {advice}.")
-    return {stem: (ir[stem], vi[stem]) for stem in ir}
+    return {stem: (ir[stem], vi[stem]) for stem in sorted(ir)}
 
 
 def _images_by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
     images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        inside = sorted(folder.iterdir())
+    except PermissionError as error:
+        raise InputError(f"{folder} cannot be opened ({error.strerror}): give a folder that you may read.") from None
+    for path in inside:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
             if path.stem in images:
                 raise InputError(f"{folder} has both {images[path.stem].name} and {path.name}: remove one of them.")

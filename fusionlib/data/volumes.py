@@ -9,6 +9,7 @@ Convention:
 from __future__ import annotations
 
 import gzip
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from fusionlib.support.files import InputError
 
 SIDE = 240  # pixels of a slice, which are those of BraTS
 ENOUGH = 2000  # pixels of brain that a slice has to exceed in both volumes
+MOST_NEGATIVE = 0.05  # of all values but 0; of the heads that the project knows it is 0.007 at most
+FULL = 0.98  # part of a volume above 0, of which a brain fills a fifth
 BRIGHTEST = 99.5  # percentile that becomes white: the few voxels above it are vessels and artefacts
 # Subjects kept in memory at most, so that batches in random order read no volume twice. What is kept is not the volume
 # but bytes of the slices used: 3 MB for each of the 369 cases of BraTS2020.
@@ -144,9 +147,9 @@ def open_slices(
 def read_subject(t1_path: Path | str, t2_path: Path | str, every: int = 1) -> Subject:
     """Read T1 and T2 of one subject, skull-stripped and on one grid, and keep the slices with enough brain.
 
-    Negative values, which resampling leaves at edges, become 0. Each volume has a scale of its own, from all its brain
-    voxels, so that slices keep their brightness relative to each other. Slices smaller than 240x240 are padded with
-    zeros on both sides alike, larger ones lose as much of their empty margin.
+    Negative values, of which resampling leaves a few at edges, become 0. Each volume has a scale of its own, from all
+    its brain voxels, so that slices keep their brightness relative to each other. Slices smaller than 240x240 are
+    padded with zeros on both sides alike, larger ones lose as much of their empty margin.
 
     Args:
         t1_path, t2_path: NIfTI files, .nii or .nii.gz, of any orientation, with 1 mm between the pixels of a slice.
@@ -154,8 +157,11 @@ def read_subject(t1_path: Path | str, t2_path: Path | str, every: int = 1) -> Su
 
     Raises:
         InputError: A file is unreadable, has not three dimensions, holds NaN or infinite values or is sampled at
-            another distance than 1 mm; the two differ in shape or place; no slice has enough brain, or one has brain
-            beyond 240x240 mm.
+            another distance than 1 mm, or so many values are below 0 that it was normalised before; the two differ in
+            shape or place; no slice has enough brain, or one has brain beyond 240x240 mm.
+
+    Warns:
+        A volume is nowhere 0, so that its skull and the air around it were hardly removed.
     """
     (t1, t1_affine), (t2, t2_affine) = _read(Path(t1_path)), _read(Path(t2_path))
     if t1.shape != t2.shape:
@@ -169,7 +175,12 @@ def read_subject(t1_path: Path | str, t2_path: Path | str, every: int = 1) -> Su
     if not heights:
         fact = f"No axial slice of {t1_path} and {t2_path} has more than {ENOUGH} pixels of brain in both"
         raise InputError(f"{fact}: give skull-stripped volumes of a whole head, with positive values in the brain.")
-    return Subject(_slices(t1, heights, t1_path), _slices(t2, heights, t2_path), tuple(heights))
+    subject = Subject(_slices(t1, heights, t1_path), _slices(t2, heights, t2_path), tuple(heights))
+    for path, volume in ((t1_path, t1), (t2_path, t2)):
+        if np.count_nonzero(volume) > FULL * volume.size:
+            fact = f"{path} has no background of 0, so what is around the brain counts as brain"
+            warnings.warn(f"{fact}: give a skull-stripped volume.", stacklevel=2)
+    return subject
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +209,10 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not all(abs(step - 1) <= 0.02 for step in spacing):  # nor may a damaged header say NaN
         fact = f"{path} has pixels of {spacing[0]:.3g}x{spacing[1]:.3g} mm in its axial slices"
         raise InputError(f"{fact}: resample it to 1 mm, so that all heads share one scale.")
+    below, above = np.count_nonzero(volume < 0), np.count_nonzero(volume > 0)
+    if below > MOST_NEGATIVE * (below + above):
+        fact = f"{path} has {100 * below / (below + above):.0f} % of its values below 0, as after a z-score"
+        raise InputError(f"{fact}: give the intensities as they were measured, since all below 0 would be black.")
     return np.maximum(volume, 0), image.affine
 
 

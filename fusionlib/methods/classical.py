@@ -182,8 +182,7 @@ class MutualInformation:
     iterations: int = 100
 
     def displacement(self, moving: np.ndarray, fixed: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-        import SimpleITK as sitk
-
+        sitk = _simpleitk()
         moving, fixed = (sitk.GetImageFromArray(image) for image in (moving, fixed))
         # SimpleITK's transforms, too, lead from the fixed to the moving image, in pixels as long as spacing is 1.
         rigid = sitk.Euler2DTransform()
@@ -212,8 +211,7 @@ class MutualInformation:
 
     def _method(self, reductions: tuple[int, ...], blur: tuple[float, ...]):
         """The settings that the rigid and the B-spline registration share."""
-        import SimpleITK as sitk
-
+        sitk = _simpleitk()
         method = sitk.ImageRegistrationMethod()
         method.SetMetricAsMattesMutualInformation(self.bins)
         method.SetMetricSamplingStrategy(method.NONE)
@@ -230,8 +228,7 @@ def _one_thread() -> Iterator[None]:
 
     `SetNumberOfThreads` of a registration does not reach all that it makes for itself; the default does.
     """
-    import SimpleITK as sitk
-
+    sitk = _simpleitk()
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -248,6 +245,16 @@ def _opencv():
         advice = "install libgl1 and libglib2.0-0 (Debian's names), or choose another method"
         raise InputError(f"OpenCV cannot be loaded ({error}): {advice}.") from error
     return cv2
+
+
+def _simpleitk():
+    """The module SimpleITK; InputError where it is not installed."""
+    try:
+        import SimpleITK
+    except ImportError as error:
+        advice = "install it with `pip install -c constraints.txt simpleitk`, or choose another method"
+        raise InputError(f"SimpleITK cannot be loaded ({error}): {advice}.") from error
+    return SimpleITK
 
 
 def _reduced(image: np.ndarray, factor: int) -> np.ndarray:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fusionlib import methods
-from fusionlib.data import IMAGE_SUFFIXES, Pair, open_folders, read_pair, recolour, save_image
+from fusionlib.data import Pair, read_pair, recolour, save_image
+from fusionlib.data.sets import matched
 from fusionlib.methods.fast import fast
+from fusionlib.methods.registry import CLASSICAL, weights_name
 from fusionlib.support.files import InputError, atomic
+from fusionlib.support.inputs import checked_device, without_evidence
 
 CONVENTION = (
     "phi (2, H, W), pixels, channel 0 = x to the right, 1 = y down: registered(p) = infrared(p + phi(p)), "
@@ -28,6 +31,7 @@ def fuse_files(
     weights: Path | str | None = None,
     device: str | None = None,
     skip_existing: bool = False,
+    page: int | None = None,
 ) -> list[Path]:
     """Fuse an infrared and a visible file, or two folders whose files belong together by stem.
 
@@ -42,9 +46,10 @@ def fuse_files(
         method: one of `methods.names()`.
         field: also write the displacement field: NAME.npz; for folders the folder of them. Holds `phi`, float32
             (2, H, W) in pixels, and `convention`, a text.
-        weights: of a network, by default those that come with the project.
+        weights: of a network, a file or a folder with METHOD.safetensors; by default those that come with the project.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
         skip_existing: leave out pairs whose results are there and younger than both images.
+        page: which one to take of a file with several, from 1; by default the first, with a warning.
 
     Returns:
         The files written.
@@ -52,6 +57,9 @@ def fuse_files(
     Raises:
         InputError: a file is missing, has no twin or cannot be read, or the method gives no field. What the names alone
             tell is told before anything is written.
+
+    Warns:
+        An image is black, constant or noise, and the method registers: what it finds is made of nothing.
     """
     ir, vi, out, field = Path(ir), Path(vi), Path(out), None if field is None else Path(field)
     for path in (ir, vi):
@@ -65,37 +73,43 @@ def fuse_files(
         for folder in filter(None, (out, field)):
             if folder.exists() and not folder.is_dir():
                 raise InputError(f"{folder} is a file, but two folders of images need a folder: name another.")
-        pairs, files = open_folders(ir, vi), (_by_stem(ir), _by_stem(vi))
         jobs = [
-            ((files[0][name], files[1][name]), out / f"{name}.png", field and field / f"{name}.npz")
-            for name in pairs.names
+            (sources, out / f"{name}.png", field and field / f"{name}.npz") for name, sources in matched(ir, vi).items()
         ]
     else:
         for path, suffix in ((out, ".png"), (field, ".npz")):
             if path is not None and path.suffix.lower() != suffix:
                 raise InputError(f"{path} cannot be written: give a name that ends in {suffix}.")
         jobs = [((ir, vi), out, field)]
-
-    chosen = fast(methods.load(method, weights, device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    for target in (target for _, *targets in jobs for target in targets if target and target.is_dir()):
+        raise InputError(f"{target} is a folder: give the name of a file, or move the folder away.")
+    _check_weights(method, weights)
+    chosen = fast(methods.load(method, weights, checked_device(device)))
     written: list[Path] = []
     for count, (sources, image_path, field_path) in enumerate(jobs, 1):
         targets = [path for path in (image_path, field_path) if path]
         if skip_existing and _younger(targets, sources):
-            print(f"{count}/{len(jobs)}  {image_path} is there", flush=True)
+            _say(f"{count}/{len(jobs)}  {image_path} is there")
             continue
-        image, phi = _fuse(chosen, read_pair(*sources), wants_field=field_path is not None)
+        image, phi = _fuse(chosen, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
         if field_path:
             with atomic(field_path) as part:
                 np.savez_compressed(part, phi=phi, convention=CONVENTION)
         save_image(image_path, image)  # last: it says that the pair is done
-        print(f"{count}/{len(jobs)}  wrote {' and '.join(map(str, targets))}", flush=True)
+        _say(f"{count}/{len(jobs)}  wrote {' and '.join(map(str, targets))}")
         written += targets
     return written
 
 
-def _fuse(method: methods.Method, pair: Pair, wants_field: bool) -> tuple[Tensor, np.ndarray | None]:
+def _fuse(
+    method: methods.Method, pair: Pair, sources: tuple[Path, Path], wants_field: bool
+) -> tuple[Tensor, np.ndarray | None]:
     """Fused image in the colour of the visible one, and the field (2, H, W)."""
     fused = method.fuse(pair.ir[None], pair.vi[None])
+    for path, image in zip(sources, (pair.ir, pair.vi), strict=True):
+        if fused.field is not None and (why := without_evidence(image)):
+            advice = "nothing in it tells how to register the pair, so do not rely on the displacement"
+            warnings.warn(f"{path} is {why}: {advice}.", stacklevel=3)
     if wants_field and fused.field is None:
         raise InputError(f"{method.name} registers nothing, so there is no field: leave out --field or choose `ours`.")
     grey = bool((pair.rgb == pair.vi).all())
@@ -103,9 +117,25 @@ def _fuse(method: methods.Method, pair: Pair, wants_field: bool) -> tuple[Tensor
     return image, fused.field[0].float().cpu().numpy() if wants_field else None
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return {path.stem: path for path in files if not path.name.startswith(".")}
+def _check_weights(method: str, weights: Path | str | None) -> None:
+    """InputError if the weights asked for are not there, or nothing could use them: no others take their place."""
+    if weights is None:
+        return
+    networks = [name for name in method.split("+") if name not in (*CLASSICAL, *methods.RULES)]
+    if not networks:
+        raise InputError(f"{method} has no network and takes no weights: leave out --weights or choose `ours`.")
+    if not Path(weights).exists():
+        raise InputError(f"There are no weights at {weights}: give a file that is there, or none at all.")
+    if Path(weights).is_dir():
+        for name in networks:
+            file = Path(weights) / f"{weights_name(name)}.safetensors"
+            if not file.is_file():
+                raise InputError(f"{file} is not there: give a folder that has it, or the file itself.")
+
+
+def _say(text: str) -> None:
+    """Print a line with paths, whose names may hold bytes that are no text."""
+    print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 def _younger(made: list[Path], sources: tuple[Path, Path]) -> bool:

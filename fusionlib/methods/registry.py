@@ -234,11 +234,16 @@ def shipped_weights(name: str) -> Path:
 
 def _own_weights(name: str, given: Path | str | None) -> Path | str:
     """The file given, or that of the folder given, or the shipped one."""
-    name = _REFINED.get(name, name)
+    name = weights_name(name)
     if given is None or not Path(given).is_dir():
         return given or shipped_weights(name)
     mine = Path(given) / f"{name}.safetensors"
     return mine if mine.exists() else shipped_weights(name)
+
+
+def weights_name(name: str) -> str:
+    """The stem of the file that holds the weights of a method."""
+    return _REFINED.get(name, name)
 
 
 def _system(name: str) -> systems.System:

@@ -135,20 +135,21 @@ def uploaded_pair(ir: Sequence[Mapping], vi: Sequence[Mapping]) -> Pair | None:
         return None
     with TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        paths = []
-        for place, (one,) in (("infrared", ir), ("visible", vi)):  # apart, for the two may bear one name
-            paths.append(Path(folder) / place / Path(one["name"]).name)
-            paths[-1].parent.mkdir()
+        paths, names = [], {}
+        for place, (one,) in (("infrared", ir), ("visible", vi)):
+            paths.append(Path(folder) / place)  # the name given may be too long for a file, or none at all
+            names[str(paths[-1])] = one["name"]
             paths[-1].write_bytes(one["content"])
+        name = Path(vi[0]["name"]).stem
         try:
-            pair = data.read_pair(*paths)
+            pair = data.read_pair(*paths, name=name)
             height, width = pair.ir.shape[-2:]
             if (most := max(height, width)) > LARGEST:
                 size = tuple(max(32, round(side * LARGEST / most)) for side in (height, width))
-                pair = data.read_pair(*paths, size=size)
+                pair = data.read_pair(*paths, size=size, name=name)
         except InputError as error:
-            raise InputError(_without(str(error), folder)) from None
-    said = dict.fromkeys(_without(str(warning.message), folder) for warning in caught)
+            raise InputError(_named(str(error), names)) from None
+    said = dict.fromkeys(_named(str(warning.message), names) for warning in caught)
     if max(height, width) > LARGEST:
         said[f"{width}x{height} pixels were reduced to {pair.ir.shape[-1]}x{pair.ir.shape[-2]}."] = None
     for line in said:
@@ -156,6 +157,8 @@ def uploaded_pair(ir: Sequence[Mapping], vi: Sequence[Mapping]) -> Pair | None:
     return pair
 
 
-def _without(text: str, folder: str) -> str:
-    """A message without the place where this program has put a file."""
-    return text.replace(f"{folder}/infrared/", "").replace(f"{folder}/visible/", "")
+def _named(text: str, names: Mapping[str, str]) -> str:
+    """A message with the user's names in place of the files that this program has made."""
+    for path, name in names.items():
+        text = text.replace(path, name)
+    return text

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -58,7 +59,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     that is closed to us is told as `told` does.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{_brief(path)}.{os.getpid()}.part{path.suffix}")
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -78,7 +79,7 @@ def alone(path: Path | str) -> Iterator[None]:
     path = Path(path)
     with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.stem}.lock"))
+        lock = FileLock(path.with_name(f".{_brief(path)}.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -90,13 +91,19 @@ def alone(path: Path | str) -> Iterator[None]:
         lock.release()
 
 
+def _brief(path: Path) -> str:
+    """The stem, or its beginning and a digest where more could not be put around it: a name has 255 bytes at most."""
+    stem = os.fsencode(path.stem)
+    return path.stem if len(stem) <= 200 else f"{path.stem[:30]}~{hashlib.sha256(stem).hexdigest()[:16]}"
+
+
 def remove_halves(path: Path | str) -> None:
     """Remove what killed processes have left of a file, and of those beside it whose names begin like its own.
 
     Weights have a log, a checkpoint and a detector beside them. Nobody may be writing any of them now.
     """
     path = Path(path)
-    for part in path.parent.glob(f".{path.stem}*.part*"):
+    for part in path.parent.glob(f".{escape(_brief(path))}*.part*"):
         part.unlink(missing_ok=True)
 
 

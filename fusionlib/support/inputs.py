@@ -1,4 +1,4 @@
-"""Inputs of a network: checked pairs of images, padded to a multiple, downsampled, as local structure."""
+"""What a method takes in: a device that is there, pairs of images that fit, padded, downsampled, as local structure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionlib.support.files import InputError
+
+LEAST_CORRELATION = 0.2  # of neighbours, under which an image is noise
 
 
 def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
@@ -27,6 +29,39 @@ def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
     if not (torch.isfinite(ir).all() and torch.isfinite(vi).all()):
         raise InputError("An image contains NaN or infinity; replace those pixels before fusing.")
     return ir.shape[-2], ir.shape[-1]
+
+
+def checked_device(name: str | None) -> str:
+    """The device to compute on; None takes a GPU if there is one.
+
+    Raises:
+        InputError: there is no such device, or this build of PyTorch cannot use it.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "meta":  # has shapes and no values
+            raise RuntimeError
+        torch.zeros(1, device=device).cpu()
+    except Exception:  # each kind of device has its own way to say that it is not there
+        usable = " or ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
+        raise InputError(f"The device {name!r} cannot be used here: choose {usable}.") from None
+    return name
+
+
+def without_evidence(image: Tensor) -> str:
+    """What an image (1, H, W) in [0, 1] is that nothing can be registered by: "black", "constant" or "noise"; else "".
+
+    Noise means that neighbours have nothing to do with each other. In RoadScene, TNO, LLVIP and M3FD their correlation
+    is 0.93 or more.
+    """
+    values = image[0].double()
+    if values.max() - values.min() < 1.5 / 255:
+        return "black" if values.max() < 1.5 / 255 else "constant"
+    off = values - values.mean()
+    across, down = ((a * b).mean() for a, b in ((off[:, 1:], off[:, :-1]), (off[1:], off[:-1])))
+    return "noise" if max(across, down) < LEAST_CORRELATION * off.square().mean() else ""
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -88,6 +88,7 @@ def test_fuse_takes_deep_infrared_and_says_so(files, tmp_path, capsys):
     assert luma[0, 0].mean() < 0.2 and luma[0, -1].mean() > 0.8
 
 
+@pytest.mark.filterwarnings("ignore:.* is noise")
 def test_fuse_with_weights_writes_the_field(files, tmp_path):
     weights, out, field = tmp_path / "ours.safetensors", tmp_path / "out.png", tmp_path / "field.npz"
     torch.manual_seed(0)

@@ -201,7 +201,7 @@ def test_volumes_and_weights(first: tuple[str, bytes], second: tuple[str, bytes]
         for name, (suffix, content) in (("t1", first), ("t2", second or first)):
             paths.append(Path(folder, f"{name}{suffix}"))
             paths[-1].write_bytes(content)
-        subject = right_or_clear(lambda: mri.read_subject(*paths, every=every))
+        subject = right_or_clear(lambda: mri.read_subject(*paths, every=every), "no background of 0")
         if subject is not None:
             assert subject.t1.shape == subject.t2.shape == (len(subject.heights), mri.SIDE, mri.SIDE)
             assert subject.t1.dtype == np.uint8 and subject.t1.max() == 255

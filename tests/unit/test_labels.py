@@ -27,6 +27,10 @@ needs = {
         ("m3fd", "M3FD/boxes.json"),
     )
 }
+SHARED = Path("/work/shared/cases/labels")
+VOC_SIZE = "<size><width>{}</width><height>{}</height></size>"
+VOC = f"<annotation>{VOC_SIZE}<object><name>Car</name><bndbox><xmin>{{}}</xmin><ymin>1</ymin>"
+VOC += "<xmax>{}</xmax><ymax>9</ymax></bndbox></object></annotation>"
 FRAME = "FLIR_00006"  # a frame with labels, one without objects, one nobody looked at
 EMPTY, UNKNOWN = "FLIR_00550", "FLIR_video_00069"
 
@@ -214,6 +218,90 @@ def test_files_that_are_no_labels_are_named(tmp_path, form, file, text, message)
     with pytest.raises(InputError, match=message) as failure:
         boxes_of("M3FD", tmp_path)("00001")
     assert Path(file).name in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "file", "text", "message"),
+    [
+        (yolo, "labels/00001.txt", "0 0.5 0.5 0.1 0.1\n-1 0.5 0.5 0.1 0.1\n", r"line 2 '-1 0\.5 .*not below 0"),
+        (yolo, "labels/00001.txt", "0 64 48 20 20\n", r"line 1 '0 64 .*parts of the image, from 0 to 1: divide pixels"),
+        (yolo, "labels/00001.txt", "0 0.5 0.5 nan 0.1\n", r"line 1 .*from 0 to 1"),
+        (yolo, "labels/00001.txt", "0 0.5 0.5 0.1 -0.1\n", r"line 1 .*from 0 to 1"),
+        (
+            listed,
+            "boxes.json",
+            '{"1": {"width": 0, "height": 9, "boxes_xywh": []}}',
+            "an image of 0 x 9 pixels: give the",
+        ),
+        (
+            listed,
+            "boxes.json",
+            '{"1": {"width": 9, "height": 9, "boxes_xywh": [["Car", 1, 1, -2, 1]]}}',
+            "sizes below 0",
+        ),
+        (
+            listed,
+            "boxes.json",
+            '{"1": {"width": 9, "height": 9, "boxes_xywh": [["Car", 1, null, 2, 1]]}}',
+            r"\(1\): give",
+        ),
+        (listed, "boxes.json", "[1]", "is no list of boxes"),
+        (coco, "meta/m3fd-train.json", "[1]", "is no COCO file"),
+        (voc, "M3FD_Detection/Annotation/00001.xml", VOC.format(9, 9, 30, 5), r"\(object 1\): .*sizes below 0"),
+        (voc, "M3FD_Detection/Annotation/00001.xml", VOC.format(9, 9, 1, "nan"), r"\(object 1\): give"),
+        (voc, "M3FD_Detection/Annotation/00001.xml", VOC.format(0, 0, 1, 5), "no size of its image, and there is none"),
+    ],
+)
+def test_values_that_no_box_has_are_named_with_their_place(tmp_path, form, file, text, message):
+    (tmp_path / "M3FD").mkdir()
+    form(tmp_path / "M3FD")
+    (tmp_path / "M3FD" / file).write_text(text)
+    with pytest.raises(InputError, match=message) as failure:
+        boxes_of("M3FD", tmp_path, size=64)("00001")
+    assert Path(file).name in str(failure.value) and str(failure.value).endswith(".")
+
+
+@pytest.mark.parametrize("size", [VOC_SIZE.format(0, 0), "", VOC_SIZE.format(-1, 40)])
+@pytest.mark.parametrize("name", ["00001.png", "other.PNG"])
+def test_a_size_of_nothing_is_that_of_the_image(tmp_path, size, name):
+    folder = tmp_path / "M3FD"
+    voc(folder)
+    text = VOC.format(9, 9, 1, 5).replace(VOC_SIZE.format(9, 9), f"<filename>{name}</filename>{size}")
+    (folder / "M3FD_Detection" / "Annotation" / "00001.xml").write_text(text)
+    write(folder / "M3FD_Detection" / "Vis" / name, noise(50, 100, 3))
+    assert boxes_of("M3FD", tmp_path, size=(100, 100))("00001").tolist() == [[2, 1, 2, 5, 18]]
+
+
+@pytest.mark.parametrize("coding", ["latin-1", "utf-8", "utf-8-sig", "utf-16"])
+def test_text_of_every_coding_is_read(tmp_path, coding):
+    file = tmp_path / "a.txt"
+    file.write_bytes("3 10 20 30 40\n# café\n\n".encode(coding))
+    assert labels.read_flir(file).tolist() == [[2, 10, 20, 40, 60]]
+    (tmp_path / "a.xml").write_bytes(VOC.format(9, 9, 1, 5).replace("<object>", "<!-- é --><object>").encode(coding))
+    assert labels.read_voc(tmp_path / "a.xml")[0].tolist() == [[2, 1, 1, 5, 9]]
+
+
+def test_files_that_cannot_be_opened_are_told(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(InputError, match=r"a\.txt cannot be opened \(Is a directory\)"):
+        labels.read_flir(tmp_path / "a.txt")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared cases are not here")
+def test_the_shared_cases_are_right_or_told(tmp_path):
+    assert labels.read_flir(SHARED / "flir_latin1.txt").tolist() == [[2, 10, 20, 40, 60]]
+    for name, message in (
+        ("yolo_in_pixels", "line 1 .*divide pixels"),
+        ("yolo_class_below_zero", "line 1 .*not below 0"),
+    ):
+        with pytest.raises(InputError, match=rf"{name}\.txt has in {message}"):
+            labels.read_yolo(SHARED / f"{name}.txt", (768, 1024))
+    annotation = tmp_path / "Annotation" / "00001.xml"
+    annotation.parent.mkdir()
+    annotation.write_bytes((SHARED / "voc_size_zero.xml").read_bytes())
+    write(tmp_path / "Vis" / "00001.png", noise(768, 1024))
+    found, shape = labels.read_voc(annotation)
+    assert found.tolist() == [[2, 100, 80, 300, 200]] and shape == (768, 1024)
 
 
 def test_yolo_labels_need_their_image(tmp_path):

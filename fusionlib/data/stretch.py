@@ -1,0 +1,149 @@
+"""Measured values, such as a thermal camera's 16 bits or kelvin, to 256 grey levels.
+
+A scene fills little of what such a file can hold, so the levels span the percentiles 0.1 and 99.9. What is no
+measurement must not decide them: values that the file declares missing, a fill value far from all others, a constant
+margin, dead and hot pixels. They are set aside where that matters, and the user is told.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from fusionlib.support.files import InputError
+
+PERCENTILES = (0.1, 99.9)
+FEWEST = 16  # different values that what is left must have, and
+LEAST = 0.05  # its share of the pixels, or nothing is set aside
+PLATEAU = 5e-4  # share of pixels with one value from which it may be a fill value
+FAR = 0.5  # its distance from the others, in units of the range that most of them fill
+ISOLATED = 2.0  # distance of a dead or hot pixel from the median around it, in the same units
+MATTERS = 0.9  # range after and before, under which setting aside changes enough
+FEW_LEVELS = 24  # of 256; with fewer for nine tenths of the pixels a scene is hardly seen
+
+
+def to_levels(values: np.ndarray, missing: np.ndarray | None = None, inverted: bool = False) -> tuple[np.ndarray, str]:
+    """Stretch measured values to grey levels.
+
+    Args:
+        values: (H, W) or (H, W, 3) of any real type; channels are stretched together, so that colours stay.
+        missing: (H, W) bool, pixels that hold no measurement; they become black.
+        inverted: the highest value is black.
+
+    Returns:
+        uint8 of the same shape, and what was done, in words.
+
+    Raises:
+        InputError: nothing but missing pixels, or NaN or infinity elsewhere; the message begins after the file's name.
+    """
+    values = values.astype(np.float64)
+    kept = np.ones(values.shape[:2], bool) if missing is None else ~missing
+    if not kept.any():
+        raise InputError("holds no measured pixel, as it says itself: give another file")
+    if not np.isfinite(values[kept]).all():
+        raise InputError("holds NaN or infinite values: replace them by numbers and save it again")
+    low, high = np.percentile(values[kept], PERCENTILES)
+    words = ""
+    aside = _aside(values, kept)
+    if (rest := kept & ~aside).any() and aside.any():
+        closer = np.percentile(values[rest], PERCENTILES)
+        enough = rest.sum() >= LEAST * kept.sum() and _different(values[rest])
+        with np.errstate(over="ignore"):
+            if enough and np.subtract(*closer[::-1]) < MATTERS * (high - low):
+                odd = np.median(values[aside])
+                words = f", and {_percent(aside.sum() / aside.size)} of its pixels, around {odd:g}, were set aside"
+                words += " as no measurement"
+                (low, high), kept = closer, rest
+    words = f"its values from {low:g} to {high:g} (percentiles 0.1 and 99.9) were stretched to 8 bits{words}"
+    # A hot spot in a flat image is infinitely far above it, and white.
+    with np.errstate(over="ignore", invalid="ignore"):
+        unit = np.clip(np.nan_to_num((values - low) / max(high - low, np.finfo(float).tiny)), 0, 1)
+    most = np.subtract(*np.percentile(unit[kept], [95, 5])) * 255
+    if most < FEW_LEVELS:
+        words += f", which leaves {round(most) + 1} of 256 grey levels to nine tenths of the picture"
+    levels = np.round((1 - unit if inverted else unit) * 255).astype(np.uint8)
+    if missing is not None:
+        levels[missing] = 0
+    return levels, words
+
+
+def _aside(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels that may be no measurement."""
+    odd = _margins(values) | _plateaus(values, kept)
+    if odd[kept].all():
+        return odd & kept
+    return (odd | _isolated(values, kept & ~odd)) & kept
+
+
+def _margins(values: np.ndarray) -> np.ndarray:
+    """Rows and columns at the border that hold one value each side."""
+    rows = values.reshape(*values.shape[:2], -1)
+    height, width = rows.shape[:2]
+    top, bottom = (_constant_lines(side) for side in (rows, rows[::-1]))
+    inner = rows[top : height - bottom].swapaxes(0, 1)
+    left, right = (_constant_lines(side) for side in (inner, inner[::-1])) if inner.shape[1] else (0, 0)
+    odd = np.ones((height, width), bool)
+    odd[top : height - bottom, left : width - right] = False
+    return odd
+
+
+def _constant_lines(lines: np.ndarray) -> int:
+    """How many lines from the first on hold its first value alone."""
+    differ = (lines != lines[:1, :1]).any((1, 2))
+    return int(differ.argmax()) if differ.any() else len(lines)
+
+
+def _plateaus(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Fill values: one value in many pixels, at an end and far from the rest, with next to nothing between."""
+    flat = np.sort(values[kept], axis=None)
+    low, high = -np.inf, np.inf
+    with np.errstate(over="ignore"):
+        for _ in range(8):  # a file may have several fill values
+            if (found := _fill_below(flat)) is not None:
+                low, flat = found, flat[flat > found]
+            elif (found := _fill_below(-flat[::-1])) is not None:
+                high, flat = -found, flat[flat < -found]
+            else:
+                break
+    odd = (values <= low) | (values >= high)
+    return odd if odd.ndim == 2 else odd.any(2)
+
+
+def _fill_below(flat: np.ndarray) -> float | None:
+    """Up to which value a sorted list begins with a fill value, and with what was blurred between it and the rest."""
+    fill = flat[int(PERCENTILES[0] / 100 * flat.size)]
+    start, end = np.searchsorted(flat, fill, "left"), np.searchsorted(flat, fill, "right")
+    rest = flat[end:]
+    if end - start < PLATEAU * flat.size or rest.size < LEAST * flat.size or not _different(rest):
+        return None
+    near, far = (rest[int(share * (rest.size - 1))] for share in (0.05, 0.95))
+    between = np.searchsorted(rest, fill / 2 + near / 2)
+    if near - fill <= FAR * (far - near) or 2 * between > end - start:
+        return None
+    return max(fill, near - 2 * (far - near))
+
+
+def _isolated(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Pixels far from the median of the 5x5 around them: dead and hot ones, single or a few together."""
+    near, far = np.percentile(values[kept], [5, 95])
+    if not far > near:
+        return np.zeros(kept.shape, bool)
+    with np.errstate(over="ignore"):
+        unit = np.clip((np.where(np.isfinite(values), values, near) - near) / (far - near), -1e6, 1e6)
+    if (np.abs(unit - 0.5) > ISOLATED - 0.5).mean() < PERCENTILES[0] / 100:  # so few that they decide nothing
+        return np.zeros(kept.shape, bool)
+    channels = [unit] if unit.ndim == 2 else np.moveaxis(unit, 2, 0)
+    pictures = (Image.fromarray(each.astype(np.float32)) for each in channels)
+    around = (np.asarray(each.filter(ImageFilter.MedianFilter(5))) for each in pictures)
+    return reduce(np.logical_or, (np.abs(a - b) > ISOLATED for a, b in zip(channels, around, strict=True)))
+
+
+def _different(values: np.ndarray) -> bool:
+    """Whether there are enough different values for a scene."""
+    return np.unique(values.ravel()[:: max(1, values.size // 65536)]).size >= FEWEST
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"

@@ -1,0 +1,78 @@
+"""What the commands check of their options, and what they say of surroundings that do not let them work."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import io
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from fusionlib.support.files import CLOSED, FULL
+
+# What surroundings do to a command, not a mistake in it.
+SURROUNDINGS = (*CLOSED, *FULL, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EIO)
+
+
+def whole(least: int, most: int = 2**32 - 1) -> Callable[[str], int]:
+    """What reads an option that is a whole number in these limits."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+        return number
+
+    return read
+
+
+def minutes(text: str) -> float:
+    """An option that is a time above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes above 0")
+    return number
+
+
+def cluster(text: str) -> str:
+    """An option that names Dask workers; whether they answer shows later."""
+    if not re.fullmatch(r"local(:[1-9]\d*)?|(?!local:)(\w+://)?[^\s/]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither local, local:N nor an address such as tcp://HOST:8786")
+    return text
+
+
+def surroundings(error: OSError | ModuleNotFoundError) -> str:
+    """One sentence about a closed folder, a full disk, a name that is too long or a missing package; else "" ."""
+    if isinstance(error, ModuleNotFoundError):
+        if (error.name or "fusionlib").partition(".")[0] == "fusionlib":
+            return ""
+        return f"The package {error.name} is missing: run `pip install -c constraints.txt -e .` in the checkout."
+    if error.errno not in SURROUNDINGS:
+        return ""
+    if error.filename is None:
+        silence()
+    where = "The output" if error.filename is None else os.fsdecode(error.filename)
+    advice = "give a place that is open to you, has room and has a name of 255 bytes at most"
+    return f"{where} cannot be used ({os.strerror(error.errno)}): {advice}."
+
+
+def let_any_name_be_said() -> None:
+    """Names of files may hold bytes that are no text; what is printed shows them as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence() -> None:
+    """Send what is still to be said nowhere; else Python tries once more at its end, and fails once more."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
