@@ -68,6 +68,33 @@ def summary(compared: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(values=counts.sum(axis=1)).rename_axis(index=None, columns=None)
 
 
+def by_chance(compared: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How many values would agree or keep their rank if the paper's rows were shuffled within each column?
+
+    A permutation test of the whole comparison: the printed values of one table and metric change places at random among
+    the measured rows, and the rule of this module is applied again.
+
+    Returns:
+        Rows by table, then all: `found` (how many values agree or keep their rank), `by chance` (their mean over the
+        draws) and `p` (the share of draws with at least as many).
+    """
+    rng = np.random.default_rng(seed)
+    measured = compared.dropna(subset="ours").assign(half=_printed()["half"])
+    sums = {f"Table {number}": np.zeros(draws, dtype=int) for number in compared["table"].unique()}
+    for (number, metric), rows in measured.groupby(["table", "metric"], sort=False):
+        sign = -1.0 if direction(metric) == "higher" else 1.0
+        printed = rng.permuted(np.tile(rows["paper"].to_numpy(), (draws, 1)), axis=1)
+        low, high, here = (rows[name].to_numpy() for name in ("low", "high", "ours"))
+        half = rows["half"].to_numpy()
+        agrees = (low - half <= printed) & (printed <= high + half)
+        ranked = (_places(sign * printed) == _places(sign * here)) & (len(rows) > 1)
+        sums[f"Table {number}"] += (agrees | ranked).sum(axis=1)
+    sums["all"] = np.sum(list(sums.values()), axis=0)
+    found = summary(compared)[[AGREES, RANKED]].sum(axis=1)
+    lines = {name: (found[name], drawn.mean(), (drawn >= found[name]).mean()) for name, drawn in sums.items()}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=["found", "by chance", "p"])
+
+
 def order(compared: pd.DataFrame) -> pd.DataFrame:
     """Do the rows of a table come in the paper's order?
 
@@ -120,6 +147,11 @@ def _orders(count: int) -> np.ndarray:
     return np.array(list(permutations(range(count))), dtype=np.int8)
 
 
+def _places(values: np.ndarray) -> np.ndarray:
+    """Rank of each value along the last axis, from 1; equal values share the first of their places."""
+    return 1 + (values[..., :, None] > values[..., None, :]).sum(axis=-1)
+
+
 def _ranks(lines: pd.DataFrame) -> dict[str, pd.Series]:
     """Place of each measured row among those of its table and metric, here and in print; 1 is the best."""
     there = lines["ours"].notna()
@@ -169,16 +201,23 @@ def _why(line: dict, number: Number | None, folder: Path) -> str:
 
 
 def summary_text(compared: pd.DataFrame) -> str:
-    """The counts of `summary`, and by which rule, as Markdown."""
+    """The counts of `summary`, what chance alone gives (`by_chance`), and by which rule, as Markdown."""
     rule = (
-        "`agrees`: the paper's value lies in our 95 % interval; `same ranking`: it does not, but the row has the same"
+        f"`{AGREES}`: the paper's value lies in our 95 % interval; `{RANKED}`: it does not, but the row has the same "
+        f"rank among the measured rows of its table in this metric; `{DIFFERS}`: neither. An interval says what other "
+        "choices of pairs would change, not what the paper leaves open. `by chance` is how many values would get one "
+        "of the first two verdicts if the rows of the paper were shuffled within each column, and `p` how often there "
+        "would be at least as many as there are."
     )
-    rule += (
-        " rank among the measured rows of its table in this metric; `differs`: neither. An interval says what another"
-    )
-    rule += " choice of pairs would change, not what the paper leaves open."
-    counts = summary(compared)
+    counts, chance = summary(compared), by_chance(compared)
+    counts["by chance"] = chance["by chance"].map("{:.1f}".format)
+    counts["p"] = chance["p"].map("{:.2f}".format)
     return "\n\n".join([rule, markdown(counts.rename_axis("").reset_index().rename(columns={"": "table"}))])
+
+
+def fold(title: str, *parts: str) -> str:
+    """Markdown under a line that opens it."""
+    return "\n\n".join([f"<details><summary>{title}</summary>", *parts, "</details>"])
 
 
 def folded(compared: pd.DataFrame) -> str:
@@ -195,8 +234,7 @@ def folded(compared: pd.DataFrame) -> str:
             low if low == high else f"{low} to {high}" for low, high in shown[["low", "high"]].to_numpy()
         ]
         shown = shown[["row", "metric", "paper", "ours", "interval", "difference", "verdict", "why"]]
-        title = f"<summary>Table {number}: {len(rows)} values, {told}</summary>"
-        parts.append(f"<details>{title}\n\n{markdown(shown)}\n\n</details>")
+        parts.append(fold(f"Table {number}: {len(rows)} values, {told}", markdown(shown)))
     return "\n\n".join(parts)
 
 

@@ -258,7 +258,7 @@ def test_a_verdict_follows_the_direction_of_the_metric(metric: str, verdict: str
     values = {"ours": base, "higher": base + 1, "same": base + rng.normal(0, 0.5, 12)}
     found = against(made_up(values, metric), "medium", columns=[metric]).set_index("method")
     assert found.at["higher", "verdict"] == verdict and found.at["higher", "difference"] == pytest.approx(1)
-    assert found.at["same", "verdict"] == "not told apart" and found.at["same", "p"] > 0.05
+    assert found.at["same", "verdict"] == "not significantly different" and found.at["same", "p"] > 0.05
     assert found["pairs"].eq(12).all() and "ours" not in found.index
 
 

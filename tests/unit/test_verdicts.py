@@ -208,8 +208,8 @@ def test_pages_of_the_checkout_are_those_of_its_tables(root):
     """`python -m fusionlib publish` writes them anew."""
     page = (root / "results" / "README.md").read_text(encoding="utf-8")
     assert page == pages.results_page(root / "results")
-    block = (root / "README.md").read_text(encoding="utf-8").split("<!-- results:begin -->")[1]
-    assert block.split("<!-- results:end -->")[0].strip() == pages.results_tables(root / "results", levels=1).strip()
+    block = (root / "README.md").read_text(encoding="utf-8").split("<!-- findings:begin -->")[1]
+    assert block.split("<!-- findings:end -->")[0].strip() == pages.findings_text(root / "results" / "mini", root)
     for preset in pages.PRESETS:
         card = model_cards.card(root / "results" / preset)
         path = root / "results" / preset / "weights" / "README.md"
