@@ -7,7 +7,7 @@ hand, and a table without a csv is not shown.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,7 @@ from fusionlib.experiments import comparison, registration_bench, sweep_rows, sw
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import BOUND, summary
 from fusionlib.notebook.reporting import markdown
-from fusionlib.report import findings, verdicts
+from fusionlib.report import findings, verdicts, web
 from fusionlib.report.our_numbers import COMPARED, DETECTION, SWEPT
 from fusionlib.report.shipped import FOLDER as EXECUTED
 from fusionlib.support.files import InputError, write_text
@@ -27,8 +27,6 @@ TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the 
 BENCH = "registration_bench.csv"  # the rows of `bench.run`
 SWITCHES = "switches.csv"  # the rows of `switches.run`
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, the one to be told first before the other
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 PREFACE = """# Results: paper and here
 
@@ -47,7 +45,11 @@ def results_page(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
     then what a kept result rests on, and how trainings are spread."""
     parts = [part for preset in presets if (part := _preset_part(Path(results) / preset))]
     nothing = "There are no results yet: `python -m fusionlib reproduce` makes them."
-    tail = [(TEMPLATES / "results_tail.md").read_text(encoding="utf-8").rstrip()] if set(presets) <= set(PRESETS) else []
+    tail = (
+        [(web.TEMPLATES / "results_tail.md").read_text(encoding="utf-8").rstrip()]
+        if set(presets) <= set(PRESETS)
+        else []
+    )
     return "\n\n".join([PREFACE, *(parts or [nothing]), *tail]) + "\n"
 
 
@@ -57,14 +59,18 @@ def best_preset(results: Path | str) -> Path | None:
     return next((folder for folder in folders if findings.findings(folder)), None)
 
 
-def findings_text(folder: Path, here: Path | str) -> str:
-    """The findings of a preset, whose results are in `folder`, as a list in a page that lies in the folder `here`."""
-    executed = {path.name[:2]: path for path in sorted(folder.glob(f"{EXECUTED}/*.ipynb"))}
+def findings_text(folder: Path, here: Path | str, linked: Mapping[str, Path] | None = None) -> str:
+    """The findings of a preset, whose results are in `folder`, as a list in a page that lies in the folder `here`.
+
+    `linked` are notebooks by their number, to which the findings link; by default those that are shipped.
+    """
+    if linked is None:
+        linked = {path.name[:2]: path for path in sorted(folder.glob(f"{EXECUTED}/*.ipynb"))}
     lines = []
     for each in findings.findings(folder):
         link = f"notebook {each.notebook}"
-        if each.notebook in executed:
-            link = f"[{link}]({Path(os.path.relpath(executed[each.notebook], here)).as_posix()})"
+        if each.notebook in linked:
+            link = f"[{link}]({Path(os.path.relpath(linked[each.notebook], here)).as_posix()})"
         lines.append(f"- {each.text} ({link})")
     return "\n".join([findings.basis(folder), "", *lines]) if lines else ""
 
