@@ -101,7 +101,9 @@ def _ran(cards: list[dict], provenance: dict) -> str:
 
 def _came_out(found: Path, folder: Path) -> Markup:
     """The findings of the preset in `found`, linked to the pages in `folder`."""
-    text = pages.findings_text(found, folder, {path.name[:2]: path for path in folder.glob("notebooks/*.html")})
+    text = pages.findings_text(
+        found, folder, {path.name.partition("_")[0]: path for path in folder.glob("notebooks/*.html")}
+    )
     return web.markdown(text) if text else Markup("")
 
 

@@ -65,7 +65,7 @@ def findings_text(folder: Path, here: Path | str, linked: Mapping[str, Path] | N
     `linked` are notebooks by their number, to which the findings link; by default those that are shipped.
     """
     if linked is None:
-        linked = {path.name[:2]: path for path in sorted(folder.glob(f"{EXECUTED}/*.ipynb"))}
+        linked = {path.name.partition("_")[0]: path for path in sorted(folder.glob(f"{EXECUTED}/*.ipynb"))}
     lines = []
     for each in findings.findings(folder):
         link = f"notebook {each.notebook}"

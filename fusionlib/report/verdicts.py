@@ -60,6 +60,25 @@ def compare(folder: Path | str) -> pd.DataFrame:
     return lines[COLUMNS]
 
 
+def table(compared: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The values of one table of the paper as text to be shown.
+
+    Args:
+        compared: of `compare`, all of it.
+        number: of the paper's table.
+
+    Returns:
+        Columns row, metric, paper (as printed), ours, interval, difference (ours - paper), verdict and why.
+    """
+    rows = compared[compared["table"] == number]
+    shown = rows.reset_index(drop=True)
+    shown["paper"] = _printed()["printed"].loc[rows.index].to_numpy()
+    for column in ("ours", "low", "high", "difference"):
+        shown[column] = [digits(value, signed=column == "difference") for value in shown[column]]
+    shown["interval"] = [low if low == high else f"{low} to {high}" for low, high in shown[["low", "high"]].to_numpy()]
+    return shown[["row", "metric", "paper", "ours", "interval", "difference", "verdict", "why"]]
+
+
 def summary(compared: pd.DataFrame) -> pd.DataFrame:
     """How many values of each table have which verdict: rows by table, then all; columns `VERDICTS` and `values`."""
     counts = pd.crosstab(compared["table"], compared["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
@@ -226,15 +245,7 @@ def folded(compared: pd.DataFrame) -> str:
     for number, rows in compared.groupby("table", sort=False):
         counts = summary(rows).loc["all"]
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts[list(VERDICTS)].items() if count)
-        shown = rows.drop(columns=["table", "dataset"]).reset_index(drop=True)
-        shown["paper"] = _printed()["printed"].loc[rows.index].to_numpy()
-        for column in ("ours", "low", "high", "difference"):
-            shown[column] = [digits(value, signed=column == "difference") for value in shown[column]]
-        shown["interval"] = [
-            low if low == high else f"{low} to {high}" for low, high in shown[["low", "high"]].to_numpy()
-        ]
-        shown = shown[["row", "metric", "paper", "ours", "interval", "difference", "verdict", "why"]]
-        parts.append(fold(f"Table {number}: {len(rows)} values, {told}", markdown(shown)))
+        parts.append(fold(f"Table {number}: {len(rows)} values, {told}", markdown(table(compared, number))))
     return "\n\n".join(parts)
 
 

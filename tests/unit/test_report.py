@@ -12,6 +12,7 @@ import torch
 from fusionlib.data import paper_tables
 from fusionlib.experiments.evaluation import COLUMNS, summary
 from fusionlib.notebook import reporting
+from fusionlib.notebook.ranks import ranks
 from fusionlib.report import pages
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import ROOT, Results
@@ -64,7 +65,7 @@ def test_show_marks_the_best_of_each_group_and_no_bound(pairs):
     html = reporting.show(means, "Means").data
     assert html == reporting.show(means, "Means").data
     assert "Q_CC ↑" in html and "Q_CV ↓" in html and "<caption>Means</caption>" in html and "1376" in html
-    best = reporting._best(means)
+    best = ranks(means) == 1
     assert {key[2] for key in best.index[best["Q_CC"]]} == {"ours"}
     assert {key[2] for key in best.index[best["Q_CV"]]} == {"average"}
     assert best.sum().to_list() == [6, 6]  # RoadScene, M3FD and all, at two levels
