@@ -26,7 +26,7 @@ from fusionlib.support.files import InputError, write_text
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the test pairs of a preset
 BENCH = "registration_bench.csv"  # the rows of `bench.run`
 SWITCHES = "switches.csv"  # the rows of `switches.run`
-PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, the one to be told first before the other
+PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, in this order
 
 PREFACE = """# Results: paper and here
 
@@ -42,15 +42,14 @@ few drawn scenes. What came out on real pairs stands in [results/README.md](../R
 
 def results_page(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
     """results/README.md as Markdown: of each preset the findings, the counted verdicts, and every table, folded;
-    then what a kept result rests on, and how trainings are spread."""
+    then what a kept result rests on, and how trainings are spread over machines.
+    """
     parts = [part for preset in presets if (part := _preset_part(Path(results) / preset))]
     nothing = "There are no results yet: `python -m fusionlib reproduce` makes them."
-    tail = (
-        [(web.TEMPLATES / "results_tail.md").read_text(encoding="utf-8").rstrip()]
-        if set(presets) <= set(PRESETS)
-        else []
-    )
-    return "\n\n".join([PREFACE, *(parts or [nothing]), *tail]) + "\n"
+    parts = [PREFACE, *(parts or [nothing])]
+    if set(presets) <= set(PRESETS):
+        parts.append((web.TEMPLATES / "results_tail.md").read_text(encoding="utf-8").rstrip())
+    return "\n\n".join(parts) + "\n"
 
 
 def best_preset(results: Path | str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,15 +32,16 @@ def ending(results: Results, good: int, run: int, took: str, short: Callable[[Pa
         left = f"{100 * own.means.at['ours', 'left']:.0f} %"
         lines.append(f"Measured now, {own.scenes} drawn scenes: Ours leaves {left} of a misalignment ({own.level}).")
     lines += _brief(shown, "" if real else f" (kept in {short(shown.folder)})")
-    lines += [
-        "Where to go on:",
-        f"  {short(results.folder / 'index.html')}   open it in a browser: all findings, all pages",
-        "  make lab   the notebooks in JupyterLab, where the sliders answer",
-        "  python -m fusionlib fuse infrared.png visible.png -o fused.png   your own two images",
-    ]
+    own_python = Path(sys.executable).is_relative_to(Path.cwd())
+    command = f"{short(Path(sys.executable)) if own_python else 'python'} -m fusionlib"
+    steps = {
+        short(results.folder / "index.html"): "open it in a browser: all findings, all pages",
+        "make lab": "the notebooks in JupyterLab, where the sliders answer",
+        f"{command} fuse infrared.png visible.png -o fused.png": "your own two images",
+    }
     if results.preset == "smoke":
-        lines.append("  python -m fusionlib reproduce --preset mini   real pairs; the README names the data to fetch")
-    return "\n".join(lines)
+        steps[f"{command} reproduce --preset mini"] = "real pairs; the README names the data to fetch"
+    return "\n".join([*lines, "Where to go on:", *(f"  {what}   {why}" for what, why in steps.items())])
 
 
 def _brief(results: Results, where: str) -> list[str]:
