@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib.data.paper_tables import paper_table
+from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, mri_study
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.report import verdicts
@@ -120,7 +120,7 @@ def _same_field(folder: Path) -> str:
     means = _level(folder, 1, "medium").groupby("method", sort=False)["Q_CC"].mean()
     name = means[[each for each in means.index if each.startswith("ours+")]].idxmax()
     return (
-        f"**Joint fusion against a cascade**: behind the field of Ours, {comparison.FUSERS[name[5:]]} (`{name}`) is, "
+        f"**Joint fusion against a cascade**: behind the field of Ours, {systems_in(1)[name[5:]]} (`{name}`) is, "
         f"compared with Ours, {_tested(folder, 'medium', name, 'ours')}; its own number comes first."
     )
 
@@ -128,7 +128,7 @@ def _same_field(folder: Path) -> str:
 def _systems(folder: Path) -> str:
     shares, minutes = [], []
     for number in (1, 2):
-        table, names = _level(folder, number, "medium"), comparison.COMPARED[number]
+        table, names = _level(folder, number, "medium"), _compared(number)
         shares += table[table["method"].isin(names)].groupby("method")["EPE_share"].mean().to_list()
         logs = {part for name in names for part in name.split("+")}
         minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
@@ -209,7 +209,7 @@ def _brains(folder: Path) -> str:
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
     heads = mri_study.by_subject(measured, "medium").droplevel("part")
     left = _level(folder, 7, "medium").groupby("method")["EPE_share"].mean()
-    corrmlp = next(name for name in comparison.COMPARED[7] if name in left.index)
+    corrmlp = next(name for name in _compared(7) if name in left.index)
     return (
         f"**Brains**: on {heads.at['ours', 'subjects']} heads Ours leaves {_percent(left['ours'])} of a `medium` "
         f"deformation and CorrMLP, retrained, {_percent(left[corrmlp])}; its Q_CC is {heads.at['ours', 'Q_CC']:.3f}, "
@@ -257,12 +257,17 @@ def _tested(folder: Path, level: str, one: str, other: str) -> str:
     tests = comparison.against(measured, level, other, METRICS)
     tests = tests[tests["data"] == tests["data"].iloc[-1]].set_index("metric")["verdict"]
     means = table.groupby("method")[METRICS].mean()
-    sides: dict[str, list[str]] = {"better": [], "worse": [], comparison.APART: []}
+    sides: dict[str, list[str]] = {"better": [], "worse": []}
     for metric in METRICS:
         digits = ".0f" if means[metric].max() >= 100 else ".3f"
         numbers = " against ".join(format(means.at[name, metric], digits) for name in (one, other))
-        sides[tests[metric]].append(f"{metric} ({numbers})")
+        sides.setdefault(tests[metric], []).append(f"{metric} ({numbers})")
     return _listed([f"{side} in {_listed(metrics)}" for side, metrics in sides.items() if metrics])
+
+
+def _compared(number: int) -> list[str]:
+    """The compared methods that are rows of a table of the paper."""
+    return [row.method for row in comparison.rows_of(number) if row.printed and row.method != "ours"]
 
 
 def _own_minutes(folder: Path) -> float:

@@ -215,7 +215,7 @@ def _swept(table: pd.DataFrame, number: int, source: str) -> str:
     for metric in printed.columns:
         own = pd.array([printed[metric].get(name) for name in rows.index], dtype="Float64")
         rows.insert(rows.columns.get_loc(metric) + 1, f"{metric}, paper", own.astype(float))
-    apart = tests[(tests["data"] == data) & (tests["verdict"] != comparison.APART) & tests["metric"].isin(METRICS)]
+    apart = tests[(tests["data"] == data) & tests["verdict"].isin(("better", "worse")) & tests["metric"].isin(METRICS)]
     words = (apart["metric"] + " " + apart["verdict"]).groupby(apart["row"]).agg(", ".join)
     rows["against Ours"] = [words.get(name, "–") for name in rows.index]
     pairs = table if data == "all" else table[table["dataset"] == data]
