@@ -198,7 +198,7 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
 
     Returns:
         A row for each set, method and metric: pairs, difference (mean of method - reference), p (of `sign_flips`, then
-        Holm's correction over the methods of the table) and verdict: "better", "worse" or "not told apart" at 5 %.
+        Holm's correction over the methods of the table) and the `verdict` at 5 %.
         No rows if the reference could not be measured.
     """
     here = together(measured.table[measured.table["level"] == level])

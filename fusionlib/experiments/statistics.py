@@ -8,7 +8,7 @@ import numpy as np
 
 from fusionlib.metrics.directions import direction
 
-APART = "not told apart"
+APART = "not significantly different"
 
 
 def interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -66,7 +66,7 @@ def verdict(difference: float, p: float, metric: str) -> str:
     """ "better" or "worse" in the metric's own direction, or `APART` unless p is below 5 %.
 
     >>> verdict(0.1, 0.01, "Q_CC"), verdict(0.1, 0.01, "EPE"), verdict(0.1, 0.3, "Q_CC")
-    ('better', 'worse', 'not told apart')
+    ('better', 'worse', 'not significantly different')
     """
     if not p < 0.05:
         return APART

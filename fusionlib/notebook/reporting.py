@@ -18,8 +18,8 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from fusionlib.data.paper_tables import paper_table
-from fusionlib.experiments.evaluation import BOUND
 from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.notebook.ranks import ranks
 from fusionlib.support.files import InputError, atomic, fingerprint
 from fusionlib.support.paths import ROOT, Results
 
@@ -70,7 +70,7 @@ def show(frame: pd.DataFrame, caption: str | None = None, best: bool = True) -> 
     styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).format(escape="html")
     styler.format_index(escape="html", axis=1)
     if best:
-        weights = _best(frame).map({True: "font-weight: bold", False: ""}.get)
+        weights = (ranks(frame) == 1).map({True: "font-weight: bold", False: ""}.get)
         styler.apply(lambda _: weights.set_axis(text.columns, axis=1), axis=None)
     if caption:
         styler.set_caption(caption)
@@ -81,7 +81,7 @@ def show(frame: pd.DataFrame, caption: str | None = None, best: bool = True) -> 
 
 def markdown(frame: pd.DataFrame) -> str:
     """The same table as `show` in Markdown; index levels become columns."""
-    text, bold = _as_text(frame), _best(frame)
+    text, bold = _as_text(frame), ranks(frame) == 1
     text = text.where(~bold.set_axis(text.columns, axis=1), "**" + text + "**")
     if not isinstance(frame.index, pd.RangeIndex):
         text = text.reset_index()
@@ -166,21 +166,6 @@ def _verdict(here: float, there: float, better: str | None, tolerance: float) ->
     if better is None:
         return "higher" if here > there else "lower"
     return "better" if (here > there) == (better == "higher") else "worse"
-
-
-def _best(frame: pd.DataFrame) -> pd.DataFrame:
-    """True where a value is the best of its column and group; bounds are no competitors, and one row has no best."""
-    marks = pd.DataFrame(False, index=frame.index, columns=frame.columns)
-    methods = frame.index.get_level_values(-1)
-    levels = list(range(frame.index.nlevels - 1))
-    for column in frame.columns:
-        if (better := direction(column)) and pd.api.types.is_numeric_dtype(frame[column]):
-            values = frame[column].where(methods != BOUND).astype(float)
-            groups = values.groupby(level=levels) if levels else values.groupby(lambda _: 0)
-            marks[column] = (values == groups.transform("max" if better == "higher" else "min")) & (
-                groups.transform("count") > 1
-            )
-    return marks
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:

@@ -183,9 +183,8 @@ def _measured(folder: Path, files: list[str]) -> list[str]:
     shown = pd.DataFrame(rows, columns=["file", "table", "row", "on", *METRICS])
     if shown.empty:
         return ["No table of this preset has measured any of them."]
-    text = (
-        "Means, as the tables of this preset have them; EPE_share is the end-point error as a share of doing nothing."
-    )
+    text = "Means, as the tables of this preset have them; EPE_share is the end-point error as a share of that of the"
+    text += " identity field."
     shown = shown.sort_values("file", kind="stable", ignore_index=True)
     shown[METRICS] = [[digits(value) for value in line] for line in shown[METRICS].to_numpy(dtype=float)]
     return [text, markdown(shown)]
