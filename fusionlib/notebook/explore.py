@@ -102,7 +102,7 @@ def studio(
     psi = times * sample_field(level, *ir.shape[-2:], key=("studio", draw))
     if folds := fold_share(psi).item():
         moved = warp(ir, psi)
-        title = f"WARNING: {100 * folds:.1f} % of the pixels fold (red)"
+        title = f"WARNING: {100 * folds:.1f} % of the pixels fold (orange)"
         figure, axes = panels({title: moved, "no field undoes this": torch.ones_like(moved)}, width=WIDTH * 0.7)
         smallest = jacobian_determinant(psi).min().item()
         text = f"smallest determinant {smallest:.2f};\nan inverse needs more than 0"
@@ -214,8 +214,8 @@ def _draw_grid(axis: Axes, field: Tensor, lines: int = 16) -> None:
     folded = np.pad((jacobian_determinant(field)[0] <= 0).numpy(), 1, mode="edge")
     if folded.any():
         points[~folded] = np.nan
-        red = [*points[rows], *points[:, columns].swapaxes(0, 1)]
-        axis.add_collection(LineCollection(red, colors=FOLD, linewidths=1.8))
+        folding = [*points[rows], *points[:, columns].swapaxes(0, 1)]
+        axis.add_collection(LineCollection(folding, colors=FOLD, linewidths=1.8))
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
