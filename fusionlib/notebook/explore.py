@@ -86,7 +86,7 @@ def studio(
     times: float = 1.0,
     draw: int = 0,
 ) -> Figure:
-    """An infrared image, moved and brought back: the grid, the label, the result and what is left.
+    """An infrared image, deformed and restored: the grid, the label, the result and what is left.
 
     Args:
         ir: aligned infrared (1, 1, H, W).
@@ -116,7 +116,7 @@ def studio(
     pictures = {
         f"moved, {lengths.mean():.1f} px on average": moved.ir,
         f"its inverse, {lengths.max():.1f} px at most": lengths / lengths.max().clamp(min=1e-6),
-        f"brought back; left over: {left}": back,
+        f"restored; residual: {left}": back,
         "error of the image, x4": 4 * (back - ir).abs(),
     }
     figure, axes = panels(pictures)
