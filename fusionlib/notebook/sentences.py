@@ -1,8 +1,13 @@
-"""Sentences made from numbers: what a table says, in words, whichever preset it was made in."""
+"""What notebooks say in words: sentences made from numbers, and the library's code beside its equation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ast
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from textwrap import dedent
+
+from IPython.display import Markdown
 
 from fusionlib.metrics.directions import direction
 from fusionlib.support.files import InputError
@@ -45,3 +50,18 @@ def better_and_worse(mine: Mapping[str, float], other: Mapping[str, float], metr
             parts.append(f"{verdict} {'' if told else f'{words[verdict]} {name} '}in {listed(values)}")
             told = True
     return ", and ".join(parts)
+
+
+def source(*parts: Callable | type) -> Markdown:
+    """The code of functions or classes as it is in the library, without docstrings, to stand beside an equation."""
+    return Markdown("\n".join(f"```python\n{_without_docstrings(part)}\n```" for part in parts))
+
+
+def _without_docstrings(part: Callable | type) -> str:
+    text = dedent(inspect.getsource(part))
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) and len(node.body) > 1:
+            first = node.body[0]
+            lines[first.lineno - 1 : first.end_lineno] = [None] * (first.end_lineno - first.lineno + 1)
+    return "\n".join(line for line in lines if line is not None).strip("\n")

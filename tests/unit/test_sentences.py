@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fusionlib import losses, registration
 from fusionlib.notebook import sentences
 from fusionlib.support.files import InputError
 
@@ -25,3 +26,10 @@ def test_better_and_worse_follow_the_direction_of_each_metric():
 def test_a_metric_without_a_direction_is_refused():
     with pytest.raises(InputError, match="seconds of a day"):
         sentences.better_and_worse({"seconds of a day": 1}, {"seconds of a day": 2}, ["seconds of a day"], "it")
+
+
+def test_code_is_shown_as_it_is_without_docstrings():
+    shown = sentences.source(losses.consistency_loss, registration.CSEB).data
+    assert shown.count("```python") == 2 and '"""' not in shown
+    assert "    return (common_ir - common_vi).abs().mean()" in shown and "# Eq. (3)" in shown
+    assert "class CSEB(nn.Module):" in shown and "    def forward(self" in shown
