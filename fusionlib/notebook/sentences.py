@@ -19,9 +19,9 @@ def listed(words: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else str(last)
 
 
-def number(value: float) -> str:
-    """Three digits, or the whole number where that has more."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+def number(value: float, digits: int = 3) -> str:
+    """So many digits, or the whole number where that has more."""
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def better_and_worse(mine: Mapping[str, float], other: Mapping[str, float], metrics: Iterable[str], name: str) -> str:
@@ -42,7 +42,8 @@ def better_and_worse(mine: Mapping[str, float], other: Mapping[str, float], metr
             raise InputError(f"Is a higher {metric} better or a lower one? Choose metrics whose direction is known.")
         a, b = float(mine[metric]), float(other[metric])
         verdict = "equal" if a == b else "better" if (a > b) == (way == "higher") else "worse"
-        found[verdict].append(f"{metric} ({number(a)} against {number(b)})")
+        digits = next((d for d in range(3, 7) if number(a, d) != number(b, d)), 3)  # as many as show the difference
+        found[verdict].append(f"{metric} ({number(a, digits)} against {number(b, digits)})")
     words = {"better": "than", "worse": "than", "equal": "to"}
     parts, told = [], False
     for verdict, values in found.items():

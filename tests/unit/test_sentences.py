@@ -20,6 +20,8 @@ def test_better_and_worse_follow_the_direction_of_each_metric():
     assert said == f"{better}, and {worse}, and equal in EPE (2 against 2)"
     swapped = sentences.better_and_worse(other, mine, ["Q_CV", "Q_CC"], "Ours")
     assert swapped == "better than Ours in Q_CC (0.6 against 0.5), and worse in Q_CV (851 against 753)"
+    near = sentences.better_and_worse({"Q_SSIM": 1.2414}, {"Q_SSIM": 1.2422}, ["Q_SSIM"], "it")
+    assert near == "worse than it in Q_SSIM (1.241 against 1.242)"
     assert sentences.better_and_worse(mine, other, ["Q_CC"], "it") == "worse than it in Q_CC (0.5 against 0.6)"
 
 
