@@ -1,6 +1,6 @@
 """Pictures that answer a control: every function takes a state, gives a figure and changes nothing else.
 
-They are what `fusionlib.notebook.widgets` puts under sliders, and are drawn anew at each move; so they are laid out by
+They are what `fusionlib.notebook.widgets` puts under sliders, and are drawn again at each move; so they are laid out by
 hand, on figures that pyplot does not know of, in a fraction of the time that `fusionlib.notebook.plotting` takes. What
 is slow and does not depend on the state (a network's features) is computed once and handed in.
 
