@@ -1,4 +1,4 @@
-"""Exercises that check themselves: a reader's number is held against a computed one, a reader's code against ours.
+"""Exercises that check themselves: a reader's number is compared with a computed one, a reader's code with ours.
 
 An answer is never typed in here: `Exercise.solve` measures it with the library. A wrong answer gets the hint that fits
 the mistake, where the mistake is a known one.
@@ -67,7 +67,7 @@ def check(name: str, answer: float | None = None) -> None:
 
 
 def compare(name: str, yours: object, ours: object, tolerance: float = 1e-4) -> float:
-    """Hold a reader's result against the library's: the largest difference, and where it is.
+    """Compare a reader's result with the library's: the largest difference, and where it is.
 
     Args:
         name: what it is.

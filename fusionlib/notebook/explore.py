@@ -1,6 +1,6 @@
 """Pictures that answer a control: every function takes a state, gives a figure and changes nothing else.
 
-They are what `fusionlib.notebook.widgets` puts under sliders, and are drawn anew at each move; so they are laid out by
+They are what `fusionlib.notebook.widgets` puts under sliders, and are drawn again at each move; so they are laid out by
 hand, on figures that pyplot does not know of, in a fraction of the time that `fusionlib.notebook.plotting` takes. What
 is slow and does not depend on the state (a network's features) is computed once and handed in.
 
@@ -86,7 +86,7 @@ def studio(
     times: float = 1.0,
     draw: int = 0,
 ) -> Figure:
-    """An infrared image, moved and brought back: the grid, the label, the result and what is left.
+    """An infrared image, deformed and restored: the grid, the label, the result and what is left.
 
     Args:
         ir: aligned infrared (1, 1, H, W).
@@ -102,7 +102,7 @@ def studio(
     psi = times * sample_field(level, *ir.shape[-2:], key=("studio", draw))
     if folds := fold_share(psi).item():
         moved = warp(ir, psi)
-        title = f"WARNING: {100 * folds:.1f} % of the pixels fold (red)"
+        title = f"WARNING: {100 * folds:.1f} % of the pixels fold (orange)"
         figure, axes = panels({title: moved, "no field undoes this": torch.ones_like(moved)}, width=WIDTH * 0.7)
         smallest = jacobian_determinant(psi).min().item()
         text = f"smallest determinant {smallest:.2f};\nan inverse needs more than 0"
@@ -116,7 +116,7 @@ def studio(
     pictures = {
         f"moved, {lengths.mean():.1f} px on average": moved.ir,
         f"its inverse, {lengths.max():.1f} px at most": lengths / lengths.max().clamp(min=1e-6),
-        f"brought back; left over: {left}": back,
+        f"restored; residual: {left}": back,
         "error of the image, x4": 4 * (back - ir).abs(),
     }
     figure, axes = panels(pictures)
@@ -214,8 +214,8 @@ def _draw_grid(axis: Axes, field: Tensor, lines: int = 16) -> None:
     folded = np.pad((jacobian_determinant(field)[0] <= 0).numpy(), 1, mode="edge")
     if folded.any():
         points[~folded] = np.nan
-        red = [*points[rows], *points[:, columns].swapaxes(0, 1)]
-        axis.add_collection(LineCollection(red, colors=FOLD, linewidths=1.8))
+        folding = [*points[rows], *points[:, columns].swapaxes(0, 1)]
+        axis.add_collection(LineCollection(folding, colors=FOLD, linewidths=1.8))
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 

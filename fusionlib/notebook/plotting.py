@@ -110,7 +110,7 @@ def grid_overlay(image: Tensor, phi: Tensor, titles: Sequence[str] = (), lines: 
     """The regular grid of `warp(image, phi)`, drawn over `image` where its pixels are fetched from: p + phi(p).
 
     Over a deformed image with its label phi_gt, this is a grid painted on the aligned image that moved along with it.
-    Where the field folds, lines are red.
+    Where the field folds, lines are orange.
     """
     batch, fields = _batch(image), _batch(phi)
     figure, axes = _panels(list(batch))
@@ -167,34 +167,37 @@ def overlay(ir: Tensor, vi: Tensor) -> Tensor:
 def alignment(vi: Tensor, before: Tensor, after: Tensor, tile: int | None = None) -> Figure:
     """The visible image (1, H, W) and its checkerboards with the infrared, in amber, before and after registration.
 
-    The inset enlarges a place with visible texture where the two infrared images differ.
+    Below each, a place with visible texture where the two infrared images differ, enlarged.
     """
     vi, before, after = (image.reshape(1, *image.shape[-2:]) for image in (vi, before, after))
     height, width = vi.shape[-2:]
-    tile, side = tile or max(4, height // 12), height // 4
+    tile, window = tile or max(4, height // 12), (height // 5, width * 2 // 5)
     texture = (vi - avg_pool2d(vi, 5, 1, 2)).abs()
-    interest = avg_pool2d(texture, side, 1) * avg_pool2d((before - after).abs(), side, 1)
-    top, left = divmod(interest.argmax().item(), width - side + 1)
-    figure, axes = _panels([vi] * 3)
-    for axis, title, ir in zip(axes, ("visible", "before", "after"), (None, before, after), strict=True):
+    interest = avg_pool2d(texture, window, 1) * avg_pool2d((before - after).abs(), window, 1)
+    top, left = divmod(interest.argmax().item(), width - window[1] + 1)
+    rows, columns = slice(top, top + window[0]), slice(left, left + window[1])
+    ratios = (height / width, window[0] / window[1])
+    inches = WIDTH / 3 * sum(ratios) + 0.3
+    figure, axes = plt.subplots(2, 3, figsize=(WIDTH, inches), height_ratios=ratios)
+    for (axis, close), title, ir in zip(axes.T, ("visible", "before", "after"), (None, before, after), strict=True):
         board = vi.expand(3, -1, -1) if ir is None else checkerboard(vi, ir * AMBER, tile)
         _draw(axis, board, title)
-        corner = (0.0 if left + side / 2 > width / 2 else 0.55, 0.55 if top + side / 2 > height / 2 else 0.0)
-        inset = axis.inset_axes((*corner, 0.45, 0.45), xticks=[], yticks=[])
-        inset.imshow(_array(board).transpose(1, 2, 0))
-        inset.set(xlim=(left - 0.5, left + side - 0.5), ylim=(top + side - 0.5, top - 0.5))
-        inset.spines[:].set(visible=True, color=MARK, linewidth=1.5)
-        axis.indicate_inset_zoom(inset, edgecolor=MARK, alpha=1)
+        _draw(close, board[:, rows, columns], "")
+        corner = (left - 0.5, top - 0.5)
+        axis.add_patch(Rectangle(corner, window[1], window[0], fill=False, ec=MARK, lw=1.5))
+        axis.set_axis_off()
+        close.set(xticks=[], yticks=[])
+        close.spines[:].set(visible=True, color=MARK, linewidth=1.5)
     return figure
 
 
-def feature_maps(features: Tensor, count: int = 8) -> Figure:
+def feature_maps(features: Tensor, count: int = 4, title: str = "channel") -> Figure:
     """The first channels of features (C, H, W), or of a batch's first image, each stretched from its own 1 to 99 %."""
     channels = {}
     for number, channel in enumerate(_batch(features)[0][:count]):
         low, high = np.percentile(_array(channel), [1, 99])
-        channels[f"channel {number}"] = (channel - low) / max(high - low, 1e-12)
-    return images(channels, columns=min(8, len(channels)), cmap="viridis")
+        channels[f"{title} {number}"] = (channel - low) / max(high - low, 1e-12)
+    return images(channels, columns=min(4, len(channels)), cmap="viridis")
 
 
 def png(figure: Figure) -> bytes:

@@ -2,7 +2,7 @@
 
 An `Explorer` shows its first picture wherever a notebook is shown. Where there is a kernel it answers its controls;
 on GitHub, in HTML and in a PDF the picture stands alone. Every control has a label and is reached with the Tab key;
-arrows move it, and it answers when it is let go of.
+arrows move it, and it answers when it is released.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Explorer(ipywidgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def update(self, change: object = None) -> None:
-        """Draw the picture anew."""
+        """Draw the picture again."""
         said = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fusionlib.report import web
 from fusionlib.support.files import fingerprint, sha256, write_text
-from fusionlib.support.paths import ROOT, data_root
+from fusionlib.support.paths import ROOT, data_root, notebook_files
 
 FOLDER, STYLE = "executed", "style.css"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
@@ -44,11 +44,9 @@ def ship(folder: Path | str) -> list[Path]:
     """
     folder = Path(folder)
     found = []
-    for source in sorted((folder / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+    for source in notebook_files(folder / "notebooks").values():
         path = folder / FOLDER / source.name
         mark = fingerprint(sha256(source))
-        if source.stem.endswith(".failed"):
-            continue
         there = all(each.exists() for each in (path, path.with_suffix(".html"), path.with_name(STYLE)))
         if not (there and _mark(path) == mark):
             text = nbformat.writes(without_pictures(nbformat.read(source, as_version=4)))

@@ -11,6 +11,7 @@ import nbformat
 import papermill
 
 from fusionlib.support.files import InputError
+from fusionlib.support.paths import notebook_files, notebook_number
 
 TYPES = {"str": str, "int": int, "float": (int, float), "bool": bool}  # annotations that values are held against
 OPTIONS = ("preset", "seed", "retrain", "results")  # parameters that the command line has options for
@@ -34,7 +35,7 @@ class Notebook:
 
     @property
     def number(self) -> str:
-        return self.path.name[:2]
+        return notebook_number(self.name)
 
     @property
     def name(self) -> str:
@@ -49,7 +50,7 @@ class Notebook:
 def find_notebooks(folder: Path) -> dict[str, Notebook]:
     """Every notebook NN_name.ipynb of a folder by its number; InputError if there is none or one cannot be read."""
     found: dict[str, Notebook] = {}
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+    for number, path in notebook_files(folder).items():
         try:
             content = nbformat.read(path, as_version=4)
         except Exception as error:
@@ -57,7 +58,7 @@ def find_notebooks(folder: Path) -> dict[str, Notebook]:
         known = {name: facts["inferred_type_name"] for name, facts in papermill.inspect_notebook(path).items()}
         facts, cells = content.metadata.get("fusionlib", {}), tuple((c.cell_type, c.source) for c in content.cells)
         needs, follows = (tuple(facts.get(name, ())) for name in ("needs", "follows"))
-        found[path.name[:2]] = Notebook(path, needs, known, cells, bool(facts.get("spreads", False)), follows)
+        found[number] = Notebook(path, needs, known, cells, bool(facts.get("spreads", False)), follows)
     if not found:
         raise InputError(f"There are no notebooks NN_name.ipynb in {folder}; run the command from a checkout.")
     return found
@@ -65,8 +66,8 @@ def find_notebooks(folder: Path) -> dict[str, Notebook]:
 
 def choose(everything: Mapping[str, Notebook], numbers: Sequence[str] | None) -> list[Notebook]:
     """The notebooks with these numbers ("3" and "03_training" mean "03"); InputError if one is not there."""
-    names = {alias: each for each in everything.values() for alias in (each.number, each.name)}
-    wanted = [number.zfill(2) for number in numbers or everything]
+    names = {alias: each for n, each in everything.items() for alias in (n, n.removeprefix("0"), each.name)}
+    wanted = list(numbers or everything)
     unknown = [number for number in wanted if number not in names]
     if unknown:
         raise InputError(f"There is no notebook {unknown[0]!r}; choose from {', '.join(everything)}.")

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = re.compile(r"(\d\d[a-z]?)_\w+")  # the name of a notebook: its number, then what it is about
 FACTS = ROOT / "data"  # the committed facts: registries, splits, homographies
 
 
 def data_root() -> Path:
     """Folder of the data sets: the environment variable FUSIONLIB_DATA, else `data/` of the checkout."""
     return Path(os.environ.get("FUSIONLIB_DATA") or FACTS).expanduser()
+
+
+def notebook_number(name: str) -> str | None:
+    """The number that the name of a notebook begins with; None of a name that is no notebook's.
+
+    >>> notebook_number("03_training"), notebook_number("03b_registration_bench"), notebook_number("03_training.failed")
+    ('03', '03b', None)
+    """
+    match = NOTEBOOK.fullmatch(name)
+    return match[1] if match else None
+
+
+def notebook_files(folder: Path) -> dict[str, Path]:
+    """The notebooks NN_name.ipynb of a folder, by number and in this order: 03, 03b, 04."""
+    named = [(notebook_number(path.stem), path) for path in folder.glob("*.ipynb")]
+    return dict(sorted((number, path) for number, path in named if number))
 
 
 @dataclass(frozen=True)

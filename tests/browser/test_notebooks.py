@@ -32,9 +32,10 @@ playwright = pytest.importorskip(
 from playwright.sync_api import Locator, Page  # noqa: E402
 
 from fusionlib.notebook.widgets import CLASS  # noqa: E402
+from fusionlib.support.paths import notebook_files  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = list(notebook_files(ROOT / "notebooks").values())
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = os.environ.get("BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]

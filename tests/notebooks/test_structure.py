@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from fusionlib.support.paths import notebook_number
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 CHECKED = "nbval-check-output"
 MAGIC = "%matplotlib inline"  # the only line that is not Python
@@ -64,7 +66,7 @@ def test_there_are_notebooks():
 
 
 def test_numbers_are_unique():
-    numbers = [path.name[:2] for path in NOTEBOOKS]
+    numbers = [notebook_number(path.stem) for path in NOTEBOOKS]
     assert len(numbers) == len(set(numbers))
 
 
@@ -72,7 +74,7 @@ def test_numbers_are_unique():
 
 
 def test_name_is_a_number_and_a_slug(path):
-    assert re.fullmatch(r"\d\d_[a-z0-9]+(_[a-z0-9]+)*", path.stem)
+    assert notebook_number(path.stem) and re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", path.stem)
 
 
 def test_is_valid_and_small(path, notebook):

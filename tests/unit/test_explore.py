@@ -76,7 +76,7 @@ def test_studio_at_rest_leaves_the_image_as_it_is():
 
 def test_studio_brings_the_image_back_and_says_what_is_left():
     figure = explore.studio(image()[None])
-    left = float(titles(figure)[2].split("left over: ")[1].removesuffix(" px"))
+    left = float(titles(figure)[2].split("residual: ")[1].removesuffix(" px"))
     assert left < 0.01
     assert shown(figure, 3)[8:-8, 8:-8].mean() < 0.1
 

@@ -156,9 +156,14 @@ def test_alignment_enlarges_where_the_infrared_images_differ():
     after[:, 40:56, 8:24] = 0
     figure = plotting.alignment(vi, before, after)
     assert titles(figure)[:3] == ["visible", "before", "after"]
-    insets = [axis.child_axes[0] for axis in figure.axes[:3]]
-    assert all(inset.get_xlim() == (7.5, 23.5) and inset.get_ylim() == (55.5, 39.5) for inset in insets)
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array()[..., 0], vi[0])
+    for whole, enlarged in zip(figure.axes[:3], figure.axes[3:], strict=True):
+        (frame,) = whole.patches
+        left, top = (round(value + 0.5) for value in frame.get_xy())
+        width, height = int(frame.get_width()), int(frame.get_height())
+        assert left <= 8 and left + width >= 24 and top >= 40 and top + height <= 56  # inside what has changed
+        board = whole.images[0].get_array()[top : top + height, left : left + width]
+        np.testing.assert_array_equal(enlarged.images[0].get_array(), board)
 
 
 # --- tables and features

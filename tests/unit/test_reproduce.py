@@ -211,6 +211,11 @@ def test_order_puts_first_what_others_need(tmp_path):
 
     assert order() == ["07", "01", "03", "00"]
     assert order("3", "00_a", "0") == ["03", "00"]
+    write(tmp_path, "03b_e", needs=("03",))
+    write(tmp_path, "03_c-Copy1")  # as JupyterLab names a copy: not one of ours
+    everything = find_notebooks(tmp_path)
+    assert list(everything) == ["00", "01", "03", "03b", "07"] and order() == ["07", "01", "03", "00", "03b"]
+    assert order("3b") == order("03b") == order("03b_e") == ["03b"]
 
     write(tmp_path, "07_d", needs=("00",))
     everything = find_notebooks(tmp_path)
