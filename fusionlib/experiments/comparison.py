@@ -34,7 +34,7 @@ from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 
 METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
-APART = "not told apart"
+APART = "not significantly different"
 ABSENT = "paper only"  # the weights of a row that could not be measured
 FUSERS, JOINT, MEDICAL = (systems_in(number) for number in (1, 2, 7))
 COMPARED = {
@@ -201,7 +201,7 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
 
     Returns:
         A row for each set, method and metric: pairs, difference (mean of method - reference), p (of `sign_flips`, then
-        Holm's correction over the methods of the table) and verdict: "better", "worse" or "not told apart" at 5 %.
+        Holm's correction over the methods of the table) and the `verdict` at 5 %.
         No rows if the reference could not be measured.
     """
     here = together(measured.table[measured.table["level"] == level])

@@ -38,7 +38,7 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
     Returns:
         A row for each set, row and metric: pairs, difference (mean of row - reference), lowest and highest of the
         seeds' own, p (paired over pairs, each the mean of its seeds; corrected) and verdict: "better", "worse", or
-        "not told apart" if p is not below 5 % or the seeds do not agree.
+        "not significantly different" if p is not below 5 % or the seeds do not agree.
     """
     others = [name for name in table["row"].unique() if name != reference and (rows is None or name in rows)]
     found = []

@@ -17,9 +17,9 @@ from fusionlib.data import open_set
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured, Row, intervals, means
-from fusionlib.experiments.evaluation import BOUND
 from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.notebook import plotting
+from fusionlib.notebook.ranks import ranks
 from fusionlib.presets import Preset
 from fusionlib.support.files import InputError, fingerprint
 
@@ -45,21 +45,6 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
     styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).set_caption(caption)
     styler.apply(lambda _: marks.reindex(columns=text.columns, fill_value=""), axis=None)
     return HTML(styler.format_index(escape="html", axis=0).to_html())
-
-
-def ranks(found: pd.DataFrame) -> pd.DataFrame:
-    """1 for the best, 2 for the second, 0 for others, in each column's own direction; rows (..., part, method).
-
-    Compared are the rows that share all index levels but the last. Bounds do not compete, nor does a row alone.
-    """
-    marks = pd.DataFrame(0, index=found.index, columns=found.columns)
-    competing = found[found.index.get_level_values(-1) != BOUND]
-    for column in found.columns:
-        groups = competing[column].groupby(level=list(range(found.index.nlevels - 1)), sort=False)
-        place = groups.rank(method="dense", ascending=direction(column) == "lower")
-        counted = place.where((place <= 2) & (groups.transform("count") > 1)).dropna().astype(int)
-        marks.loc[counted.index, column] = counted
-    return marks
 
 
 @plotting.style()

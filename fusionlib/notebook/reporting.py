@@ -19,13 +19,12 @@ from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
 from fusionlib.data.paper_tables import paper_table
-from fusionlib.experiments.evaluation import BOUND
 from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.notebook.ranks import ranks
 from fusionlib.support.files import InputError, atomic, fingerprint
 from fusionlib.support.paths import ROOT, Results
 
 MARK = re.compile(r"PAPER-GAP:\s*")
-REFERENCES = (BOUND, "identity", "truth")  # rows that others are compared with: they win nothing
 
 
 # --- checks
@@ -74,7 +73,7 @@ def show(frame: pd.DataFrame, caption: str | None = None, best: bool = True) -> 
     styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).format(escape="html")
     styler.format_index(escape="html", axis=1)
     if best:
-        weights = _best(frame).map({True: "font-weight: bold", False: ""}.get)
+        weights = (ranks(frame) == 1).map({True: "font-weight: bold", False: ""}.get)
         styler.apply(lambda _: weights.set_axis(text.columns, axis=1), axis=None)
     if caption:
         styler.set_caption(caption)
@@ -107,7 +106,7 @@ def measured_in(shown: Results, preset: str, on: str = "real pairs") -> Markdown
 
 def markdown(frame: pd.DataFrame) -> str:
     """The same table as `show` in Markdown; index levels become columns."""
-    text, bold = _as_text(frame), _best(frame)
+    text, bold = _as_text(frame), ranks(frame) == 1
     text = text.where(~bold.set_axis(text.columns, axis=1), "**" + text + "**")
     if not isinstance(frame.index, pd.RangeIndex):
         text = text.reset_index()
@@ -192,24 +191,6 @@ def _verdict(here: float, there: float, better: str | None, tolerance: float) ->
     if better is None:
         return "higher" if here > there else "lower"
     return "better" if (here > there) == (better == "higher") else "worse"
-
-
-def _best(frame: pd.DataFrame) -> pd.DataFrame:
-    """True where a value is the best of its column and group, unless more than half of the group share it.
-
-    `REFERENCES` do not compete.
-    """
-    marks = pd.DataFrame(False, index=frame.index, columns=frame.columns)
-    methods = frame.index.get_level_values(-1)
-    levels = list(range(frame.index.nlevels - 1))
-    for column in frame.columns:
-        if (better := direction(column)) and pd.api.types.is_numeric_dtype(frame[column]):
-            values = frame[column].where(~methods.isin(REFERENCES)).astype(float)
-            by = {"level": levels} if levels else {"by": lambda _: 0}
-            groups = values.groupby(**by)
-            best = values == groups.transform("max" if better == "higher" else "min")
-            marks[column] = best & (best.groupby(**by).transform("sum") <= groups.transform("count") / 2)
-    return marks
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:

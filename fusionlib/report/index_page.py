@@ -1,101 +1,138 @@
-"""results/<preset>/index.html: the executed notebooks at a glance, to be opened from the disk, without a network.
+"""results/<preset>/index.html: what was run, what came out, and the executed notebooks; opened from the disk.
 
-The page holds all it shows, thumbnails included, and links to what lies beside it by relative paths.
+The page holds all it shows, pictures included, and links to what lies beside it by relative paths.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
+from markupsafe import Markup
 from nbformat import NotebookNode
 from PIL import Image
 
-from fusionlib.report.pages import PRESETS
+from fusionlib.experiments.comparison import METRICS
+from fusionlib.report import pages, web
+from fusionlib.support import result_tables
 from fusionlib.support.files import write_text
+from fusionlib.support.paths import SHIPPED
 
-THUMBNAIL = (420, 260)  # pixels, twice of what is shown, for fine screens
+THUMBNAIL, SCENE = (420, 260), (1800, 600)  # pixels, twice of what is shown, for fine screens
 FAILED = ".failed"
-ONLY_A_PATH = """<p><strong>The numbers of this preset say nothing about any method.</strong> It trains everything
-for a step or two, on drawn scenes, to prove that every notebook runs from end to end. Real numbers stand in
-<code>results/README.md</code> of the repository.</p>"""
+PICTURE = "drawn_scene.png"  # among the figures of a preset
 
-STYLE = """
-body { font: 16px/1.45 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto; max-width: 76rem; padding: 0 1rem }
-a { color: #0b5394 }
-h1 { font-size: 1.5rem }
-code { font-size: .92em }
-.shelf { list-style: none; padding: 0; display: grid; gap: 1.2rem }
-.shelf { grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)) }
-.shelf li { border: 1px solid #c9c9c9; border-radius: 6px; padding: .8rem; display: flex; flex-direction: column }
-.shelf img, .shelf .none { width: 100%; height: 130px; object-fit: contain; background: #f4f4f4 }
-.shelf h2 { font-size: 1.02rem; margin: .6rem 0 .2rem }
-.shelf p { margin: .2rem 0; font-size: .9rem; flex: 1 }
-.facts { color: #555; font-size: .85rem }
-li.failed { border-color: #d55e00 }
-li.failed strong { color: #a84800 }
-"""
+
+@dataclass(frozen=True)
+class Own:
+    """What a run in `smoke` has measured itself: a table, over so many drawn scenes, at a level of deformation."""
+
+    scenes: int
+    level: str
+    means: pd.DataFrame
+
+    @property
+    def columns(self) -> list[str]:
+        return ["method", *self.means.columns]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        digits = {"left": ".0%", "Q_CV": ".0f"}
+        return [
+            [name, *(format(value, digits.get(column, ".3f")).replace("%", " %") for column, value in line.items())]
+            for name, line in self.means.iterrows()
+        ]
+
+
+def own_numbers(folder: Path | str) -> Own | None:
+    """The means of the test scenes in `folder`, that of a preset, by method; None if there are none."""
+    path = Path(folder) / "tables" / pages.TEST_PAIRS
+    table = result_tables.read(path)
+    if table.empty:
+        return None
+    table = table[table["level"] == table["level"].iloc[0]]
+    means = table.groupby(["method", "metric"], sort=False)["value"].mean().unstack("metric")
+    means = means.rename(columns={"EPE_share": "left"}).reindex(columns=["left", *METRICS[:4]]).dropna()
+    return Own(table.drop_duplicates(["dataset", "pair"]).shape[0], table["level"].iloc[0], means)
 
 
 def write_overview(folder: Path | str) -> Path:
     """Write index.html into `folder`, which is results/<preset>, of the notebooks that were run; return its path.
 
     A card a notebook: its first figure, title, what it shows, minutes, and links to the page and the notebook. One that
-    failed last time says so, beside what an earlier run has left.
+    failed last time says so, and links to what an earlier run has left.
     """
     folder = Path(folder)
+    names = {path.name.removesuffix(".ipynb").removesuffix(FAILED) for path in folder.glob("notebooks/*.ipynb")}
     kept = folder / "provenance.json"
     provenance = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
-    runs = provenance.get("notebooks", {})
-    names = {path.name.removesuffix(".ipynb").removesuffix(FAILED) for path in folder.glob("notebooks/*.ipynb")}
-    cards = [_card(folder / "notebooks", name, runs.get(name, {})) for name in sorted(names)]
-    tables = [_link(f"tables/{path.name}", path.stem) for path in sorted(folder.glob("tables/*.csv"))]
-    minutes = sum(runs[name]["seconds"] for name in names if name in runs) / 60
+    cards = [_card(folder / "notebooks", name, provenance.get("notebooks", {}).get(name, {})) for name in sorted(names)]
+    real = folder.name in pages.PRESETS
+    page = web.render(
+        "index.html.j2",
+        title=f"Results of the preset {folder.name}",
+        preset=folder.name,
+        scene=_picture(folder, *(() if real else (SHIPPED.folder,))),
+        ran=_ran(cards, provenance),
+        own=None if real else own_numbers(folder),
+        came_out=_came_out(folder if real else SHIPPED.folder, folder),
+        page="../README.md" if (folder.parent / "README.md").exists() else "",
+        cards=cards,
+        tables=[(f"tables/{path.name}", path.stem) for path in sorted(folder.glob("tables/*.csv"))],
+    )
+    return write_text(folder / "index.html", page)
+
+
+def _ran(cards: list[dict], provenance: dict) -> str:
+    if not cards:
+        return "No notebook has been run yet."
+    minutes = sum(card["seconds"] for card in cards) / 60
+    failed = sum(card["failed"] for card in cards)
     machine = f"{provenance.get('cores', '?')} cores, {provenance.get('gpu') or 'no GPU'}"
-    title = f"Results of the preset {folder.name}"
-    parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>',
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{len(cards)} notebooks, {minutes:.0f} minutes on {html.escape(machine)}. Sliders need a kernel: "
-        "open the notebooks in JupyterLab for them.</p>"
-        if cards
-        else "<p>No notebook has been run yet.</p>",
-        "" if folder.name in PRESETS else ONLY_A_PATH,
-        f'<ul class="shelf">{"".join(cards)}</ul>',
-        f"<p>Tables: {', '.join(tables)}</p>" if tables else "",
-        "</body></html>\n",
-    ]
-    return write_text(folder / "index.html", "\n".join(filter(None, parts)))
+    text = f"{len(cards)} notebooks, {minutes:.0f} minutes on {machine}"
+    return text + (f"; the last run of {failed} of them failed." if failed else ".")
 
 
-def _card(folder: Path, name: str, run: dict) -> str:
+def _came_out(found: Path, folder: Path) -> Markup:
+    """The findings of the preset in `found`, linked to the pages in `folder`."""
+    text = pages.findings_text(
+        found, folder, {path.name.partition("_")[0]: path for path in folder.glob("notebooks/*.html")}
+    )
+    return web.markdown(text) if text else Markup("")
+
+
+def _card(folder: Path, name: str, run: dict) -> dict:
     """One notebook of `folder` as an entry of the list; `run` is what provenance.json says of it."""
-    good, failed = folder / f"{name}.ipynb", folder / f"{name}{FAILED}.ipynb"
+    good, failed, page = folder / f"{name}.ipynb", folder / f"{name}{FAILED}.ipynb", folder / f"{name}.html"
     content = nbformat.read(good if good.exists() else failed, as_version=4)
-    title, shows = _opening(content)
+    title, shows = opening(content)
     figure = first_figure(content)
-    alt = html.escape(f"First figure of {name}", quote=True)
-    shown = f'<img src="{_thumbnail(figure)}" alt="{alt}">' if figure else '<div class="none"></div>'
-    page = folder / f"{name}.html"
-    links = [_link(f"{folder.name}/{name}.html", "read")] if page.exists() else []
-    links += [
-        _link(f"{folder.name}/{path.name}", label)
-        for path, label in ((good, "notebook"), (failed, "failed run"))
-        if path.exists()
-    ]
-    if page.exists():
-        target = html.escape(f"{folder.name}/{name}.html", quote=True)
-        shown, title = f'<a href="{target}" tabindex="-1">{shown}</a>', f'<a href="{target}">{title}</a>'
-    took = [f"{run['seconds'] / 60:.1f} minutes, {str(run.get('date', ''))[:10]}"] if "seconds" in run else []
-    facts = " · ".join([*(["<strong>the last run failed</strong>"] if failed.exists() else []), *took, *links])
-    kind = ' class="failed"' if failed.exists() else ""
-    return f'<li{kind}>{shown}<h2>{title}</h2><p>{shows}</p><div class="facts">{facts}</div></li>'
+    there = ((page, "read"), (good, "notebook"), (failed, "failed run"))
+    return {
+        "name": name,
+        "title": web.line(title),
+        "shows": web.line(shows),
+        "figure": figure and _address(figure, THUMBNAIL),
+        "page": f"{folder.name}/{page.name}" if page.exists() else "",
+        "failed": failed.exists(),
+        "seconds": run.get("seconds", 0.0),
+        "took": f"{run['seconds'] / 60:.1f} minutes, {str(run.get('date', ''))[:10]}" if "seconds" in run else "",
+        "links": [(f"{folder.name}/{path.name}", text) for path, text in there if path.exists()],
+    }
+
+
+def opening(content: NotebookNode) -> tuple[str, str]:
+    """Title and "Shows" of a notebook, as Markdown."""
+    text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
+    title = re.search(r"^# +(.+)$", text, re.MULTILINE)
+    shows = re.search(r"^\| \*\*Shows\*\* \| (.+?) \|$", text, re.MULTILINE)
+    return tuple(found[1] if found else "" for found in (title, shows))
 
 
 def first_figure(content: NotebookNode) -> bytes | None:
@@ -106,35 +143,19 @@ def first_figure(content: NotebookNode) -> bytes | None:
     return None if first is None else base64.b64decode(first)
 
 
-def _thumbnail(figure: bytes) -> str:
-    """A picture made small, as an address that holds it."""
+def _picture(*folders: Path) -> str:
+    """The fused drawn scene of the first preset that has it."""
+    found = next(filter(Path.exists, (folder / "figures" / PICTURE for folder in folders)), None)
+    return "" if found is None else _address(found.read_bytes(), SCENE)
+
+
+def _address(figure: bytes, size: tuple[int, int]) -> str:
+    """A picture made no larger than `size`, as an address that holds it."""
     with Image.open(io.BytesIO(figure)) as file:
         picture = file.convert("RGBA")
     white = Image.new("RGBA", picture.size, "white")
     white.alpha_composite(picture)
-    white.thumbnail(THUMBNAIL)
+    white.thumbnail(size)
     small = io.BytesIO()
     white.convert("RGB").save(small, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
-
-
-def _opening(content: NotebookNode) -> tuple[str, str]:
-    """Title and "Shows" of a notebook, as HTML."""
-    text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
-    title = re.search(r"^# +(.+)$", text, re.MULTILINE)
-    shows = re.search(r"^\| \*\*Shows\*\* \| (.+?) \|$", text, re.MULTILINE)
-    return tuple(_plain(found[1]) if found else "" for found in (title, shows))
-
-
-def _plain(text: str) -> str:
-    """A line of Markdown as HTML: code stays code, formulas become letters, for there is no network to typeset them."""
-    text = re.sub(r"\$([^$]+)\$", lambda found: found[1].replace("\\ell", "ℓ").translate(_BARE), text)
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
-    return re.sub(r"\*\*?([^*]+)\*\*?", r"<em>\1</em>", text)
-
-
-_BARE = str.maketrans("", "", "{}\\")
-
-
-def _link(target: str, text: str) -> str:
-    return f'<a href="{html.escape(target, quote=True)}">{html.escape(text)}</a>'

@@ -1,5 +1,6 @@
-"""Everything that is written from what the results of a preset hold: pages, model card, index, the README's block, and
-the executed notebooks as they may be passed on."""
+"""Everything that is written from what the results of a preset hold: pages, the README's findings, model card, index,
+and the executed notebooks as they may be passed on.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
     """Write what the results of a preset change: its model card, the page of results and the index of its notebooks.
 
     Of a preset with real numbers, the executed notebooks as they may be passed on (`fusionlib.report.shipped`) are
-    written, too; of the checkout's own results, the README's block.
+    written, too; of the checkout's own results, the README's findings.
 
     Returns:
         The page and the index.
@@ -32,9 +33,9 @@ def _pages(results: Path, preset: str) -> Path:
     if preset not in pages.PRESETS:
         return write_text(results / preset / "README.md", pages.results_page(results, [preset]))
     page = write_text(results / "README.md", pages.results_page(results))
-    readme = ROOT / "README.md"
-    if results.resolve() == ROOT / "results" and readme.exists():
-        pages.update_block(readme, "results", pages.results_tables(results, levels=1))
+    readme, folder = ROOT / "README.md", pages.best_preset(results)
+    if results.resolve() == ROOT / "results" and readme.exists() and folder is not None:
+        pages.update_block(readme, "findings", pages.findings_text(folder, ROOT))
     return page
 
 

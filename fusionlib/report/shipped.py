@@ -14,10 +14,10 @@ import re
 from pathlib import Path
 
 import nbformat
-from nbconvert import HTMLExporter
 from nbformat import NotebookNode, v4
 from PIL import Image
 
+from fusionlib.report import web
 from fusionlib.support.files import fingerprint, sha256, write_text
 from fusionlib.support.paths import ROOT, data_root
 
@@ -56,9 +56,8 @@ def ship(folder: Path | str) -> list[Path]:
                 text = text.replace(str(place), name)
             content = nbformat.reads(text, as_version=4)
             content.metadata.fusionlib = content.metadata.get("fusionlib", {}) | {"executed": mark}
-            page, _ = HTMLExporter().from_notebook_node(content, {"metadata": {"name": source.stem}})
             write_text(path, nbformat.writes(content) + "\n")
-            page, style = _apart(page)
+            page, style = _apart(web.notebook_page(content, source.stem))
             write_text(path.with_name(STYLE), style)
             write_text(path.with_suffix(".html"), page)
         found += [path, path.with_suffix(".html")]

@@ -60,12 +60,58 @@ def compare(folder: Path | str) -> pd.DataFrame:
     return lines[COLUMNS]
 
 
+def table(compared: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The values of one table of the paper as text to be shown.
+
+    Args:
+        compared: of `compare`, all of it.
+        number: of the paper's table.
+
+    Returns:
+        Columns row, metric, paper (as printed), ours, interval, difference (ours - paper), verdict and why.
+    """
+    rows = compared[compared["table"] == number]
+    shown = rows.reset_index(drop=True)
+    shown["paper"] = _printed()["printed"].loc[rows.index].to_numpy()
+    for column in ("ours", "low", "high", "difference"):
+        shown[column] = [digits(value, signed=column == "difference") for value in shown[column]]
+    shown["interval"] = [low if low == high else f"{low} to {high}" for low, high in shown[["low", "high"]].to_numpy()]
+    return shown[["row", "metric", "paper", "ours", "interval", "difference", "verdict", "why"]]
+
+
 def summary(compared: pd.DataFrame) -> pd.DataFrame:
     """How many values of each table have which verdict: rows by table, then all; columns `VERDICTS` and `values`."""
     counts = pd.crosstab(compared["table"], compared["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
     counts = counts.set_axis([f"Table {number}" for number in counts.index])
     counts.loc["all"] = counts.sum()
     return counts.assign(values=counts.sum(axis=1)).rename_axis(index=None, columns=None)
+
+
+def by_chance(compared: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """How many values would agree or keep their rank if the paper's rows were shuffled within each column?
+
+    A permutation test of the whole comparison: the printed values of one table and metric change places at random among
+    the measured rows, and the rule of this module is applied again.
+
+    Returns:
+        Rows by table, then all: `found` (how many values agree or keep their rank), `by chance` (their mean over the
+        draws) and `p` (the share of draws with at least as many).
+    """
+    rng = np.random.default_rng(seed)
+    measured = compared.dropna(subset="ours").assign(half=_printed()["half"])
+    sums = {f"Table {number}": np.zeros(draws, dtype=int) for number in compared["table"].unique()}
+    for (number, metric), rows in measured.groupby(["table", "metric"], sort=False):
+        sign = -1.0 if direction(metric) == "higher" else 1.0
+        printed = rng.permuted(np.tile(rows["paper"].to_numpy(), (draws, 1)), axis=1)
+        low, high, here = (rows[name].to_numpy() for name in ("low", "high", "ours"))
+        half = rows["half"].to_numpy()
+        agrees = (low - half <= printed) & (printed <= high + half)
+        ranked = (_places(sign * printed) == _places(sign * here)) & (len(rows) > 1)
+        sums[f"Table {number}"] += (agrees | ranked).sum(axis=1)
+    sums["all"] = np.sum(list(sums.values()), axis=0)
+    found = summary(compared)[[AGREES, RANKED]].sum(axis=1)
+    lines = {name: (found[name], drawn.mean(), (drawn >= found[name]).mean()) for name, drawn in sums.items()}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=["found", "by chance", "p"])
 
 
 def order(compared: pd.DataFrame) -> pd.DataFrame:
@@ -120,6 +166,11 @@ def _orders(count: int) -> np.ndarray:
     return np.array(list(permutations(range(count))), dtype=np.int8)
 
 
+def _places(values: np.ndarray) -> np.ndarray:
+    """Rank of each value along the last axis, from 1; equal values share the first of their places."""
+    return 1 + (values[..., :, None] > values[..., None, :]).sum(axis=-1)
+
+
 def _ranks(lines: pd.DataFrame) -> dict[str, pd.Series]:
     """Place of each measured row among those of its table and metric, here and in print; 1 is the best."""
     there = lines["ours"].notna()
@@ -169,16 +220,23 @@ def _why(line: dict, number: Number | None, folder: Path) -> str:
 
 
 def summary_text(compared: pd.DataFrame) -> str:
-    """The counts of `summary`, and by which rule, as Markdown."""
+    """The counts of `summary`, what chance alone gives (`by_chance`), and by which rule, as Markdown."""
     rule = (
-        "`agrees`: the paper's value lies in our 95 % interval; `same ranking`: it does not, but the row has the same"
+        f"`{AGREES}`: the paper's value lies in our 95 % interval; `{RANKED}`: it does not, but the row has the same "
+        f"rank among the measured rows of its table in this metric; `{DIFFERS}`: neither. An interval says what other "
+        "choices of pairs would change, not what the paper leaves open. `by chance` is how many values would get one "
+        "of the first two verdicts if the rows of the paper were shuffled within each column, and `p` how often there "
+        "would be at least as many as there are."
     )
-    rule += (
-        " rank among the measured rows of its table in this metric; `differs`: neither. An interval says what another"
-    )
-    rule += " choice of pairs would change, not what the paper leaves open."
-    counts = summary(compared)
+    counts, chance = summary(compared), by_chance(compared)
+    counts["by chance"] = chance["by chance"].map("{:.1f}".format)
+    counts["p"] = chance["p"].map("{:.2f}".format)
     return "\n\n".join([rule, markdown(counts.rename_axis("").reset_index().rename(columns={"": "table"}))])
+
+
+def fold(title: str, *parts: str) -> str:
+    """Markdown under a line that opens it."""
+    return "\n\n".join([f"<details><summary>{title}</summary>", *parts, "</details>"])
 
 
 def folded(compared: pd.DataFrame) -> str:
@@ -187,16 +245,7 @@ def folded(compared: pd.DataFrame) -> str:
     for number, rows in compared.groupby("table", sort=False):
         counts = summary(rows).loc["all"]
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts[list(VERDICTS)].items() if count)
-        shown = rows.drop(columns=["table", "dataset"]).reset_index(drop=True)
-        shown["paper"] = _printed()["printed"].loc[rows.index].to_numpy()
-        for column in ("ours", "low", "high", "difference"):
-            shown[column] = [digits(value, signed=column == "difference") for value in shown[column]]
-        shown["interval"] = [
-            low if low == high else f"{low} to {high}" for low, high in shown[["low", "high"]].to_numpy()
-        ]
-        shown = shown[["row", "metric", "paper", "ours", "interval", "difference", "verdict", "why"]]
-        title = f"<summary>Table {number}: {len(rows)} values, {told}</summary>"
-        parts.append(f"<details>{title}\n\n{markdown(shown)}\n\n</details>")
+        parts.append(fold(f"Table {number}: {len(rows)} values, {told}", markdown(table(compared, number))))
     return "\n\n".join(parts)
 
 

@@ -19,8 +19,9 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
-from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+
+from fusionlib.report import web
 
 KERNEL = "python3"  # the only name that every notebook may ask for
 START_TIMEOUT = 120  # seconds for a kernel to come up, on a busy machine too
@@ -71,8 +72,7 @@ def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict
         content.metadata.pop("papermill", None)  # paths of this machine
         _leave_pictures(content)
         nbformat.write(content, executed)
-        html, _ = HTMLExporter().from_notebook_node(content, {"metadata": {"name": notebook.stem}})
-        executed.with_suffix(".html").write_text(html, encoding="utf-8")
+        executed.with_suffix(".html").write_text(web.notebook_page(content, notebook.stem), encoding="utf-8")
     return {"error": error}
 
 

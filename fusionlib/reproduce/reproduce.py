@@ -28,12 +28,13 @@ import nbformat
 from fusionlib import presets
 from fusionlib.report.publish import publish
 from fusionlib.reproduce import provenance, remote
+from fusionlib.reproduce.ending import ending
 from fusionlib.reproduce.notebooks import Notebook, checked_parameters, choose, find_notebooks, in_order
 from fusionlib.support import machine, parallel
 from fusionlib.support.files import InputError, atomic, check_writable, fingerprint, write_bytes
 from fusionlib.support.long_training import ASKED
 from fusionlib.support.parallel import duration
-from fusionlib.support.paths import ROOT
+from fusionlib.support.paths import ROOT, Results
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -137,9 +138,9 @@ def reproduce(
         except KeyboardInterrupt:
             print("Stopped; finished notebooks are kept, and the same command goes on from here.", flush=True)
             return 130
-    page, index = publish(results, preset)
-    total = duration(time.perf_counter() - start)
-    print(f"Total {total}; open {_short(index)} in a browser, and read {_short(page)}.", flush=True)
+    publish(results, preset)
+    took = duration(time.perf_counter() - start)
+    print("\n" + ending(Results(results, preset), sum(done), len(done), took, _short), flush=True)
     return 0 if all(done) else 1
 
 

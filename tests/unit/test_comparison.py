@@ -26,6 +26,7 @@ from fusionlib.experiments.comparison import (
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.protocol import Fused
 from fusionlib.notebook import gallery
+from fusionlib.notebook.ranks import ranks
 from fusionlib.notebook.reporting import paper_table
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
@@ -258,7 +259,7 @@ def test_a_verdict_follows_the_direction_of_the_metric(metric: str, verdict: str
     values = {"ours": base, "higher": base + 1, "same": base + rng.normal(0, 0.5, 12)}
     found = against(made_up(values, metric), "medium", columns=[metric]).set_index("method")
     assert found.at["higher", "verdict"] == verdict and found.at["higher", "difference"] == pytest.approx(1)
-    assert found.at["same", "verdict"] == "not told apart" and found.at["same", "p"] > 0.05
+    assert found.at["same", "verdict"] == "not significantly different" and found.at["same", "p"] > 0.05
     assert found["pairs"].eq(12).all() and "ours" not in found.index
 
 
@@ -269,7 +270,7 @@ def test_best_and_second_are_marked_by_the_arrow_among_the_rows_of_a_part() -> N
     keys = [("d", "Table", name) for name in ("a", "b", "c", "d")] + [("d", "others", "e"), ("d", "others", BOUND)]
     index = pd.MultiIndex.from_tuples(keys, names=["data", "part", "method"])
     found = pd.DataFrame({"Q_CC": [1, 3, 2, np.nan, 9, 99], "Q_CV": [1, 3, 1, 2, 0, np.nan]}, index=index, dtype=float)
-    marks = gallery.ranks(found)
+    marks = ranks(found)
     assert marks["Q_CC"].tolist() == [0, 1, 2, 0, 0, 0]
     assert marks["Q_CV"].tolist() == [1, 0, 1, 2, 0, 0]
 

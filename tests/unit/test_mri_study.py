@@ -1,4 +1,4 @@
-"""The MRI study: what counts as head, what is scored where, and how subjects are told apart."""
+"""The MRI study: what counts as head, what is scored where, and how subjects are distinguished."""
 
 from __future__ import annotations
 

@@ -10,11 +10,14 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat import v4
 from PIL import Image
 
+from fusionlib.report import findings
 from fusionlib.report.index_page import first_figure, write_overview
+from fusionlib.support.paths import SHIPPED
 
 
 class Page(HTMLParser):
@@ -78,25 +81,51 @@ def test_titles_minutes_and_what_is_shown(folder):
     text = Page(write_overview(folder)).text
     assert "00 · Start <here>" in text and "1.5 minutes, 2025-01-02" in text and "0.5 minutes" in text
     assert "2 notebooks, 2 minutes on 2 cores, no GPU" in text
-    assert "how x < y, and ℓ_ob" in text
+    assert "how x < y, and ℓob" in text
 
 
-def test_a_preset_that_only_proves_the_path_says_so(folder, tmp_path):
-    said = "The numbers of this preset say nothing about any method."
-    assert said in Page(write_overview(folder)).text
+def test_smoke_tells_its_own_numbers_apart_from_those_of_real_pairs(folder, tmp_path):
+    real = "On real pairs, with the weights and tables that come with the repository"
+    assert real not in Page(write_overview(folder)).text  # it has measured nothing
+    rows = [(m, "synthetic", "medium", p, n, v) for m, v in (("ours", 0.25), ("average", 1.0)) for p in "ab"
+            for n in ("EPE_share", "Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM")]  # fmt: skip
+    rows += [("bound", "synthetic", "medium", p, "Q_CC", 1.0) for p in "ab"]
+    table = pd.DataFrame(rows, columns=["method", "dataset", "level", "pair", "metric", "value"])
+    table.to_csv(folder / "tables" / "test_pairs.csv", index=False)
+    page = Page(write_overview(folder))
+    text = " ".join(page.text.split())
+    assert real in text and "2 drawn scenes, deformed at the level medium" in text
+    written = (folder / "index.html").read_text()
+    assert "<td>ours</td><td>25 %</td><td>0.250</td>" in written and "<td>average</td><td>100 %</td>" in written
+    assert "<td>bound</td>" not in written
+    for each in findings.findings(SHIPPED.folder):
+        assert each.text.split("**")[1] in text and f"notebook {each.notebook}" in text
+
     write(tmp_path / "mini", "00_start")
-    assert said not in Page(write_overview(tmp_path / "mini")).text
+    (tmp_path / "mini" / "tables").mkdir()
+    table.to_csv(tmp_path / "mini" / "tables" / "test_pairs.csv", index=False)
+    assert "drawn scenes, deformed" not in Page(write_overview(tmp_path / "mini")).text
+
+
+def test_the_head_is_the_fused_scene_else_the_shipped_one(folder):
+    shipped = Page(write_overview(folder)).images[0]
+    (folder / "figures").mkdir()
+    (folder / "figures" / "drawn_scene.png").write_bytes(base64.b64decode(picture("green")))
+    own = Page(write_overview(folder)).images[0]
+    assert own != shipped
+    with Image.open(io.BytesIO(base64.b64decode(own.split(",")[1]))) as shown:
+        assert shown.size == (1000, 400)
 
 
 def test_the_thumbnail_is_the_first_figure_made_small(folder):
-    (image,) = Page(write_overview(folder)).images  # the other notebook has none
+    _, image = Page(write_overview(folder)).images  # the scene at the head; the other notebook has none
     with Image.open(io.BytesIO(base64.b64decode(image.split(",")[1]))) as small:
         assert small.size == (420, 168) and small.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
 
 
 def test_what_is_transparent_becomes_white(folder):
     write(folder, "02_clear", "02", (picture("#00000000", "RGBA"),))
-    image = Page(write_overview(folder)).images[1]
+    image = Page(write_overview(folder)).images[2]
     with Image.open(io.BytesIO(base64.b64decode(image.split(",")[1]))) as small:
         assert small.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
 

@@ -354,12 +354,12 @@ def test_effects_are_held_against_the_paper_s() -> None:
 def test_the_page_of_results_sets_the_paper_s_rows_beside() -> None:
     table = long_table(0.1, (0.0, 0.01)).replace({"row": {"best": "Ours", "row": "w/o l_c"}}).assign(epochs=4)
     longer = table[table["row"] == "Ours"].assign(epochs=8)
-    title, text, shown = pages._swept(pd.concat([table, longer]), 4, "`table4.csv`")
-    assert title == "### Table 4" and "2 seeds of 4 epochs" in text
+    shown = pages._swept(pd.concat([table, longer]), 4, "`table4.csv`")
+    assert "<summary>Table 4" in shown and "2 seeds of 4 epochs" in shown
     (line,) = [line for line in shown.splitlines() if line.startswith("| w/o l_c")]
     assert "0.8304" in line and "Q_CC better" in line and "EPE worse" in line
     assert next(line for line in shown.splitlines() if line.startswith("| Ours")).endswith("| – |")
-    assert pages._swept(table[table["row"] != "Ours"], 4, "`table4.csv`") == []  # killed before that row
+    assert pages._swept(table[table["row"] != "Ours"], 4, "`table4.csv`") == ""  # killed before that row
 
 
 def test_agreement_is_about_the_order() -> None:

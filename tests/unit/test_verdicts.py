@@ -208,8 +208,8 @@ def test_pages_of_the_checkout_are_those_of_its_tables(root):
     """`python -m fusionlib publish` writes them anew."""
     page = (root / "results" / "README.md").read_text(encoding="utf-8")
     assert page == pages.results_page(root / "results")
-    block = (root / "README.md").read_text(encoding="utf-8").split("<!-- results:begin -->")[1]
-    assert block.split("<!-- results:end -->")[0].strip() == pages.results_tables(root / "results", levels=1).strip()
+    block = (root / "README.md").read_text(encoding="utf-8").split("<!-- findings:begin -->")[1]
+    assert block.split("<!-- findings:end -->")[0].strip() == pages.findings_text(root / "results" / "mini", root)
     for preset in pages.PRESETS:
         card = model_cards.card(root / "results" / preset)
         path = root / "results" / preset / "weights" / "README.md"
@@ -227,6 +227,15 @@ def test_every_value_stands_in_the_page_as_printed(root):
         for row, metric, text in own[["row", "metric", "value"]].to_numpy():
             assert any(line.startswith(f"| {row} | {metric} | {text} |") for line in lines)
         assert f"<summary>Table {number}: {len(own)} values" in fold
+
+
+def test_one_table_is_shown_with_the_words_of_the_verdicts(tmp_path):
+    reporting.write_table(joint({"imf": [0.5, 0.52], "ours": [0.4, 0.41]}), Results(tmp_path, "mini"), "table2")
+    shown = verdicts.table(verdicts.compare(tmp_path / "mini"), 2).set_index(["row", "metric"])
+    assert len(shown) == 20 and set(shown["verdict"]) <= set(verdicts.VERDICTS)
+    line = shown.loc[("IMF", "Q_CC")]
+    assert (line["paper"], line["ours"], line["interval"]) == ("0.8221", "0.5100", "0.5000 to 0.5200")
+    assert line["difference"] == "-0.3121" and shown.loc[("MURF", "Q_CC"), "ours"] == "–"
 
 
 def test_publish_writes_all_presets_and_says_what_is_in_the_way(tmp_path, capsys, monkeypatch):

@@ -1,0 +1,281 @@
+"""What came out, in a dozen sentences: every number in them is read from the tables of a preset, never typed in.
+
+A sentence whose table is missing is left out. Which of two ways a sentence goes is decided by the numbers, so that it
+stays true when they change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments import comparison, mri_study
+from fusionlib.experiments.evaluation import BOUND
+from fusionlib.report import verdicts
+from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, TIMES, minutes_of
+from fusionlib.support import result_tables
+
+ROADS, RAW, BENCH = "generalisation.csv", "raw_frames.csv", "registration_bench.csv"
+METRICS = comparison.METRICS[:4]  # those of the fused image
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence.
+
+    Attributes:
+        text: as Markdown, without a link.
+        notebook: number of the notebook that shows where it comes from.
+    """
+
+    text: str
+    notebook: str
+
+
+def findings(folder: Path | str) -> list[Finding]:
+    """What the tables of a preset say, whose results are in `folder`, in a fixed order."""
+    folder = Path(folder)
+    stamps = tuple(sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*.csv")))
+    return list(_findings(folder, stamps))
+
+
+@cache
+def _findings(folder: Path, _: tuple[tuple[Path, int], ...]) -> tuple[Finding, ...]:
+    found = []
+    for notebook, names, sentence in SENTENCES:
+        if all((folder / "tables" / name).exists() for name in names):
+            with contextlib.suppress(LookupError, ValueError):  # a table that is still being made lacks rows
+                found.append(Finding(sentence(folder), notebook))
+    return tuple(found)
+
+
+def basis(folder: Path | str) -> str:
+    """On what the findings rest, in one sentence."""
+    folder = Path(folder)
+    text = f"All of this comes from the preset `{folder.name}`"
+    if minutes := _own_minutes(folder):
+        text += f" and one training of Ours of {minutes:.0f} minutes"
+    if folder.name != "paper" and not (folder.parent / "paper" / "tables").is_dir():
+        text += "; the preset `paper` (512 px, 150 epochs, for a GPU) has not been run"
+    return text + "."
+
+
+def left(folder: Path, level: str) -> pd.Series:
+    """Share of the misalignment that Ours leaves, mean over the pairs of each set."""
+    table = result_tables.read(folder / "tables" / ROADS)
+    here = table[(table["method"] == "ours") & (table["level"] == level)]
+    return here.groupby("dataset", sort=False)["EPE_share"].mean()
+
+
+# --- one function a sentence
+
+
+def _large(folder: Path) -> str:
+    bench = _bench(folder).loc["heavy"]
+    return (
+        "**Large misalignments**: of a deformation at the level `medium`, Ours leaves "
+        f"{_shares(left(folder, 'medium'))}; at `heavy`, measured on RoadScene alone, it leaves "
+        f"{_percent(bench['ours'])} and SimpleITK {_percent(bench['simpleitk'])}."
+    )
+
+
+def _small(folder: Path) -> str:
+    share, bench = left(folder, "light"), _bench(folder).loc["light"]
+    worse = [name for name in share.index if share[name] >= 1]
+    harm = f", so on {_listed(worse)} it is better not to register" if worse else ""
+    return (
+        "**Small misalignments**: at `light`, the level nearest to the authors' published code, Ours leaves "
+        f"{_shares(share)}{harm}; in a second measurement on RoadScene it leaves {_percent(bench['ours'])} and "
+        f"SimpleITK {_percent(bench['simpleitk'])}."
+    )
+
+
+def _raw(folder: Path) -> str:
+    table = result_tables.read(folder / "tables" / RAW)
+    test = table[(table["metric"] == "EPE") & (table["split"] == "test")]
+    means = test.groupby("method", sort=False)["value"].mean()
+    classical = means.drop(["identity", "ours", "ours_settled"], errors="ignore")
+    refined = f" ({means['ours_settled']:.1f} px with the refined field)" if "ours_settled" in means else ""
+    return (
+        f"**Two real cameras**: on {test['pair'].nunique()} of RoadScene's raw thermal frames, which really are out "
+        f"of register by {means['identity']:.1f} px on average, Ours leaves {means['ours']:.1f} px{refined} and the "
+        f"best classical method {classical.min():.1f} px."
+    )
+
+
+def _average(folder: Path) -> str:
+    return (
+        "**Against no registration**: at `light`, compared with the plain average of the two unregistered images, "
+        f"Ours is {_tested(folder, 'light', 'ours', 'average')}; its own number comes first."
+    )
+
+
+def _same_field(folder: Path) -> str:
+    means = _level(folder, 1, "medium").groupby("method", sort=False)["Q_CC"].mean()
+    name = means[[each for each in means.index if each.startswith("ours+")]].idxmax()
+    return (
+        f"**Joint fusion against a cascade**: behind the field of Ours, {comparison.FUSERS[name[5:]]} (`{name}`) is, "
+        f"compared with Ours, {_tested(folder, 'medium', name, 'ours')}; its own number comes first."
+    )
+
+
+def _systems(folder: Path) -> str:
+    shares, minutes = [], []
+    for number in (1, 2):
+        table, names = _level(folder, number, "medium"), comparison.COMPARED[number]
+        shares += table[table["method"].isin(names)].groupby("method")["EPE_share"].mean().to_list()
+        logs = {part for name in names for part in name.split("+")}
+        minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
+    return (
+        f"**Compared systems**: those of Tables 1 and 2 leave {_percent(min(shares))} to {_percent(max(shares))} of a "
+        f"`medium` deformation; those retrained here got {min(minutes):.0f} to {max(minutes):.0f} minutes each, Ours "
+        f"{_own_minutes(folder):.0f}, so their rows say little about what their authors built."
+    )
+
+
+def _verdicts(folder: Path) -> str:
+    compared = verdicts.compare(folder)
+    counts, chance = verdicts.summary(compared).loc["all"], verdicts.by_chance(compared).loc["all"]
+    more = "more than" if chance["p"] < 0.05 else "no more than"
+    return (
+        f"**The paper's numbers**: of {counts['values']} values, {counts[verdicts.AGREES]} lie within our 95 % "
+        f"interval and {counts[verdicts.RANKED]} more keep their rank; this is {more} chance gives, since the same "
+        f"rule finds {chance['by chance']:.0f} on average when the paper's rows are shuffled within each column "
+        f"(p = {chance['p']:.2f})."
+    )
+
+
+def _bound(folder: Path) -> str:
+    table = _level(folder, 1, "medium")
+    cap = table.loc[table["method"] == BOUND, "Q_CC"].mean()
+    printed = paper_table(1).droplevel("dataset").loc["Ours", "Q_CC"]
+    reach = "cannot be reached" if cap < printed else "can be reached"
+    return (
+        f"**Q_CC**: the printed {printed} {reach} on our {len(table.drop_duplicates(['dataset', 'pair']))} test pairs, "
+        f"where no fused image at all can have a mean above {cap:.3f}."
+    )
+
+
+def _detection(folder: Path) -> str:
+    table = result_tables.read(folder / "tables" / DETECTION)
+    whole = table[(table["class"] == "all") & (table["dataset"] == "M3FD")]
+    means = 100 * whole.groupby("method", sort=False)["mAP50:90"].mean()
+    printed = paper_table(3).droplevel("dataset").loc["Ours", "mAP50:90"]
+    told = "whether target-awareness helps has not been tested: no detector saw Ours without the detection loss"
+    if "without_detection" in means:
+        told = f"on images of Ours without the detection loss they reach {means['without_detection']:.1f} %"
+    return (
+        f"**Detection**: our small detectors reach a mAP50:90 of {means['ours']:.1f} % on what Ours makes of M3FD and "
+        f"of {means['visible']:.1f} % on its visible images alone, where the paper prints {printed:.1f} %; {told}."
+    )
+
+
+def _sweeps(folder: Path) -> str:
+    parts = []
+    for number, name in SWEPT.items():
+        table = result_tables.read(folder / "tables" / name)
+        table = table[table["row"].isin(paper_table(number).index.get_level_values("row"))]
+        epochs = table["epochs"].mode()[0]
+        means = table[table["epochs"] == epochs].groupby(["row", "seed"])["Q_CC"].mean().unstack("seed")
+        rows, seeds = means.mean(axis=1), (means.max(axis=1) - means.min(axis=1)).max()
+        parts.append(f"{seeds:.3f} in Table {number} (where the rows span {rows.max() - rows.min():.3f})")
+    return (
+        f"**Ablation and hyperparameters**: with {means.shape[1]} seeds of {epochs} epochs a row, the seed alone moves "
+        f"the Q_CC of a row by up to {_listed(parts)}."
+    )
+
+
+def _cost(folder: Path) -> str:
+    counts = result_tables.read(folder / "tables" / COUNTS).set_index("method")
+    printed, own = paper_table(6).droplevel("dataset").loc["Ours"], counts.loc["ours"]
+    times = result_tables.read(folder / "tables" / TIMES)
+    times = times[(times["side"] == times["side"].max()) & (times["threads"] == times["threads"].max())]
+    seconds = times.set_index("method")["median"]
+    least = {counts["thop"].idxmin(), counts["parameters"].idxmin(), seconds.idxmin()} == {"ours"}
+    return (
+        f"**Cost**: Ours takes {own['thop']:.1f} G multiply-accumulates at {own['side']} px and has "
+        f"{own['parameters']:.2f} M parameters (paper: {printed['FLOPs(G)']:g} G and {printed['Size(M)']:g} M), "
+        f"{seconds['ours']:.2f} s on {times['threads'].max()} CPU threads{', the least of all measured' * least}."
+    )
+
+
+def _brains(folder: Path) -> str:
+    measured = comparison.read(7, folder / "tables" / COMPARED[7])
+    heads = mri_study.by_subject(measured, "medium").droplevel("part")
+    left = _level(folder, 7, "medium").groupby("method")["EPE_share"].mean()
+    corrmlp = next(name for name in comparison.COMPARED[7] if name in left.index)
+    return (
+        f"**Brains**: on {heads.at['ours', 'subjects']} heads Ours leaves {_percent(left['ours'])} of a `medium` "
+        f"deformation and CorrMLP, retrained, {_percent(left[corrmlp])}; its Q_CC is {heads.at['ours', 'Q_CC']:.3f}, "
+        f"that of the average of the unregistered slices {heads.at['average', 'Q_CC']:.3f}."
+    )
+
+
+SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
+    ("11", (ROADS, BENCH), _large),
+    ("11", (ROADS, BENCH), _small),
+    ("11", (RAW,), _raw),
+    ("04", (COMPARED[1],), _average),
+    ("04", (COMPARED[1],), _same_field),
+    ("05", (COMPARED[1], COMPARED[2]), _systems),
+    ("12", (COMPARED[1], COMPARED[2]), _verdicts),
+    ("04", (COMPARED[1],), _bound),
+    ("06", (DETECTION,), _detection),
+    ("08", tuple(SWEPT.values()), _sweeps),
+    ("09", (COUNTS, TIMES), _cost),
+    ("10", (COMPARED[7],), _brains),
+)
+
+
+# --- helpers
+
+
+def _bench(folder: Path) -> pd.DataFrame:
+    """Share left on the test pairs of the bench at its smallest size: rows level, columns method."""
+    table = result_tables.read(folder / "tables" / BENCH)
+    table = table[(table["split"] == "test") & (table["size"] == table["size"].min())]
+    means = table.groupby(["level", "method"], sort=False)[["EPE", "EPE_identity"]].mean()
+    return (means["EPE"] / means["EPE_identity"]).unstack("method")
+
+
+def _level(folder: Path, number: int, level: str) -> pd.DataFrame:
+    table = result_tables.read(folder / "tables" / COMPARED[number])
+    return table[table["level"] == level]
+
+
+def _tested(folder: Path, level: str, one: str, other: str) -> str:
+    """In which metrics of Table 1 `one` is significantly better or worse than `other`, with the two means."""
+    table = _level(folder, 1, level)
+    table = table[table["method"].isin((one, other))]
+    measured = comparison.Measured([comparison.Row(name, "") for name in (one, other)], table, {})
+    tests = comparison.against(measured, level, other, METRICS)
+    tests = tests[tests["data"] == tests["data"].iloc[-1]].set_index("metric")["verdict"]
+    means = table.groupby("method")[METRICS].mean()
+    sides: dict[str, list[str]] = {"better": [], "worse": [], comparison.APART: []}
+    for metric in METRICS:
+        digits = ".0f" if means[metric].max() >= 100 else ".3f"
+        numbers = " against ".join(format(means.at[name, metric], digits) for name in (one, other))
+        sides[tests[metric]].append(f"{metric} ({numbers})")
+    return _listed([f"{side} in {_listed(metrics)}" for side, metrics in sides.items() if metrics])
+
+
+def _own_minutes(folder: Path) -> float:
+    return sum(minutes_of(folder / "weights" / f"{name}.csv") for name in ("registration", "ours"))
+
+
+def _shares(left: pd.Series) -> str:
+    return _listed([f"{_percent(share)} on {name}" for name, share in left.items()])
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"

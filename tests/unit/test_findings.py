@@ -1,0 +1,115 @@
+"""The findings say what the tables say, also when that changes, and the pages that hold them are short and linked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionlib.report import findings, verdicts
+from fusionlib.report.findings import BENCH, RAW, ROADS
+from fusionlib.support.paths import SHIPPED
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the shipped tables and logs, which a test may change."""
+    shutil.copytree(SHIPPED.tables, tmp_path / "mini" / "tables")
+    shutil.copytree(SHIPPED.weights, tmp_path / "mini" / "weights", ignore=shutil.ignore_patterns("*.safetensors"))
+    return tmp_path / "mini"
+
+
+def edit(folder: Path, name: str, column: str, factor: float, **where: str) -> None:
+    """Multiply a column of a table where other columns have given values."""
+    path = folder / "tables" / name
+    table = pd.read_csv(path, dtype={"pair": str})
+    table.loc[np.logical_and.reduce([table[key] == value for key, value in where.items()]), column] *= factor
+    table.to_csv(path, index=False)
+
+
+def test_eight_to_twelve_single_sentences() -> None:
+    found = findings.findings(SHIPPED.folder)
+    assert 8 <= len(found) <= 12
+    for each in found:
+        assert each.text.endswith(".") and ". " not in each.text and re.fullmatch(r"\d\d", each.notebook)
+    assert "has not been run" in findings.basis(SHIPPED.folder)
+
+
+def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
+    means = pd.read_csv(folder / "tables" / ROADS).query("method == 'ours'").groupby(["level", "dataset"])["EPE_share"]
+    left = means.mean()
+    small = findings._small(folder)
+    assert f"{100 * left['light', 'TNO']:.0f} % on TNO" in small and "TNO it is better not to register" in small
+    assert f"{100 * left['medium', 'M3FD']:.0f} % on M3FD" in findings._large(folder)
+    edit(folder, ROADS, "EPE_share", 0.5, method="ours", level="light")
+    small = findings._small(folder)
+    assert f"{50 * left['light', 'TNO']:.0f} % on TNO" in small and "better not to register" not in small
+
+    assert "worse in Q_CC" in findings._average(folder)
+    edit(folder, "table1.csv", "Q_CC", 2, method="ours", level="light")
+    assert "better in Q_CC" in findings._average(folder)
+
+    assert "has not been tested" in findings._detection(folder)
+    table = pd.read_csv(folder / "tables" / "detection.csv")
+    without = table[table["method"] == "ours"].assign(method="without_detection")
+    pd.concat([table, without]).to_csv(folder / "tables" / "detection.csv", index=False)
+    assert "has not been tested" not in findings._detection(folder)
+
+    assert "cannot be reached" in findings._bound(folder)
+    edit(folder, "table1.csv", "Q_CC", 2, method="bound", level="medium")
+    assert "can be reached" in findings._bound(folder)
+
+
+def test_what_has_no_table_has_no_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = [each for each in findings.SENTENCES if each[0] != "12"]
+    monkeypatch.setattr(findings, "SENTENCES", quick)
+    for name in (RAW, "detection.csv", "cost_times.csv"):
+        (folder / "tables" / name).unlink()
+    table = pd.read_csv(folder / "tables" / BENCH)
+    table[table["method"] != "simpleitk"].to_csv(folder / "tables" / BENCH, index=False)  # it is being made
+    assert len(findings.findings(folder)) == len(quick) - 5
+    assert findings.findings(folder.parent / "paper") == []
+
+
+def test_chance_is_that_of_shuffled_rows(folder: Path) -> None:
+    """By hand: of five rows with different ranks and no agreement, one keeps its rank on average."""
+    lines = verdicts.compare(folder).query("table == 1 and metric == 'Q_CC'").copy()
+    assert set(lines["verdict"]) <= {verdicts.RANKED, verdicts.DIFFERS}  # the paper's lie far above all intervals
+    chance = verdicts.by_chance(lines, draws=4000).loc["all"]
+    assert chance["by chance"] == pytest.approx(1, abs=0.1)
+    exact = verdicts.by_chance(lines.assign(ours=lines["paper"], low=lines["paper"], high=lines["paper"])).loc["all"]
+    assert exact["by chance"] < 2.5 and verdicts.by_chance(lines).equals(verdicts.by_chance(lines))
+    alike = lines.assign(ours=lines["paper"], low=0.0, high=1.0, verdict=verdicts.AGREES)
+    assert verdicts.by_chance(alike).loc["all"].tolist() == [5, 5, 1]
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere(root: Path) -> None:
+    assert len((root / "README.md").read_text(encoding="utf-8").splitlines()) <= 220
+    for page in ("README.md", "CONTRIBUTING.md", "results/README.md", "data/README.md"):
+        text = (root / page).read_text(encoding="utf-8")
+        for link in LINK.findall(re.sub(r"`[^`]*`", "", text)):
+            if "://" in link:
+                continue
+            name, _, anchor = link.partition("#")
+            target = ((root / page).parent / name) if name else root / page
+            assert target.exists(), f"{page} links to {link}"
+            if anchor:
+                heads = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                assert anchor in {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}, link
+
+
+def test_the_page_opens_with_the_findings_and_folds_every_table(root: Path) -> None:
+    page = (root / "results" / "README.md").read_text(encoding="utf-8")  # as written, which test_verdicts compares
+    assert "([notebook 11](mini/executed/11_" in page
+    in_order = ("## What came out", "| table | agrees", "<details>", "### Tables", "## Results that outlive")
+    assert [page.index(text) for text in in_order] == sorted(page.index(text) for text in in_order)
+    folds = page.split("### Tables")[1]
+    assert folds.count("<details>") == folds.count("</details>") == 9
+    outside = re.sub(r"<details>.*?</details>", "", page.split("### Tables")[1], flags=re.DOTALL)
+    assert "| --: |" not in outside.split("## Registration")[0]  # every table is folded
