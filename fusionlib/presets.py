@@ -179,9 +179,9 @@ PRESETS = {
                 seeds=(0,),
             ),
             cost=CostConfig(
-                chains=("crossraft+datfuse",),
+                chains=(),
                 side=64,
-                own_sides=(("ivfwsr", 56),),
+                own_sides=(("ivfwsr", 32),),
                 timed=((64, 1),),
                 growth=(64, 96, 128),
                 large=(160, 224),

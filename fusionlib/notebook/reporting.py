@@ -6,6 +6,7 @@ The paper's numbers come from data/paper_tables.csv, ours from what ran; none is
 from __future__ import annotations
 
 import ast
+import html
 import io
 import math
 import re
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
 from fusionlib.data.paper_tables import paper_table
@@ -59,13 +60,15 @@ def check_that(text: str, condition: object) -> None:
 def show(frame: pd.DataFrame, caption: str | None = None, best: bool = True) -> HTML:
     """A table for a notebook: an arrow says which way is better, numbers have four digits, the best are bold.
 
-    Equal tables give equal HTML (pandas alone would put a random id into it), so that a test can compare outputs.
+    A column without any number is left out. Equal tables give equal HTML (pandas alone would put a random id into it),
+    so that a test can compare outputs.
 
     Args:
         frame: any table; of a MultiIndex, the last level is compared within the groups of the others.
         caption: a line above it.
         best: whether to mark the best value of each column whose direction is known.
     """
+    frame = frame.drop(columns=frame.select_dtypes("number").isna().all().loc[lambda empty: empty].index)
     text = _as_text(frame)
     styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).format(escape="html")
     styler.format_index(escape="html", axis=1)
@@ -77,6 +80,28 @@ def show(frame: pd.DataFrame, caption: str | None = None, best: bool = True) -> 
     if isinstance(frame.index, pd.RangeIndex):
         styler.hide(axis="index")
     return HTML(styler.to_html())
+
+
+def folded(tables: Mapping[str, HTML]) -> HTML:
+    """Tables of `show`, each under a line that opens it, for those that are too long to be read at once.
+
+    Args:
+        tables: the line to the table.
+    """
+    heads = (f"<details><summary>{html.escape(title)}</summary>" for title in tables)
+    return HTML("\n".join(f"{head}{table.data}</details>" for head, table in zip(heads, tables.values(), strict=True)))
+
+
+def measured_in(shown: Results, preset: str, on: str = "real pairs") -> Markdown:
+    """The line above kept numbers: where they were measured and, if this preset cannot measure them, that it cannot.
+
+    Args:
+        shown: `Preset.shown` of the notebook.
+        preset: the notebook's own.
+        on: what they were measured on.
+    """
+    text = f"Measured on {on} in the preset `{shown.preset}` and kept in `results/{shown.preset}`"
+    return Markdown(f"*{text}.*" if shown.preset == preset else f"*{text}; `{preset}` has no {on}.*")
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -180,7 +205,7 @@ def _bare(text: pd.DataFrame) -> list[str]:
 def _format(values: pd.Series) -> list[str]:
     """Floats with four digits: as many decimals for the whole column, or for each number where sizes differ a lot."""
     if not pd.api.types.is_float_dtype(values):
-        return [str(value) for value in values]
+        return [_format(pd.Series([value]))[0] if isinstance(value, float) else str(value) for value in values]
     sizes = [abs(value) for value in values if math.isfinite(value) and value]
     alike = bool(sizes) and max(sizes) / min(sizes) < 1000
     return [

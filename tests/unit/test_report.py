@@ -72,6 +72,34 @@ def test_show_marks_the_best_of_each_group_and_no_bound(pairs):
     assert "bold" in html and "bold" not in reporting.show(means, best=False).data
 
 
+def test_what_nobody_wins_is_not_bold():
+    rows = {"identity": [0.0, 1.0], "ours": [0.0, 0.4], "theirs": [0.0, 0.7], "nobody": [1e-3, 0.9]}
+    means = pd.DataFrame.from_dict(rows, orient="index", columns=["folds", "EPE_share"])
+    best = ranks(means) == 1
+    assert not best["folds"].any()  # two of the three that compete share it
+    assert best.index[best["EPE_share"]].to_list() == ["ours"]
+    means["EPE_share"] = [0.1, 0.4, 0.7, 0.9]  # the identity may be the best, and wins nothing
+    assert ranks(means)["EPE_share"].to_list() == [0, 1, 2, 0]
+
+
+def test_show_leaves_out_a_column_without_a_number_and_writes_few_digits():
+    frame = pd.DataFrame({"EPE": [np.nan, np.nan], "what": [95.71300550000001, "text"]})
+    html = reporting.show(frame).data
+    assert "EPE" not in html and "–" not in html
+    assert ">95.71<" in html and ">text<" in html
+
+
+def test_long_tables_open_under_a_line():
+    html = reporting.folded({"a < b": reporting.show(pd.DataFrame({"n": [3]}))}).data
+    assert html.startswith("<details><summary>a &lt; b</summary>") and ">3<" in html and html.endswith("</details>")
+
+
+def test_kept_numbers_say_where_they_were_measured():
+    own = reporting.measured_in(Results("results", "mini"), "mini").data
+    assert "results/mini" in own and "has no" not in own
+    assert "`smoke` has no real pairs" in reporting.measured_in(Results("results", "mini"), "smoke").data
+
+
 def test_show_escapes_what_is_not_html():
     html = reporting.show(pd.DataFrame({"a<b": ["<i>x</i>"], "n": [3]})).data
     assert "<i>" not in html and "a&lt;b" in html and ">3<" in html
