@@ -8,7 +8,7 @@ import pytest
 
 from fusionlib import presets
 from fusionlib.experiments.comparison import METRICS, Measured, Row
-from fusionlib.notebook import answers
+from fusionlib.notebook import answers, training_answers
 from fusionlib.support.paths import SHIPPED, Results
 
 
@@ -98,17 +98,17 @@ def long_table(gap: float) -> pd.DataFrame:
 
 
 def test_the_seed_alone_is_tested_as_rows_are() -> None:
-    apart, same = answers.seeds_alone(long_table(0.5)), answers.seeds_alone(long_table(0.0))
+    apart, same = training_answers.seeds_alone(long_table(0.5)), training_answers.seeds_alone(long_table(0.0))
     assert (apart["comparisons"] == 2).all() and (apart["significant"] == 2).all() and (same["significant"] == 0).all()
     assert apart["difference between two seeds, mean"].tolist() == pytest.approx([0.5] * len(METRICS), abs=0.01)
     differences = pd.DataFrame({"metric": ["Q_CC", "Q_CC"], "difference": [0.2, -0.3]})
-    assert answers.rows_and_seeds(differences, apart).loc["Q_CC", "largest difference of a row"] == 0.3
+    assert training_answers.rows_and_seeds(differences, apart).loc["Q_CC", "largest difference of a row"] == 0.3
 
 
 def test_effects_are_counted_beside_those_of_the_seed() -> None:
     line = {"metric": "Q_CC", "p": 0.001, "lowest seed": 0.1, "highest seed": 0.2}
     found = pd.DataFrame([line | {"difference": 0.15}, line | {"difference": 0.15, "p": 0.5}])
-    text = answers.effects(found, "a row", "Ours", answers.seeds_alone(long_table(0.5)))
+    text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.5)))
     assert "In 2 comparisons with Ours, a row is significantly better in 1 and significantly worse in 0; in 1" in text
     assert text.endswith("in 2 of 2.")
 
@@ -135,8 +135,20 @@ def bench(extra: float) -> pd.DataFrame:
     ],
 )
 def test_harm_is_what_the_paired_test_finds(extra: float, says: str) -> None:
-    found = answers.difference_by_level(bench(extra), "with", "without")
+    found = training_answers.difference_by_level(bench(extra), "with", "without")
     assert found["pairs"].eq(12).all() and found.loc["light", "without"] == pytest.approx(0.25, abs=0.02)
     assert found.loc["heavy", "difference"] == pytest.approx(extra, abs=0.1)
-    text = answers.does_it_harm(found, "l_ob").data
+    text = training_answers.does_it_harm(found, "l_ob").data
     assert says in text and "at `light` it leaves 0.2" in text
+
+
+def test_precision_names_the_best_other_method_and_says_whether_the_intervals_overlap() -> None:
+    found = pd.DataFrame(
+        {"value": [4.8, 6.3, 1.0, 9.0], "low": [3.5, 4.6, 0.5, 8.0], "high": [7.3, 8.3, 1.5, 10.0]},
+        index=["ours", "visible", "average", "ours, head"],
+    )
+    text = training_answers.precision(found)
+    assert "4.8 % (3.5 to 7.3), below" in text and "`visible`, with 6.3 %" in text and "not certain" in text
+    found.loc["ours"] = [9.5, 9.0, 10.0]
+    text = training_answers.precision(found)
+    assert ", above" in text and "do not overlap" in text
