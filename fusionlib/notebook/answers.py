@@ -66,14 +66,15 @@ def versus(found: pd.DataFrame, name: str, other: str = "Ours") -> str:
     """One method against another in a sentence: the metrics in which it is better, worse, or neither.
 
     Args:
-        found: its lines of `against`, one a metric.
+        found: its lines of `against`, one a metric; or of `sweep_tables.differences`, with the lowest and highest seed
+            in the place of the interval.
         name: what the sentence calls it, such as "the average of both images".
     """
-    mark = better(found)
-    parts = []
+    mark, parts = better(found), []
+    lines = found.rename(columns={"lowest seed": "low", "highest seed": "high"})
     for value, word in ((1, "significantly better than"), (-1, "significantly worse than")):
         if (mark == value).any():
-            listed = [_amount(line.metric, line) for line in found[mark == value].itertuples()]
+            listed = [_amount(line.metric, line) for line in lines[mark == value].itertuples()]
             parts.append(f"{word} {other} in {joined(listed)}")
     if (mark == 0).any():
         parts.append(f"not significantly different from {other} in {joined(found.loc[mark == 0, 'metric'])}")

@@ -59,7 +59,7 @@ def rows_and_seeds(found: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
 
 
 def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame) -> str:
-    """What a sweep says in two sentences: verdicts counted, and whether the seed alone gives as many.
+    """What a sweep says in two or three sentences: verdicts counted, and whether the seed alone gives as many.
 
     Args:
         found: lines of `sweep_tables.differences` in the metrics asked about, of one set.
@@ -75,7 +75,12 @@ def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame)
         f"In {len(found)} comparisons with {reference}, {rows} is significantly better in {counts[0]} and "
         f"significantly worse in {counts[1]}; in {counts[2]} there is no significant difference."
     )
-    return f"{text} The same test finds a significant difference between two seeds of one row in {chance} of {asked}."
+    text += f" The same test finds a significant difference between two seeds of one row in {chance} of {asked}."
+    if chance / asked < (len(found) - counts[2]) / len(found):
+        return text
+    return (
+        f"{text} Another seed changes as much, so trainings with these seeds cannot tell what the change itself does."
+    )
 
 
 # --- with and without the detection loss

@@ -69,6 +69,13 @@ def test_the_answer_counts_the_table_s_own_rows_and_leaves_out_what_was_not_meas
     )
 
 
+def test_a_row_of_a_sweep_has_its_seeds_in_the_place_of_an_interval() -> None:
+    line = {"metric": "Q_CC", "difference": 0.1, "p": 0.001, "lowest seed": 0.05, "highest seed": 0.15}
+    text = answers.versus(pd.DataFrame([line, line | {"metric": "EPE", "p": 0.5}]), "`row`", "the full method")
+    assert text.startswith("`row` is significantly better than the full method in Q_CC (+0.10; +0.050 to +0.15)")
+    assert text.endswith("not significantly different from the full method in EPE.")
+
+
 def test_metric_by_metric_each_row_stands_in_one_column(found: pd.DataFrame) -> None:
     table = answers.by_metric(found)
     assert list(table.index) == METRICS
@@ -110,7 +117,9 @@ def test_effects_are_counted_beside_those_of_the_seed() -> None:
     found = pd.DataFrame([line | {"difference": 0.15}, line | {"difference": 0.15, "p": 0.5}])
     text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.5)))
     assert "In 2 comparisons with Ours, a row is significantly better in 1 and significantly worse in 0; in 1" in text
-    assert text.endswith("in 2 of 2.")
+    assert "two seeds of one row in 2 of 2." in text and text.endswith("cannot tell what the change itself does.")
+    text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.0)))
+    assert text.endswith("two seeds of one row in 0 of 2.")
 
 
 def bench(extra: float) -> pd.DataFrame:
