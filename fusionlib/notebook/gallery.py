@@ -8,15 +8,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from fusionlib import methods
-from fusionlib.data import open_set
+from fusionlib.data import open_set, systems
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured, Row, intervals, means
+from fusionlib.methods.checkpoints import IN_PART
 from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.notebook import plotting
 from fusionlib.notebook.ranks import ranks
@@ -26,8 +26,50 @@ from fusionlib.support.files import InputError, fingerprint
 STYLES = {1: "font-weight: bold", 2: "text-decoration: underline"}
 
 
+def runnable(rows: Sequence[Row], weights: Path | None = None) -> list[Row]:
+    """The rows whose weights are here, all of them; arguments as those of `comparison.run`."""
+    return [row for row in rows if not _lacking(row, weights)]
+
+
+def left_out(rows: Sequence[Row], measured: Measured, weights: Path | None = None) -> str:
+    """One line about the rows that have no numbers because weights are not here, and how to get them; "" if none.
+
+    Args:
+        rows: all that could have been measured.
+        measured: what was.
+        weights: as that of `comparison.run`.
+    """
+    there = {row.method for row in measured.rows} - set(measured.missing)
+    names = dict.fromkeys(name for row in rows if row.method not in there for name in _lacking(row, weights))
+    absent = [systems.system(name) for name in names if name in systems.names()]
+    if not absent:
+        return ""
+    commands = {
+        "data fetch": " ".join(each.name for each in absent if each.published),
+        "retrain": " ".join(each.name for each in absent if "" not in each.published),
+    }
+    how = " and ".join(f"`python -m fusionlib {command} {each}`" for command, each in commands.items() if each)
+    titles = ", ".join(each.title for each in absent)
+    return f"Not in this table, since their weights are not here: {titles}. To get them: {how}."
+
+
+def _lacking(row: Row, weights: Path | None) -> list[str]:
+    """The parts of a row's method that have no weights here, or not all."""
+    lacking = []
+    for name in row.method.split("+") if row.method != BOUND else ():
+        try:
+            origin = methods.origin(name, weights)
+        except InputError:
+            lacking.append(name)
+        else:
+            lacking += [name] if IN_PART in origin.weights else []
+    return lacking
+
+
 def table(measured: Measured, level: str, caption: str, columns: Sequence[str] = METRICS, **only: str) -> HTML:
     """Means and, below them, 95 % intervals; best bold and second underlined among the rows of one part and set.
+
+    Rows without numbers are left out: `left_out` names them.
 
     Args:
         measured, level, columns: as those of `comparison.means`.
@@ -37,6 +79,8 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
     found, spread = means(measured, level, columns), intervals(measured, level, columns)
     for name, value in only.items():
         found, spread = (each[each.index.get_level_values(name) == value] for each in (found, spread))
+    measurable = found[list(columns)].notna().any(axis=1)
+    found, spread = found[measurable], spread[measurable]
     text = pd.DataFrame({"weights": found["weights"]})
     for column in columns:
         cells = zip(found[column], spread[column], strict=True)
@@ -66,6 +110,30 @@ def boxes(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> F
 
 
 @plotting.style()
+def dots(found: pd.DataFrame, label: str, marked: str = "ours") -> Figure:
+    """A panel a set: methods sorted by their value, the best on top, with whiskers; one method in another colour.
+
+    Args:
+        found: rows (set, method); columns value, low and high.
+        label: of the horizontal axis.
+        marked: beginning of the name of the method that is marked.
+    """
+    sets = found.index.get_level_values(0).unique()
+    lines = max(len(found.loc[name]) for name in sets)
+    size = (plotting.WIDTH, 0.9 + 0.24 * lines)
+    figure, axes = plt.subplots(1, len(sets), figsize=size, sharex=True, squeeze=False)
+    for axis, name in zip(axes[0], sets, strict=True):
+        here = found.loc[name].sort_values("value")
+        for place, (method, line) in enumerate(here.iterrows()):
+            colour = plotting.COLOURS[1 if method.startswith(marked) else 0]
+            axis.plot([line["low"], line["high"]], [place] * 2, color=colour, lw=1)
+            axis.plot(line["value"], place, "o", color=colour)
+        axis.set_yticks(range(len(here)), here.index)
+        axis.set(title=name, xlabel=label)
+    return figure
+
+
+@plotting.style()
 def pictures(
     rows: Sequence[Row],
     scenes: Sequence[tuple[str, str]],
@@ -77,20 +145,22 @@ def pictures(
     """One line a scene: the visible image, the infrared as given under its deformation grid, what each method made.
 
     Args:
-        rows: the methods; one without weights leaves its panel empty and says so.
+        rows: the methods; those without weights are left out.
         scenes: (set, name of the pair).
         preset, level, weights: as in `comparison.run`.
         modalities: what the visible and the infrared image are called.
     """
+    rows = runnable(rows, weights)
     titles = [modalities[0], f"{modalities[1]}, as given", *(row.printed or row.method for row in rows)]
     panel = plotting.WIDTH / len(titles)
     size = (plotting.WIDTH, panel * len(scenes) + 0.4)
     figure, axes = plt.subplots(len(scenes), len(titles), figsize=size, squeeze=False)
     for place, line in zip(scenes, axes, strict=True):
         vi, given = _scene(*place, preset, level)
-        shown = [vi[0], given.ir[0], *(_fused(row, given.ir, vi, weights) for row in rows)]
-        for axis, image in zip(line, shown, strict=True):
-            _show(axis, image)
+        shown = [methods.load(row.method, weights, **row.options).fuse(given.ir, vi).image for row in rows]
+        for axis, image in zip(line, [vi, given.ir, *shown], strict=True):
+            axis.set_axis_off()
+            axis.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
         plotting.draw_grid(line[1], given.phi_gt[0], lines=9)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize="small")
@@ -102,22 +172,6 @@ def _scene(name: str, pair: str, preset: Preset, level: str) -> tuple[Tensor, Mi
     pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
     ir, vi = pairs.stack([pairs.names.index(pair)])
     return vi, evaluation.deform(ir, pair, level)
-
-
-def _fused(row: Row, ir: Tensor, vi: Tensor, weights: Path | None) -> Tensor | None:
-    try:
-        return methods.load(row.method, weights, **row.options).fuse(ir, vi).image[0]
-    except InputError:
-        return None
-
-
-def _show(axis: Axes, image: Tensor | None) -> None:
-    axis.set_axis_off()
-    if image is None:
-        axis.set_box_aspect(1)
-        axis.text(0.5, 0.5, "no weights", ha="center", transform=axis.transAxes)
-    else:
-        axis.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
 
 
 def _arrowed(column: str) -> str:

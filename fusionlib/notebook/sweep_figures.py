@@ -24,7 +24,6 @@ from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import plotting
 from fusionlib.presets import Preset
-from fusionlib.support.files import InputError
 
 
 @plotting.style()
@@ -155,7 +154,7 @@ def pictures(table: pd.DataFrame, scene: tuple[str, str], preset: Preset, weight
     """What each row makes of one test pair: above the fused image, below the error that its field leaves, in pixels.
 
     Args:
-        table: long table; of each row the first seed is shown. One whose weights are not there leaves its panels empty.
+        table: long table; of each row the first seed is shown, if its weights are there (`weights_of`).
         scene: (set, name of the pair).
         preset, weights: as in `sweeps.run`.
     """
@@ -163,19 +162,16 @@ def pictures(table: pd.DataFrame, scene: tuple[str, str], preset: Preset, weight
     ir, vi = pairs.stack([pairs.names.index(scene[1])])
     given = evaluation.deform(ir, scene[1], preset.levels[0])
     left = {"before": (given.ir, torch.zeros_like(given.phi_gt))}
-    for name, file in table.groupby("row", sort=False)["weights"].first().items():
-        left[name] = _fused(Path(weights) / "sweeps" / f"{file}.safetensors", given.ir, vi)
+    for name, path in weights_of(table, weights).items():
+        fused = Ours(FusionNetwork.load(path)).fuse(given.ir, vi)
+        left[name] = (fused.image, fused.field)
     size = (plotting.WIDTH, 2 * plotting.WIDTH / len(left) + 0.9)
     figure, axes = plt.subplots(2, len(left), figsize=size)
     limit = (given.phi_gt.norm(dim=1) * given.valid[:, 0]).max().item()
-    for (name, both), column in zip(left.items(), axes.T, strict=True):
+    for (name, (image, field)), column in zip(left.items(), axes.T, strict=True):
         column[0].set_title(name.replace("w/o concat of", "w/o concat of\n"), fontsize="x-small")
         for axis in column:
             axis.set_axis_off()
-        if both is None:
-            column[0].text(0.5, 0.5, "no weights", ha="center", transform=column[0].transAxes)
-            continue
-        image, field = both
         error = (field - given.phi_gt).norm(dim=1)[0].where(given.valid[0, 0], torch.tensor(float("nan")))
         column[0].imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
         drawn = column[1].imshow(error.numpy(), vmin=0, vmax=limit)
@@ -184,9 +180,21 @@ def pictures(table: pd.DataFrame, scene: tuple[str, str], preset: Preset, weight
     return figure
 
 
-def _fused(path: Path, ir: torch.Tensor, vi: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    try:
-        fused = Ours(FusionNetwork.load(path)).fuse(ir, vi)
-    except InputError:
-        return None
-    return fused.image, fused.field
+def weights_of(table: pd.DataFrame, weights: Path) -> dict[str, Path]:
+    """The weights of each row's first seed, of those rows of a long table whose weights are in `weights`/sweeps."""
+    files = table.groupby("row", sort=False)["weights"].first()
+    paths = {name: Path(weights) / "sweeps" / f"{file}.safetensors" for name, file in files.items()}
+    return {name: path for name, path in paths.items() if path.exists()}
+
+
+def trainings(table: pd.DataFrame, weights: Path) -> pd.DataFrame:
+    """How long the trainings of a long table took, if there is a log: rows (row, seed), columns epochs and seconds."""
+    lines = {}
+    for (row, seed, file), each in table.groupby(["row", "seed", "weights"], sort=False):
+        log = Path(weights) / "sweeps" / f"{file}.csv"
+        if log.exists():
+            lines[row, str(seed)] = {
+                "epochs": str(each["epochs"].iloc[0]),
+                "seconds": pd.read_csv(log)["seconds"].sum(),
+            }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["row", "seed"] if lines else None)

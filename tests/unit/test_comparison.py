@@ -140,7 +140,8 @@ def test_a_row_without_weights_says_so(ours: dict, tmp_path: Path) -> None:
     row = means(measured, "medium").xs("ours", level="method").iloc[0]
     assert row["weights"] == "paper only" and row[METRICS].isna().all()
     assert against(measured, "medium").empty
-    assert "paper only" in gallery.table(measured, "medium", "caption").data
+    html = gallery.table(measured, "medium", "caption").data
+    assert "paper only" not in html and "average" in html
 
 
 def test_a_row_measured_elsewhere_is_shown_as_such(ours: dict, tmp_path: Path) -> None:
@@ -263,8 +264,41 @@ def test_boxes_and_pictures_show_the_rows_of_the_table(ours: dict, tmp_path: Pat
     pairs = measured.table["pair"].unique()
     missing = Row("nobody", "Table", "Nobody")
     figure = gallery.pictures([*ROWS[:2], missing], [("synthetic", name) for name in pairs], PRESET, "medium", tmp_path)
-    titles = [axis.get_title() for axis in figure.axes[:5]]
-    assert titles == ["visible", "infrared, as given", "Average", "Ours", "Nobody"]
-    assert len(figure.axes) == 5 * len(pairs)
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles == ["visible", "infrared, as given", "Average", "Ours"]  # and no panel without a picture
+    assert len(figure.axes) == 4 * len(pairs)
     assert len(figure.axes[1].lines) == 2 * 18 and not figure.axes[0].lines  # nine lines each way, and where they fold
-    assert figure.axes[4].texts[0].get_text() == "no weights" and not figure.axes[4].images
+
+
+def test_rows_without_weights_are_left_out_in_one_line_with_the_commands(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    origin = methods.origin
+
+    def without(name: str, *arguments: object, **options: object) -> methods.Origin:
+        if name in ("crossraft", "datfuse"):
+            raise InputError("There are none.")
+        if name == "murf":
+            return methods.Origin("published in part", Key())
+        return origin(name, *arguments, **options)
+
+    monkeypatch.setattr(methods, "origin", without)
+    rows = [Row("crossraft+datfuse", "Table", "DATFuse"), Row("murf", "Table", "MURF"), *ROWS[:1], Row(BOUND, "others")]
+    here = gallery.runnable(rows)
+    assert here == [rows[2], rows[3]]
+    measured = comparison.run(here, PRESET, tmp_path / "table.csv")
+    line = gallery.left_out(rows, measured)
+    assert "\n" not in line and all(title in line for title in ("CrossRAFT", "DATFuse", "MURF"))
+    assert "data fetch datfuse murf`" in line and "retrain crossraft murf`" in line
+    assert gallery.left_out(here, measured) == ""
+
+
+def test_dots_are_sorted_and_ours_is_marked() -> None:
+    index = pd.MultiIndex.from_product([["a", "b"], ["one", "ours", "two"]])
+    found = pd.DataFrame({"value": [1, 3, 2, 5, 4, 6], "low": 0.5, "high": 7.0}, index=index)
+    figure = gallery.dots(found, "AP")
+    names = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes]
+    assert names == [["one", "two", "ours"], ["ours", "one", "two"]]
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [float(line.get_xdata()[0]) for line in dots] == [1, 2, 3]
+    assert dots[0].get_color() == dots[1].get_color() != dots[2].get_color()

@@ -342,6 +342,24 @@ def test_the_map_of_one_metric_has_a_square_for_each_value_and_frames_the_optimu
         assert [line.endswith("*") for line in lines].count(True) == 1
 
 
+def test_pictures_show_the_rows_whose_weights_are_here(straight: tuple) -> None:
+    folder, table, _ = straight
+    found = sweep_figures.weights_of(table, folder / "weights")
+    assert list(found) == list(table["row"].unique()) and all(path.exists() for path in found.values())
+    assert sweep_figures.weights_of(table, folder) == {}
+    scene = ("synthetic", table["pair"].iloc[0])
+    figure = sweep_figures.pictures(table, scene, small_sweep.preset(), folder / "weights")
+    assert len(figure.axes) == 2 * (1 + len(found)) + 1 and all(axis.images for axis in figure.axes[:-1])
+    plt.close(figure)
+
+
+def test_the_times_of_trainings_are_those_of_their_logs(straight: tuple) -> None:
+    folder, table, _ = straight
+    found = sweep_figures.trainings(table, folder / "weights")
+    assert set(found.index) == {(row, str(seed)) for row, seed in table[["row", "seed"]].drop_duplicates().to_numpy()}
+    assert (found["seconds"] > 0).all() and sweep_figures.trainings(table, folder).empty
+
+
 def test_effects_are_held_against_the_paper_s() -> None:
     table = long_table(0.1, (0.0, 0.01)).replace({"row": {"best": "Ours", "row": "w/o l_c"}})
     rows = [Row("w/o l_c", printed="w/o l_c"), Row("Ours", printed="Ours"), Row("not in the paper")]

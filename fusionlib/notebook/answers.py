@@ -1,0 +1,149 @@
+"""Sentences made from tables of methods: in what one is significantly better or worse than Ours, and by how much.
+
+Those about trainings (seeds, the detection loss) are in `training_answers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+from IPython.display import Markdown
+
+from fusionlib.experiments import comparison
+from fusionlib.experiments.comparison import METRICS, Measured
+from fusionlib.experiments.evaluation import interval
+from fusionlib.metrics.directions import direction
+from fusionlib.presets import Preset
+from fusionlib.support.paths import Results
+
+LEVEL = 0.05  # of significance
+
+
+def made_in(shown: Results, preset: Preset) -> Markdown:
+    """The line above a table that is shown: where its numbers were measured."""
+    if shown.preset == preset.name:
+        return Markdown(f"Measured in the preset `{preset.name}`.")
+    return Markdown(
+        f"Measured on real pairs in the preset `{shown.preset}` and kept in results/{shown.preset}; "
+        f"`{preset.name}` has no real pairs."
+    )
+
+
+# --- one table of methods
+
+
+def against(measured: Measured, level: str, reference: str = "ours") -> pd.DataFrame:
+    """`comparison.against` of all pairs together, and the 95 % bootstrap interval of each difference: `low`, `high`.
+
+    The intervals are those of single differences; p is corrected for the number of rows. So an interval may lie on one
+    side of 0 where the verdict is that there is no significant difference.
+    """
+    table = measured.table[measured.table["level"] == level].assign(dataset="all")
+    found = comparison.against(replace(measured, table=table), level, reference)
+    wide = table.pivot(index="pair", columns="method", values=METRICS)
+    pairs = zip(found["metric"], found["method"], strict=True)
+    ends = [interval((wide[metric][method] - wide[metric][reference]).dropna()) for metric, method in pairs]
+    return found.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
+
+
+def better(found: pd.DataFrame) -> pd.Series:
+    """1 where a row is significantly better than what it is compared with, -1 where worse, 0 where neither.
+
+    Args:
+        found: lines with metric, difference, p and, of trainings with several seeds, the lowest and highest seed: then
+            all seeds have to lie on one side.
+    """
+    sure = found["p"] < LEVEL
+    if "lowest seed" in found:
+        sure &= found["lowest seed"] * found["highest seed"] > 0
+    up = found["metric"].map(lambda metric: 1 if direction(metric) == "higher" else -1)
+    return (up * found["difference"].map(lambda value: (value > 0) - (value < 0))).where(sure, 0)
+
+
+def versus(found: pd.DataFrame, name: str, other: str = "Ours") -> str:
+    """One method against another in a sentence: the metrics in which it is better, worse, or neither.
+
+    Args:
+        found: its lines of `against`, one a metric; or of `sweep_tables.differences`, with the lowest and highest seed
+            in the place of the interval.
+        name: what the sentence calls it, such as "the average of both images".
+    """
+    mark, parts = better(found), []
+    lines = found.rename(columns={"lowest seed": "low", "highest seed": "high"})
+    for value, word in ((1, "significantly better than"), (-1, "significantly worse than")):
+        if (mark == value).any():
+            listed = [_amount(line.metric, line) for line in lines[mark == value].itertuples()]
+            parts.append(f"{word} {other} in {joined(listed)}")
+    if (mark == 0).any():
+        parts.append(f"not significantly different from {other} in {joined(found.loc[mark == 0, 'metric'])}")
+    return f"{name[0].upper()}{name[1:]} is {'; it is '.join(parts)}."
+
+
+def counted(found: pd.DataFrame, rows: str, other: str = "Ours") -> str:
+    """How often a method is significantly better or worse than all the rows of `found`, counted over the metrics."""
+    mark, metrics = better(found), found["metric"].nunique()
+    return (
+        f"compared with {rows} in {metrics} metrics, {len(found)} comparisons, {other} is significantly better in "
+        f"{(mark < 0).sum()} and significantly worse in {(mark > 0).sum()}; in {(mark == 0).sum()} there is no "
+        "significant difference"
+    )
+
+
+def by_metric(found: pd.DataFrame) -> pd.DataFrame:
+    """Metric by metric: what Ours is significantly better than, worse than, and neither; method - Ours with interval.
+
+    Args:
+        found: lines of `against`.
+    """
+    lines = {}
+    for metric, each in found.groupby("metric", sort=False):
+        mark = better(each)
+        lines[metric] = {
+            title: "; ".join(_amount(line.method, line) for line in part.itertuples()) or "none"
+            for title, part in (
+                ("Ours is significantly better than", each[mark < 0]),
+                ("Ours is significantly worse than", each[mark > 0]),
+                ("no significant difference from", each[mark == 0]),
+            )
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("metric")
+
+
+def is_ours_better(found: pd.DataFrame, own: Sequence[str], rows: str, others: Mapping[str, str]) -> str:
+    """The answer of a table of methods at one level of deformation, in sentences.
+
+    Args:
+        found: lines of `against`.
+        own: the methods of the table's own rows.
+        rows: what these are called, such as "the rows of Table 1".
+        others: methods that get a sentence each, to what it calls them; those not measured are left out.
+    """
+    if found.empty:
+        return "there are no numbers of Ours here."
+    parts = [f"{counted(found[found['method'].isin(own)], rows)}."]
+    for method, name in others.items():
+        lines = found[found["method"] == method]
+        parts += [] if lines.empty else [versus(lines, name)]
+    return " ".join(parts)
+
+
+# --- words
+
+
+def joined(words: Iterable[str]) -> str:
+    """ "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else str(last)
+
+
+def _amount(name: str, line: object) -> str:
+    """ "name (+0.012; +0.008 to +0.016)": a difference and its interval."""
+    return f"{name} ({signed(line.difference)}; {signed(line.low)} to {signed(line.high)})"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign: two digits, or whole numbers from 10 on."""
+    size = abs(value)
+    return f"{value:+.0f}" if size >= 10 else f"{value:+.1f}" if size >= 1 else f"{value:+#.2g}"

@@ -1,0 +1,145 @@
+"""Sentences made from tables of trainings: what a setting or another seed changes, and what the detection loss does.
+
+As in `fusionlib.notebook.answers`: every number is taken from a table.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pandas as pd
+from IPython.display import Markdown
+
+from fusionlib.experiments.comparison import METRICS, holm, sign_flips
+from fusionlib.experiments.evaluation import interval
+from fusionlib.notebook.answers import LEVEL, better, joined, signed
+
+# --- trainings with several seeds
+
+
+def seeds_alone(table: pd.DataFrame) -> pd.DataFrame:
+    """What another seed changes in rows that are otherwise the same: a check of the test between rows.
+
+    Args:
+        table: long table of `sweeps.run`; each row trained with at least two seeds.
+
+    Returns:
+        Rows metric: the mean absolute difference between two seeds of a row, the number of such comparisons, and in
+        how many of them the paired test over pairs, corrected by Holm, finds a significant difference.
+    """
+    lines = {}
+    for metric in METRICS:
+        p_values, sizes = {}, []
+        for name, each in table.groupby("row", sort=False):
+            wide = each.pivot(index=["dataset", "pair"], columns="seed", values=metric)
+            for one, two in combinations(wide.columns, 2):
+                difference = wide[one] - wide[two]
+                p_values[name, one, two] = sign_flips(difference)
+                sizes.append(abs(difference.mean()))
+        found = sum(p < LEVEL for p in holm(p_values).values())
+        lines[metric] = {
+            "difference between two seeds, mean": sum(sizes) / len(sizes) if sizes else float("nan"),
+            "comparisons": len(sizes),
+            "significant": found,
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("metric")
+
+
+def rows_and_seeds(found: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
+    """The largest difference between a row and the reference beside what the seed alone changes, metric by metric.
+
+    Args:
+        found: lines of `sweep_tables.differences`, of one set.
+        alone: of `seeds_alone`, of the same pairs.
+    """
+    largest = found["difference"].abs().groupby(found["metric"], sort=False).max()
+    return alone.assign(**{"largest difference of a row": largest.reindex(alone.index)})[
+        ["largest difference of a row", "difference between two seeds, mean", "comparisons", "significant"]
+    ]
+
+
+def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame) -> str:
+    """What a sweep says in two or three sentences: verdicts counted, and whether the seed alone gives as many.
+
+    Args:
+        found: lines of `sweep_tables.differences` in the metrics asked about, of one set.
+        rows: what is compared, such as "without one of its parts".
+        reference: what it is compared with.
+        alone: of `seeds_alone`, of the same pairs.
+    """
+    mark = better(found)
+    counts = [(mark == value).sum() for value in (1, -1, 0)]
+    alone = alone.loc[found["metric"].unique()]
+    chance, asked = alone["significant"].sum(), alone["comparisons"].sum()
+    text = (
+        f"In {len(found)} comparisons with {reference}, {rows} is significantly better in {counts[0]} and "
+        f"significantly worse in {counts[1]}; in {counts[2]} there is no significant difference."
+    )
+    text += f" The same test finds a significant difference between two seeds of one row in {chance} of {asked}."
+    if chance / asked < (len(found) - counts[2]) / len(found):
+        return text
+    return (
+        f"{text} Another seed changes as much, so trainings with these seeds cannot tell what the change itself does."
+    )
+
+
+# --- with and without the detection loss
+
+
+def difference_by_level(rows: pd.DataFrame, one: str, two: str, value: str = "EPE") -> pd.DataFrame:
+    """Two methods of a registration bench against each other, level by level, paired over pairs (mean over draws).
+
+    Args:
+        rows: of `registration_bench.run`.
+        one, two: names of methods; the difference is that of one - two.
+        value: column that is compared.
+
+    Returns:
+        Rows level: pairs, share of the identity's error that each leaves, difference in pixels, its 95 % bootstrap
+        interval (low, high), and p of the paired test, corrected by Holm for the number of levels.
+    """
+    lines, p_values = {}, {}
+    for level, here in rows.groupby("level", sort=False):
+        means = here.groupby(["method", "set", "pair"])[[value, f"{value}_identity"]].mean()
+        first, second = means.loc[one], means.loc[two]
+        difference = first[value] - second[value]
+        both = {one: first, two: second}
+        share = {name: each[value].mean() / each[f"{value}_identity"].mean() for name, each in both.items()}
+        low, high = interval(difference)
+        lines[level] = {"pairs": len(difference), **share, "difference": difference.mean(), "low": low, "high": high}
+        p_values[level] = sign_flips(difference)
+    return pd.DataFrame.from_dict(lines, orient="index").assign(p=pd.Series(holm(p_values))).rename_axis("level")
+
+
+def does_it_harm(found: pd.DataFrame, what: str) -> Markdown:
+    """The answer of `difference_by_level`: whether `what` (the first of its two methods) registers worse, by level."""
+    parts = []
+    for level, line in found.iterrows():
+        one, two = (line.iloc[place] for place in (1, 2))
+        size = f"{signed(line['difference'])} px; {signed(line['low'])} to {signed(line['high'])}"
+        sure = "significant" if line["p"] < LEVEL else "not significant"
+        parts.append(f"at `{level}` it leaves {one:.3f} of the identity's error, without it {two:.3f} ({size}, {sure})")
+    worse = [level for level, line in found.iterrows() if line["p"] < LEVEL and line["difference"] > 0]
+    gain = [level for level, line in found.iterrows() if line["p"] < LEVEL and line["difference"] < 0]
+    verdict = "No significant harm at any level" if not worse else f"Yes, at {joined(f'`{level}`' for level in worse)}"
+    verdict += f", and a significant gain at {joined(f'`{level}`' for level in gain)}" if gain else ""
+    text = f"**{verdict}.** With {what}: {'; '.join(parts)}."
+    end = "In brackets: difference and its 95 % interval. There is one training of each; another seed was not tried."
+    return Markdown(f"{text} {end}")
+
+
+def precision(found: pd.DataFrame, marked: str = "ours") -> str:
+    """One set of Table 3 in sentences: the best method besides Ours, and whether their intervals overlap.
+
+    Args:
+        found: rows method; columns value, low, high, in %.
+        marked: the method that is compared with the best of the others, its own detection head aside.
+    """
+    others = found[~found.index.str.startswith(marked)]
+    name = others["value"].idxmax()
+    one, two = found.loc[marked], others.loc[name]
+    ends = [f"{line['value']:.1f} % ({line['low']:.1f} to {line['high']:.1f})" for line in (one, two)]
+    overlap = one["low"] <= two["high"] and two["low"] <= one["high"]
+    place = "above" if one["value"] > two["value"] else "below"
+    sure = "the intervals overlap, so the order is not certain" if overlap else "the intervals do not overlap"
+    return f"Ours reaches {ends[0]}, {place} the best other method, `{name}`, with {ends[1]}; {sure}."

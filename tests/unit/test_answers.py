@@ -1,0 +1,163 @@
+"""Sentences made from tables say what the numbers say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionlib import presets
+from fusionlib.experiments.comparison import METRICS, Measured, Row
+from fusionlib.notebook import answers, training_answers
+from fusionlib.support.paths import SHIPPED, Results
+
+
+def measured(shifts: dict[str, float], pairs: int = 20) -> Measured:
+    """Ours, and methods whose every metric is higher by their shift on each pair."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(5, 1, pairs)
+    lines = [
+        {"dataset": "a" if i < pairs / 2 else "b", "level": "medium", "method": name, "pair": f"p{i}", "weights": "-"}
+        | dict.fromkeys(METRICS, base[i] + shift + 0.01 * rng.normal())
+        for name, shift in {"ours": 0.0, **shifts}.items()
+        for i in range(pairs)
+    ]
+    rows = [Row(name, "Table", name) for name in (*shifts, "ours")]
+    return Measured(rows, pd.DataFrame(lines), {})
+
+
+@pytest.fixture(scope="module")
+def found() -> pd.DataFrame:
+    return answers.against(measured({"higher": 0.5, "lower": -0.5, "same": 0.0}), "medium")
+
+
+def test_an_interval_stands_beside_each_difference_of_all_pairs(found: pd.DataFrame) -> None:
+    assert len(found) == 3 * len(METRICS) and (found["pairs"] == 20).all()
+    assert (found["low"] <= found["difference"]).all() and (found["difference"] <= found["high"]).all()
+    assert found.set_index("method").loc["higher", "low"].between(0.45, 0.5).all()
+
+
+def test_better_follows_the_direction_of_the_metric_and_the_test(found: pd.DataFrame) -> None:
+    marks = found.assign(mark=answers.better(found)).pivot(index="method", columns="metric", values="mark")
+    assert (marks.loc["higher", ["Q_CC", "Q_AB/F", "Q_SSIM"]] == 1).all()
+    assert (marks.loc["higher", ["Q_CV", "EPE"]] == -1).all()
+    assert (marks.loc["lower"] == -marks.loc["higher"]).all() and (marks.loc["same"] == 0).all()
+
+
+def test_seeds_that_do_not_agree_give_no_verdict() -> None:
+    line = {"metric": "Q_CC", "difference": 0.1, "p": 0.001, "highest seed": 0.3}
+    found = pd.DataFrame([line | {"lowest seed": 0.05}, line | {"lowest seed": -0.1}])
+    assert answers.better(found).tolist() == [1, 0]
+
+
+def test_a_sentence_says_better_worse_and_neither_once_each(found: pd.DataFrame) -> None:
+    text = answers.versus(found[found["method"] == "higher"], "the other")
+    assert text.startswith("The other is significantly better than Ours in Q_CC (+0.5")
+    assert "significantly worse than Ours in Q_CV (+0.5" in text and "not significantly" not in text
+    text = answers.versus(found[found["method"] == "same"], "the same")
+    assert text == "The same is not significantly different from Ours in Q_CC, Q_AB/F, Q_CV, Q_SSIM and EPE."
+
+
+def test_the_answer_counts_the_table_s_own_rows_and_leaves_out_what_was_not_measured(found: pd.DataFrame) -> None:
+    others = {"same": "the same", "nobody": "nobody"}
+    text = answers.is_ours_better(found, ["higher", "lower"], "the rows", others)
+    assert "10 comparisons, Ours is significantly better in 5 and significantly worse in 5; in 0 there" in text
+    assert "The same is not" in text and "nobody" not in text
+    none = Measured([Row("ours", "Table")], measured({}).table, {"ours": "no weights"})
+    assert answers.is_ours_better(answers.against(none, "medium"), [], "the rows", {}).startswith(
+        "there are no numbers"
+    )
+
+
+def test_a_row_of_a_sweep_has_its_seeds_in_the_place_of_an_interval() -> None:
+    line = {"metric": "Q_CC", "difference": 0.1, "p": 0.001, "lowest seed": 0.05, "highest seed": 0.15}
+    text = answers.versus(pd.DataFrame([line, line | {"metric": "EPE", "p": 0.5}]), "`row`", "the full method")
+    assert text.startswith("`row` is significantly better than the full method in Q_CC (+0.10; +0.050 to +0.15)")
+    assert text.endswith("not significantly different from the full method in EPE.")
+
+
+def test_metric_by_metric_each_row_stands_in_one_column(found: pd.DataFrame) -> None:
+    table = answers.by_metric(found)
+    assert list(table.index) == METRICS
+    assert table.loc["Q_CC"].str.startswith(("lower (-", "higher (+", "same (")).all()
+    assert table.loc["Q_CV"].str.startswith(("higher (+", "lower (-", "same (")).all()
+
+
+def test_the_line_above_a_table_says_where_it_was_measured() -> None:
+    smoke, mini = presets.load("smoke"), presets.load("mini")
+    assert (
+        "results/mini" in answers.made_in(SHIPPED, smoke).data
+        and "no real pairs" in answers.made_in(SHIPPED, smoke).data
+    )
+    assert answers.made_in(Results("results", "mini"), mini).data == "Measured in the preset `mini`."
+
+
+def long_table(gap: float) -> pd.DataFrame:
+    """Two rows, two seeds, twenty pairs: the second seed lies higher by `gap` throughout, the rows are the same."""
+    lines = [
+        {"row": row, "seed": seed, "dataset": "set", "pair": f"p{pair}"}
+        | dict.fromkeys(METRICS, pair + gap * seed + 0.01 * (pair % 3 - 1) * seed)
+        for row in ("one", "two")
+        for seed in (0, 1)
+        for pair in range(20)
+    ]
+    return pd.DataFrame(lines)
+
+
+def test_the_seed_alone_is_tested_as_rows_are() -> None:
+    apart, same = training_answers.seeds_alone(long_table(0.5)), training_answers.seeds_alone(long_table(0.0))
+    assert (apart["comparisons"] == 2).all() and (apart["significant"] == 2).all() and (same["significant"] == 0).all()
+    assert apart["difference between two seeds, mean"].tolist() == pytest.approx([0.5] * len(METRICS), abs=0.01)
+    differences = pd.DataFrame({"metric": ["Q_CC", "Q_CC"], "difference": [0.2, -0.3]})
+    assert training_answers.rows_and_seeds(differences, apart).loc["Q_CC", "largest difference of a row"] == 0.3
+
+
+def test_effects_are_counted_beside_those_of_the_seed() -> None:
+    line = {"metric": "Q_CC", "p": 0.001, "lowest seed": 0.1, "highest seed": 0.2}
+    found = pd.DataFrame([line | {"difference": 0.15}, line | {"difference": 0.15, "p": 0.5}])
+    text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.5)))
+    assert "In 2 comparisons with Ours, a row is significantly better in 1 and significantly worse in 0; in 1" in text
+    assert "two seeds of one row in 2 of 2." in text and text.endswith("cannot tell what the change itself does.")
+    text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.0)))
+    assert text.endswith("two seeds of one row in 0 of 2.")
+
+
+def bench(extra: float) -> pd.DataFrame:
+    """With and without: the same but for noise that no pair shares, and `extra` pixels at heavy."""
+    lines = [
+        {"set": "s", "level": level, "pair": f"p{pair}", "draw": draw, "method": name, "EPE_identity": 8.0}
+        | {"EPE": 2 + (name == "with") * (0.1 * (-1) ** pair + extra * (level == "heavy"))}
+        for level in ("light", "heavy")
+        for pair in range(12)
+        for draw in range(2)
+        for name in ("with", "without")
+    ]
+    return pd.DataFrame(lines)
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (1.0, "**Yes, at `heavy`.**"),
+        (0.0, "**No significant harm at any level.**"),
+        (-1.0, "significant gain at `heavy`"),
+    ],
+)
+def test_harm_is_what_the_paired_test_finds(extra: float, says: str) -> None:
+    found = training_answers.difference_by_level(bench(extra), "with", "without")
+    assert found["pairs"].eq(12).all() and found.loc["light", "without"] == pytest.approx(0.25, abs=0.02)
+    assert found.loc["heavy", "difference"] == pytest.approx(extra, abs=0.1)
+    text = training_answers.does_it_harm(found, "l_ob").data
+    assert says in text and "at `light` it leaves 0.2" in text
+
+
+def test_precision_names_the_best_other_method_and_says_whether_the_intervals_overlap() -> None:
+    found = pd.DataFrame(
+        {"value": [4.8, 6.3, 1.0, 9.0], "low": [3.5, 4.6, 0.5, 8.0], "high": [7.3, 8.3, 1.5, 10.0]},
+        index=["ours", "visible", "average", "ours, head"],
+    )
+    text = training_answers.precision(found)
+    assert "4.8 % (3.5 to 7.3), below" in text and "`visible`, with 6.3 %" in text and "not certain" in text
+    found.loc["ours"] = [9.5, 9.0, 10.0]
+    text = training_answers.precision(found)
+    assert ", above" in text and "do not overlap" in text
