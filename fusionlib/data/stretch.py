@@ -122,6 +122,8 @@ def _fill_below(flat: np.ndarray) -> float | None:
     between = np.searchsorted(rest, fill / 2 + near / 2)
     if near - fill <= FAR * (far - near) or 2 * between > end - start:
         return None
+    rest = rest[between:]  # without the half of the blurred values that is nearer to the fill value
+    near, far = (rest[int(share * (rest.size - 1))] for share in (0.05, 0.95))
     return max(fill, near - 2 * (far - near))
 
 
