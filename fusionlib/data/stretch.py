@@ -96,33 +96,43 @@ def _constant_lines(lines: np.ndarray) -> int:
 
 
 def _plateaus(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Fill values: one value in many pixels, at an end and far from the rest, with next to nothing between."""
+    """Fill values, and pixels in which a tool has blurred them and their neighbours."""
     flat = np.sort(values[kept], axis=None)
     low, high = -np.inf, np.inf
     with np.errstate(over="ignore"):
         for _ in range(8):  # a file may have several fill values
             if (found := _fill_below(flat)) is not None:
-                low, flat = found, flat[flat > found]
+                low, flat = found[0], flat[found[1] :]
             elif (found := _fill_below(-flat[::-1])) is not None:
-                high, flat = -found, flat[flat < -found]
+                high, flat = -found[0], flat[: flat.size - found[1]]
             else:
                 break
+        near, far = _most(flat)
+        low = low if low == -np.inf else max(low, near - 2 * (far - near))
+        high = high if high == np.inf else min(high, far + 2 * (far - near))
     odd = (values <= low) | (values >= high)
     return odd if odd.ndim == 2 else odd.any(2)
 
 
-def _fill_below(flat: np.ndarray) -> float | None:
-    """Up to which value a sorted list begins with a fill value, and with what was blurred between it and the rest."""
+def _fill_below(flat: np.ndarray) -> tuple[float, int] | None:
+    """Whether a sorted list begins with a fill value: one in many pixels, far from the rest, and few between.
+
+    Returns:
+        The value, and where the list goes on beyond the middle between it and the rest.
+    """
     fill = flat[int(PERCENTILES[0] / 100 * flat.size)]
     start, end = np.searchsorted(flat, fill, "left"), np.searchsorted(flat, fill, "right")
     rest = flat[end:]
     if end - start < PLATEAU * flat.size or rest.size < LEAST * flat.size or not _different(rest):
         return None
-    near, far = (rest[int(share * (rest.size - 1))] for share in (0.05, 0.95))
+    near, far = _most(rest)
     between = np.searchsorted(rest, fill / 2 + near / 2)
-    if near - fill <= FAR * (far - near) or 2 * between > end - start:
-        return None
-    return max(fill, near - 2 * (far - near))
+    return None if near - fill <= FAR * (far - near) or 2 * between > end - start else (fill, end + between)
+
+
+def _most(flat: np.ndarray) -> tuple[float, float]:
+    """Between which values nine tenths of a sorted list lie."""
+    return tuple(flat[int(share * (flat.size - 1))] for share in (0.05, 0.95))
 
 
 def _isolated(values: np.ndarray, kept: np.ndarray) -> np.ndarray:

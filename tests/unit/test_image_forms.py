@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import warnings
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +16,7 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image_files import AS_IT_IS, DEPTHS, FORMS, Form, picture, write
+from image_files import AS_IT_IS, DEPTHS, FORMS, Form, colours, picture, write
 from odd_images import ODDS, README, Odd, counts, readme, tiff, with_dead
 from PIL import Image
 
@@ -161,6 +163,72 @@ def test_a_page_can_be_chosen(tmp_path: Path) -> None:
             read_infrared(path, page)
     (single := tmp_path / "single.tif").write_bytes(tiff(picture()))
     assert np.array_equal(to_uint8(read_infrared(single, page=2)[0]), picture())  # it has nothing to choose from
+
+
+@pytest.mark.parametrize("fills", [(-9999,), (-9999, 3000), (-3.4e38, -32768)])
+def test_fill_values_cost_the_others_nothing(tmp_path: Path, fills: tuple[float, ...]) -> None:
+    """Also where a tool has blurred them into their neighbours."""
+    values = 285 + picture() / 10
+    for index, fill in enumerate(fills):
+        values[10 + 12 * index : 20 + 12 * index, 12:40] = fill
+    smooth = np.pad(values, 1, "edge")
+    blurred = sum(smooth[i : i + 48, j : j + 64] for i in range(3) for j in range(3)) / 9
+    sound = np.abs(blurred - 297) < 30
+    for stored in (values, np.where(np.isin(values, fills), values, blurred)):
+        (path := tmp_path / "fill.tif").write_bytes(tiff(stored.astype("f4")))
+        with pytest.warns(UserWarning, match="were set aside as no measurement"):
+            seen = read_infrared(path)[0].numpy()
+        assert np.corrcoef(seen[sound], picture()[sound])[0, 1] > 0.99 and len(np.unique(seen[sound])) > 150
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_bits_may_run_from_the_lowest(tmp_path: Path, deep: bool) -> None:
+    content = tiff(counts() if deep else picture(), extratags=[(267, "H", 1, 2, True)], rowsperstrip=48)
+    other, fill_order = (struct.pack("<HHI", tag, 3, 1) for tag in (267, 266))  # which the writer does not write itself
+    content = content.replace(other, fill_order)
+    with tifffile.TiffFile(BytesIO(content)) as file:
+        start, length = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    turned = np.packbits(np.unpackbits(np.frombuffer(content, "u1", length, start)), bitorder="little").tobytes()
+    (path := tmp_path / "order.tif").write_bytes(content[:start] + turned + content[start + length :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seen = read_infrared(path)[0].numpy()
+    assert np.corrcoef(seen.ravel(), picture().ravel())[0, 1] > ALIKE
+
+
+def test_colour_times_alpha_is_divided_again(tmp_path: Path) -> None:
+    alpha = np.clip(picture(), 60, 255)
+    stored = np.round(colours(picture()) * (alpha[..., None] / 255)).astype(np.uint8)
+    content = tiff(np.dstack([stored, alpha]), photometric="rgb", extrasamples=["assocalpha"])
+    (path := tmp_path / "associated.tif").write_bytes(content)
+    seen = to_uint8(read_visible(path)[1]).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(seen - colours(picture())).max() <= 3
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_cmyk_of_every_layout_is_read(tmp_path: Path, planar: str) -> None:
+    inks = np.dstack([255 - colours(picture()), np.zeros_like(picture())])
+    inks = inks if planar == "contig" else np.ascontiguousarray(np.moveaxis(inks, 2, 0))
+    (path := tmp_path / "cmyk.tif").write_bytes(tiff(inks, photometric="separated", planarconfig=planar))
+    assert np.array_equal(to_uint8(read_visible(path)[1]).permute(1, 2, 0), colours(picture()))
+
+
+def test_a_bitmap_of_16_bits_a_pixel_is_read(tmp_path: Path) -> None:
+    red, green, blue = (colours(picture())[::-1, :, each].astype(np.uint16) for each in range(3))
+    rows = (red >> 3 << 11 | green >> 2 << 5 | blue >> 3).astype("<u2").tobytes()
+    facts = struct.pack("<IiiHHIIiiII", 40, 64, 48, 1, 16, 3, len(rows), 2835, 2835, 0, 0)
+    head = b"BM" + struct.pack("<IHHI", 66 + len(rows), 0, 0, 66)
+    (path := tmp_path / "16.bmp").write_bytes(head + facts + struct.pack("<III", 0xF800, 0x7E0, 0x1F) + rows)
+    seen = to_uint8(read_visible(path)[1]).permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(seen - colours(picture())).max() <= 7  # of 5 bits
+
+
+def test_two_values_and_one_stay_what_they_are(tmp_path: Path) -> None:
+    for name, values in (("two", np.where(picture() > 128, 60_000, 0)), ("one", np.full((48, 64), 7000))):
+        (path := tmp_path / f"{name}.tif").write_bytes(tiff(values.astype(np.uint16)))
+        with pytest.warns(UserWarning, match=r"stretched to 8 bits(\.|, which leaves 1 of 256 grey levels)"):
+            seen = to_uint8(read_infrared(path))[0].numpy()
+        assert np.array_equal(seen, np.where(values > 7000, 255, 0))
 
 
 def test_small_copies_and_masks_are_no_pages(tmp_path: Path) -> None:
