@@ -16,6 +16,7 @@ from fusionlib.data import open_set, systems
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured, Row, intervals, means
+from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.checkpoints import IN_PART
 from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.notebook import plotting
