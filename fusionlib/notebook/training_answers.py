@@ -76,11 +76,9 @@ def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame)
         f"significantly worse in {counts[1]}; in {counts[2]} there is no significant difference."
     )
     text += f" The same test finds a significant difference between two seeds of one row in {chance} of {asked}."
-    if chance / asked < (len(found) - counts[2]) / len(found):
+    if chance <= LEVEL * asked:
         return text
-    return (
-        f"{text} Another seed changes as much, so trainings with these seeds cannot tell what the change itself does."
-    )
+    return f"{text} Almost none is expected: with so few seeds, the table cannot say what the change itself does."
 
 
 # --- with and without the detection loss

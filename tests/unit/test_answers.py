@@ -117,7 +117,7 @@ def test_effects_are_counted_beside_those_of_the_seed() -> None:
     found = pd.DataFrame([line | {"difference": 0.15}, line | {"difference": 0.15, "p": 0.5}])
     text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.5)))
     assert "In 2 comparisons with Ours, a row is significantly better in 1 and significantly worse in 0; in 1" in text
-    assert "two seeds of one row in 2 of 2." in text and text.endswith("cannot tell what the change itself does.")
+    assert "two seeds of one row in 2 of 2." in text and text.endswith("cannot say what the change itself does.")
     text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.0)))
     assert text.endswith("two seeds of one row in 0 of 2.")
 
