@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.notebook import charts, plotting
-from fusionlib.report.verdicts import VERDICTS, summary
+from fusionlib.report.verdicts import VERDICTS, by_chance, summary
 
 SHADES = dict(zip(VERDICTS, ("#009E73", "#56B4E9", "#D55E00", "#d9d9d9"), strict=True))
 MARKERS = "os^Dv*P"
@@ -18,7 +18,10 @@ MARKERS = "os^Dv*P"
 
 @plotting.style()
 def bars(compared: pd.DataFrame) -> Figure:
-    """A bar a table of the paper, parted by verdict, with the counts in it."""
+    """A bar a table of the paper, parted by verdict, with the counts in it.
+
+    A black line says where the first two parts would end by chance (`verdicts.by_chance`).
+    """
     counts = summary(compared).drop(index="all")[list(VERDICTS)]
     figure, axis = plt.subplots(figsize=(0.8 * plotting.WIDTH, 0.9 + 0.32 * len(counts)))
     before = np.zeros(len(counts))
@@ -27,10 +30,12 @@ def bars(compared: pd.DataFrame) -> Figure:
         shown = [str(count) if count else "" for count in counts[verdict]]
         axis.bar_label(drawn, shown, label_type="center", fontsize="small")
         before += counts[verdict].to_numpy()
+    chance = by_chance(compared).drop(index="all")["by chance"]
+    axis.plot(chance, chance.index, "|", color="black", ms=14, mew=2, label="agrees or same ranking, by chance")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="values of the table")
-    figure.legend(loc="outside upper center", ncols=len(VERDICTS))
+    figure.legend(loc="outside upper center", ncols=len(VERDICTS) + 1)
     return figure
 
 

@@ -313,6 +313,8 @@ def test_figures_show_every_table_and_metric(tmp_path):
     (axis,) = verdict_figures.bars(compared).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [f"Table {number}" for number in range(1, 8)]
     assert sum(patch.get_width() for patch in axis.patches) == 140
+    (chance,) = axis.lines
+    assert chance.get_xdata().tolist() == verdicts.by_chance(compared).drop(index="all")["by chance"].to_list()
     panels = verdict_figures.scatter(compared).axes
     assert [axis.get_title().split()[0] for axis in panels] == list(compared["metric"].unique())
     assert [text.get_text() for axis in panels for text in axis.texts] == ["not measured"] * 4
