@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from image_files import picture
+from odd_images import ODDS
 from PIL import Image
 
 from fusionlib import methods
@@ -215,6 +216,21 @@ def test_a_closed_output_is_no_error(monkeypatch):
     assert main(["methods"]) == 0
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["data", "fetch", "nothing"]) == 2
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("odd", ODDS, ids=lambda odd: odd.what)
+def test_odd_images_are_fused_or_refused_and_leave_no_halves(tmp_path, capsys, odd):
+    (tmp_path / "ir.tif").write_bytes(odd.content())
+    Image.fromarray(picture()).save(tmp_path / "vi.png")
+    command = ("fuse", tmp_path / "ir.tif", tmp_path / "vi.png", "-o", tmp_path / "out" / "it.png", *AVERAGE)
+    if odd.refused:
+        assert "ir.tif" in refused(capsys, *command) and not (tmp_path / "out").exists()
+        return
+    assert main([str(each) for each in command]) == 0
+    said = capsys.readouterr().err
+    assert said.count("\n") == bool(odd.told) and said.startswith("fusionlib: warning: " if odd.told else "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["it.png"]
 
 
 # --- a missing package
