@@ -6,7 +6,7 @@ and `detection` (Eq. 8). Everything else lies in folders; each says what lives t
     import fusionlib
 
     fusionlib.fuse("infrared.png", "visible.png", "fused.png")    # two files, or two folders
-    ours = fusionlib.load("ours")
+    ours = fusionlib.load()    # the paper's network with a refined field; fusionlib.load("ours") is the paper's alone
     fused = ours.fuse(ir, vi)    # (B, 1, H, W) in [0, 1] -> fused.image, fused.field, fused.registered_ir
 """
 
@@ -22,14 +22,16 @@ __all__ = ["fuse", "load"]
 __version__ = "0.1.0"
 
 
-def load(name: str = "ours", weights: Path | str | None = None, **options: object) -> Method:
+def load(name: str = "ours_refined", weights: Path | str | None = None, **options: object) -> Method:
     """A method by name, with its weights; see `fusionlib.methods.load`."""
     from fusionlib.methods import load as load_method  # torch comes with it
 
     return load_method(name, weights, **options)
 
 
-def fuse(ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours", **options: object) -> list[Path]:
+def fuse(
+    ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours_refined", **options: object
+) -> list[Path]:
     """Fuse two image files, or two folders of them; see `fusionlib.methods.fuse.fuse_files`."""
     from fusionlib.methods.fuse import fuse_files
 

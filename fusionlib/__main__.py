@@ -6,7 +6,6 @@ What is heavy is imported by the command that needs it, so that `--help` answers
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import signal
 import sys
@@ -14,7 +13,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fusionlib.support.command_line import cluster, let_any_name_be_said, minutes, silence, surroundings, whole
+from fusionlib.support import command_line
+from fusionlib.support.command_line import whole
 from fusionlib.support.files import InputError
 from fusionlib.support.threads import waiting
 
@@ -24,10 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     reads what it says any more, as behind `| head`.
     """
     os.environ.update(waiting(os.environ))  # before torch is imported
-    let_any_name_be_said()
+    command_line.let_any_name_be_said()
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = command_line.show_warning
         try:
             status = arguments.command(arguments)
             if sys.stdout is not None:  # it is None where the shell has closed it
@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("fusionlib: stopped", file=sys.stderr)
             return 130
         except BrokenPipeError:
-            silence()
+            command_line.silence()
             return 141
         except (OSError, ModuleNotFoundError) as error:
-            if not (sentence := surroundings(error)):
+            if not (sentence := command_line.surroundings(error)):
                 raise
             print(f"fusionlib: error: {sentence}", file=sys.stderr)
             return 2
@@ -60,9 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "numbers", nargs="*", metavar="NN", help="numbers of notebooks, such as 03; all if none is given"
     )
     command.add_argument("--preset", default="smoke", help="smoke (minutes, no download), mini or paper; default smoke")
-    command.add_argument(
-        "--jobs", type=whole(1, 1024), default=1, metavar="N", help="notebooks run side by side; default 1"
-    )
+    command.add_argument("--jobs", type=whole(1, 1024), default=1, metavar="N", help="notebooks at a time; default 1")
     command.add_argument("--seed", type=whole(0), default=0, help="of everything random; default 0")
     command.add_argument(
         "--train", action="store_true",
@@ -73,10 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--force", action="store_true", help="run also what is up to date")
     command.add_argument(
-        "--cluster", type=cluster, metavar="WHERE",
+        "--cluster", type=command_line.cluster, metavar="WHERE",
         help="spread over Dask workers: local or local:N on this machine, or a scheduler, tcp://HOST:8786",
     )  # fmt: skip
-    command.add_argument("--timeout", type=minutes, metavar="MIN", help="minutes for one notebook; no limit by default")
+    command.add_argument(
+        "--timeout", type=command_line.minutes, metavar="MIN", help="minutes for one notebook; no limit by default"
+    )
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.add_argument(
         "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
@@ -100,13 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("ir", metavar="IR", help="infrared image or folder")
     command.add_argument("vi", metavar="VI", help="visible image or folder with files of the same names")
     command.add_argument("-o", "--out", required=True, help="PNG to write, or folder of them")
-    command.add_argument("--method", default="ours", help="see `fusionlib methods`; default ours")
+    command.add_argument("--method", default="ours_refined", help="see `fusionlib methods`; default ours_refined")
     command.add_argument("--field", metavar="F.npz", help="also write the displacement field, or a folder of them")
     command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
     command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
-    command.add_argument(
-        "--page", type=whole(1), metavar="N", help="which page of files that have several; default the first"
-    )
+    command.add_argument("--page", type=whole(1), metavar="N", help="of files that have several; default the first")
     command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
     command.set_defaults(command=_fuse)
 
@@ -152,7 +150,7 @@ def _reproduce(arguments: argparse.Namespace) -> int:
         train=arguments.train,
         retrain=arguments.retrain,
         seed=arguments.seed,
-        parameters={name: _value(text) for name, text in arguments.parameters},
+        parameters={name: command_line.parameter(text) for name, text in arguments.parameters},
         results=arguments.results or ROOT / "results",
         force=arguments.force,
         timeout=arguments.timeout,
@@ -239,18 +237,6 @@ def _publish(arguments: argparse.Namespace) -> int:
     for page in publish_all(folder):
         print(f"wrote {page}")
     return 0
-
-
-def _value(text: str) -> object:
-    """A parameter as Python would read it; anything else is a string. `1e-3` is a number, unlike in YAML."""
-    try:
-        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    print(f"fusionlib: warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def fuse_files(
     ir: Path | str,
     vi: Path | str,
     out: Path | str,
-    method: str = "ours",
+    method: str = "ours_refined",
     field: Path | str | None = None,
     weights: Path | str | None = None,
     device: str | None = None,
@@ -59,7 +59,8 @@ def fuse_files(
             tell is told before anything is written.
 
     Warns:
-        An image is black, constant or noise, and the method registers: what it finds is made of nothing.
+        An image is black, constant or noise, and the method registers: `ours_refined` leaves the infrared where it is,
+        other methods find a field out of nothing.
     """
     ir, vi, out, field = Path(ir), Path(vi), Path(out), None if field is None else Path(field)
     for path in (ir, vi):
@@ -108,8 +109,8 @@ def _fuse(
     fused = method.fuse(pair.ir[None], pair.vi[None])
     for path, image in zip(sources, (pair.ir, pair.vi), strict=True):
         if fused.field is not None and (why := without_evidence(image)):
-            advice = "nothing in it tells how to register the pair, so do not rely on the displacement"
-            warnings.warn(f"{path} is {why}: {advice}.", stacklevel=3)
+            advice = "do not rely on the displacement" if fused.field.any() else "the infrared was not moved"
+            warnings.warn(f"{path} is {why}: nothing in it tells how to register the pair, so {advice}.", stacklevel=3)
     if wants_field and fused.field is None:
         raise InputError(f"{method.name} registers nothing, so there is no field: leave out --field or choose `ours`.")
     grey = bool((pair.rgb == pair.vi).all())

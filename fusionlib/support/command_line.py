@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import errno
 import io
 import math
@@ -76,3 +77,16 @@ def silence() -> None:
     """Send what is still to be said nowhere; else Python tries once more at its end, and fails once more."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parameter(text: str) -> object:
+    """A parameter as Python would read it; anything else is a string. `1e-3` is a number, unlike in YAML."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+
+
+def show_warning(message: Warning | str, *_: object) -> None:
+    """A warning in one line, as `warnings.showwarning` has it."""
+    print(f"fusionlib: warning: {message}", file=sys.stderr)

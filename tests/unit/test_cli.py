@@ -186,7 +186,7 @@ def test_weights_are_fetched_by_the_names_of_their_systems(monkeypatch):
 
 def test_retrain_trains_what_was_asked_for(monkeypatch, tmp_path, capsys):
     asked = []
-    monkeypatch.setattr(retraining, "retrained", lambda *arguments: asked.append(arguments) or tmp_path / "it")
+    monkeypatch.setattr(retraining, "train_or_load", lambda *arguments: asked.append(arguments) or tmp_path / "it")
     options = ["--preset", "smoke", "--seed", "7", "--force", "--device", "cpu", "--results", str(tmp_path)]
     assert main(["retrain", "emma", "imf", *options]) == 0
     assert [settings.system for settings, *_ in asked] == ["emma", "imf"] and asked[0][0].seed == 7

@@ -26,12 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from fusionlib import deformation, metrics, presets
-from fusionlib.__main__ import _value
 from fusionlib.data import open_folders, open_set, read_pair
 from fusionlib.data import volumes as mri
 from fusionlib.data.images import SMALLEST_SIDE, read_infrared, read_visible, recolour, resize, save_image, to_uint8
 from fusionlib.deformation import Level, compose, fold_share, invert, misalign, sample_field, warp
 from fusionlib.reproduce.notebooks import Notebook, checked_parameters
+from fusionlib.support.command_line import parameter
 from fusionlib.support.files import InputError
 from fusionlib.support.weights import read_header
 
@@ -365,11 +365,11 @@ def test_settings(name: str, path: str, value: object, seed: int, text: str) -> 
     level = right_or_clear(lambda: deformation.get_level(name))
     assert (level is not None) == (name in deformation.LEVELS)
 
-    read = right_or_clear(lambda: _value(text))
+    read = right_or_clear(lambda: parameter(text))
     assert isinstance(read, str | int | float | bool | list | tuple | dict | set | complex | bytes | None)
     notebook = Notebook(Path("03_a.ipynb"), (), {"seed": "int", "epochs": "int", "set": "str", "rate": "float"}, ())
-    parameter = {path.rpartition(".")[2]: value}
-    given_on = right_or_clear(lambda: checked_parameters(parameter, [notebook]))
+    chosen = {path.rpartition(".")[2]: value}
+    given_on = right_or_clear(lambda: checked_parameters(chosen, [notebook]))
     assert given_on is None or json.loads(json.dumps(given_on)) == given_on
     if "epochs" in parameter:
         assert (given_on is not None) == (type(value) is int)

@@ -20,7 +20,7 @@ from torch import Tensor
 from fusionlib.data.drawn.canvas import EYE_X, EYE_Y, HORIZON
 from fusionlib.data.drawn.street import LAMPLIGHT, MOONLIGHT, WHITE, Street
 from fusionlib.data.images import luma, to_tensor
-from fusionlib.support.classes import CLASSES
+from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError
 from fusionlib.support.random_fields import generator
 from fusionlib.support.settings import check
