@@ -30,11 +30,7 @@ from fusionlib.support.files import InputError
 
 SIDE = 240  # pixels of a slice, which are those of BraTS
 ENOUGH = 2000  # pixels of brain that a slice has to exceed in both volumes
-<<<<<<< HEAD
-MOST_NEGATIVE = 0.2  # of all values but 0; at most 0.0064 in the heads that the project knows, 0.44 after a z-score
-=======
 MOST_NEGATIVE = 0.2  # of all values but 0: half of a z-scored brain, and 0.007 at most of the heads of the sets
->>>>>>> h-inputs
 FULL = 0.98  # part of a volume above 0, of which a brain fills a fifth
 BRIGHTEST = 99.5  # percentile that becomes white: the few voxels above it are vessels and artefacts
 # Subjects kept in memory at most, so that batches in random order read no volume twice. What is kept is not the volume
