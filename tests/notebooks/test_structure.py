@@ -127,6 +127,20 @@ def test_checked_cells_keep_their_output_and_others_none(notebook):
     assert [cell.id for cell in code_cells(notebook) if CHECKED not in tags(cell) and cell.outputs] == []
 
 
+# --- the way through
+
+
+def test_links_to_other_notebooks_lead_there(path, notebook):
+    linked = {name for text in texts(notebook) for name in re.findall(r"""[("](\w+\.ipynb)""", text)}
+    assert [name for name in sorted(linked) if not (path.parent / name).exists()] == []
+
+
+def test_sections_are_numbered_without_a_gap(notebook):
+    headings = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\.", headings, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 # --- the opening and the close
 
 
