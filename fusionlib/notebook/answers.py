@@ -144,6 +144,8 @@ def _amount(name: str, line: object) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign: two digits, or whole numbers from 10 on."""
+    """A difference with its sign: two digits, whole numbers from 10 on, and never more than four decimals."""
     size = abs(value)
+    if size < 0.001:
+        return f"{value:+.4f}"
     return f"{value:+.0f}" if size >= 10 else f"{value:+.1f}" if size >= 1 else f"{value:+#.2g}"

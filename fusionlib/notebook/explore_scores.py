@@ -146,7 +146,7 @@ def metric_bars(
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The detections (M, 6) of one image, best first, held against its boxes (N, 5), by COCO's rule.
+    """The detections (M, 6) of one image, best first, compared with its boxes (N, 5), by COCO's rule.
 
     Attributes:
         detections, boxes: as given.

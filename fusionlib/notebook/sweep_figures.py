@@ -90,7 +90,7 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
     axis.set_yticks(range(len(by_setting)), by_setting, fontsize=9)
     axis.set_xticks([])
     axis.spines[:].set_visible(False)
-    axis.set_title(f"{metric} {ARROW[direction(metric)]}: value of the setting, and what comes of it", fontsize=9)
+    axis.set_title(f"{metric} {ARROW[direction(metric)]}: value of the setting, and the mean it gives", fontsize=9)
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.89, low, 0.015, high - low)))
     bar.set_label("better than the optimum by, %", fontsize=8)
     bar.ax.tick_params(labelsize=8)
