@@ -21,7 +21,7 @@ PLATEAU = 5e-4  # share of pixels with one value from which it may be a fill val
 FAR = 0.5  # its distance from the others, in units of the range that most of them fill
 ISOLATED = 2.0  # distance of a dead or hot pixel from the median around it, in the same units
 MATTERS = 0.9  # range after and before, under which setting aside changes enough
-FEW_LEVELS = 24  # of 256; with fewer for nine tenths of the pixels a scene is hardly seen
+FEW_LEVELS = 24  # of 256; with fewer for four fifths of the pixels a scene is hardly seen
 
 
 def to_levels(values: np.ndarray, missing: np.ndarray | None = None, inverted: bool = False) -> tuple[np.ndarray, str]:
@@ -52,7 +52,7 @@ def to_levels(values: np.ndarray, missing: np.ndarray | None = None, inverted: b
         enough = rest.sum() >= LEAST * kept.sum() and _different(values[rest])
         with np.errstate(over="ignore"):
             if enough and np.subtract(*closer[::-1]) < MATTERS * (high - low):
-                odd = np.median(values[aside])
+                odd = np.percentile(values[aside], 50, method="nearest")
                 words = f", and {_percent(aside.sum() / aside.size)} of its pixels, around {odd:g}, were set aside"
                 words += " as no measurement"
                 (low, high), kept = closer, rest
@@ -60,9 +60,9 @@ def to_levels(values: np.ndarray, missing: np.ndarray | None = None, inverted: b
     # A hot spot in a flat image is infinitely far above it, and white.
     with np.errstate(over="ignore", invalid="ignore"):
         unit = np.clip(np.nan_to_num((values - low) / max(high - low, np.finfo(float).tiny)), 0, 1)
-    most = np.subtract(*np.percentile(unit[kept], [95, 5])) * 255
+    most = np.subtract(*np.percentile(unit[kept], [90, 10])) * 255
     if most < FEW_LEVELS:
-        words += f", which leaves {round(most) + 1} of 256 grey levels to nine tenths of the picture"
+        words += f", which leaves {round(most) + 1} of 256 grey levels to four fifths of the picture"
     levels = np.round((1 - unit if inverted else unit) * 255).astype(np.uint8)
     if missing is not None:
         levels[missing] = 0
@@ -142,12 +142,20 @@ def _isolated(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
         return np.zeros(kept.shape, bool)
     with np.errstate(over="ignore"):
         unit = np.clip((np.where(np.isfinite(values), values, near) - near) / (far - near), -1e6, 1e6)
-    if (np.abs(unit - 0.5) > ISOLATED - 0.5).mean() < PERCENTILES[0] / 100:  # so few that they decide nothing
+    if (np.abs(unit - 0.5) > ISOLATED / 4).mean() < PERCENTILES[0] / 100:  # so few that they decide nothing
         return np.zeros(kept.shape, bool)
     channels = [unit] if unit.ndim == 2 else np.moveaxis(unit, 2, 0)
     pictures = (Image.fromarray(each.astype(np.float32)) for each in channels)
     around = (np.asarray(each.filter(ImageFilter.MedianFilter(5))) for each in pictures)
-    return reduce(np.logical_or, (np.abs(a - b) > ISOLATED for a, b in zip(channels, around, strict=True)))
+    away = reduce(np.maximum, (np.abs(a - b) for a, b in zip(channels, around, strict=True)))
+    odd = np.zeros(kept.shape, bool)
+    for _ in range(20):  # the range shrinks with every pixel that is set aside
+        near, far = np.percentile(unit[kept & ~odd], [5, 95])
+        more = away > ISOLATED * (far - near)
+        if not far > near or more[kept].all() or (more == odd).all():
+            break
+        odd = more
+    return odd
 
 
 def _different(values: np.ndarray) -> bool:

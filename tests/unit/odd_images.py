@@ -96,7 +96,7 @@ ODDS = (
     Odd("deep, dead and hot pixels", lambda: tiff(with_dead(0.02)), "set aside, with a warning",
         told="2 % of its pixels, around .*, were set aside", seen=None),
     Odd("deep, a few values far from all others that fill the range", lambda: tiff(spread()), "read, with a warning",
-        told=r"leaves \d+ of 256 grey levels to nine tenths of the picture", seen=None),
+        told=r"leaves \d+ of 256 grey levels to four fifths of the picture", seen=None),
     Odd("deep, NaN or infinity", lambda: tiff(filled(np.inf)), "refused", refused="holds NaN or infinite values"),
     Odd("deep, nothing but no data", lambda: tiff(np.full((40, 40), -9999, "f4"), **GDAL), "refused",
         refused="holds no measured pixel"),

@@ -142,7 +142,7 @@ def test_odd_files_are_told_or_refused(tmp_path: Path, odd: Odd) -> None:
         assert len(np.unique(seen[odd.seen])) >= 100
 
 
-@pytest.mark.parametrize("share", [0.002, 0.02, 0.06])
+@pytest.mark.parametrize("share", [0.002, 0.02, 0.08])
 def test_dead_and_hot_pixels_cost_the_others_nothing(tmp_path: Path, share: float) -> None:
     (path := tmp_path / "dead.tif").write_bytes(tiff(values := with_dead(share)))
     sound = values == counts()
