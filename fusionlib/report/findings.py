@@ -100,8 +100,8 @@ def _raw(folder: Path) -> str:
     table = result_tables.read(folder / "tables" / RAW)
     test = table[(table["metric"] == "EPE") & (table["split"] == "test")]
     means = test.groupby("method", sort=False)["value"].mean()
-    classical = means.drop(["identity", "ours", "ours_settled"], errors="ignore")
-    refined = f" ({means['ours_settled']:.1f} px with the refined field)" if "ours_settled" in means else ""
+    classical = means.drop(["identity", "ours", "ours_refined"], errors="ignore")
+    refined = f" ({means['ours_refined']:.1f} px with the refined field)" if "ours_refined" in means else ""
     return (
         f"**Two real cameras**: on {test['pair'].nunique()} of RoadScene's raw thermal frames, which really are out "
         f"of register by {means['identity']:.1f} px on average, Ours leaves {means['ours']:.1f} px{refined} and the "

@@ -130,8 +130,8 @@ def _registration(rows: pd.DataFrame, source: str) -> str:
     shares = means["EPE_share"].unstack("method", sort=False)
     shares.insert(0, "identity, px", means["EPE"].unstack("method", sort=False).get("identity"))
     folds = f"Largest share of folded pixels in any field of Ours: {rows[rows['method'] == 'ours']['folds'].max():.2g}."
-    if "ours_settled" in shares:
-        folds += " `ours_settled` refines the field where it was unsure, a step beyond the paper (notebook 03)."
+    if "ours_refined" in shares:
+        folds += " `ours_refined` refines the field where it was unsure, a step beyond the paper (notebook 03b)."
     return verdicts.fold(
         "Registration: the share of the misalignment that each method leaves",
         f"End-point error as a share of that of the identity field, from {source}: several deformations a pair, each "
