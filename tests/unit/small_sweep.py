@@ -17,13 +17,14 @@ NETWORK = NetworkConfig(channels=4, msrb_widths=(8, 8), gathering_widths=(8, 8))
 
 
 def preset(**changes: object) -> presets.Preset:
-    """Smoke with a smaller network, four pairs, a start of one epoch and rows of two."""
+    """Smoke with a smaller network, four pairs, a start of one epoch and rows of two, scored on two small pairs."""
     smoke = presets.load("smoke")
     learning = TrainingConfig(epochs=1, registration_epochs=1, batch=2, validate_every=1)
     start = replace(smoke.recipe.start, network=NETWORK, train_pairs=4, training=learning)
     together = replace(learning, registration_epochs=0, frozen_statistics=True)
     recipe = replace(smoke.recipe, network=NETWORK, start=start, train_pairs=4, training=together, detector=None)
-    return replace(smoke, recipe=recipe, sweep_epochs=2, **changes)
+    bench = replace(smoke.bench, count=2)
+    return replace(smoke, recipe=recipe, test_size=smoke.recipe.size, bench=bench, sweep_epochs=2, **changes)
 
 
 def rows() -> list[sweep_rows.Row]:
