@@ -5,30 +5,17 @@ Those about trainings (seeds, the detection loss) are in `training_answers`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
-from IPython.display import Markdown
 
 from fusionlib.experiments import comparison
 from fusionlib.experiments.comparison import METRICS, Measured
-from fusionlib.experiments.evaluation import interval
+from fusionlib.experiments.statistics import interval
 from fusionlib.metrics.directions import direction
-from fusionlib.presets import Preset
-from fusionlib.support.paths import Results
 
 LEVEL = 0.05  # of significance
-
-
-def made_in(shown: Results, preset: Preset) -> Markdown:
-    """The line above a table that is shown: where its numbers were measured."""
-    if shown.preset == preset.name:
-        return Markdown(f"Measured in the preset `{preset.name}`.")
-    return Markdown(
-        f"Measured on real pairs in the preset `{shown.preset}` and kept in results/{shown.preset}; "
-        f"`{preset.name}` has no real pairs."
-    )
 
 
 # --- one table of methods
@@ -75,9 +62,9 @@ def versus(found: pd.DataFrame, name: str, other: str = "Ours") -> str:
     for value, word in ((1, "significantly better than"), (-1, "significantly worse than")):
         if (mark == value).any():
             listed = [_amount(line.metric, line) for line in lines[mark == value].itertuples()]
-            parts.append(f"{word} {other} in {joined(listed)}")
+            parts.append(f"{word} {other} in {listed(listed)}")
     if (mark == 0).any():
-        parts.append(f"not significantly different from {other} in {joined(found.loc[mark == 0, 'metric'])}")
+        parts.append(f"not significantly different from {other} in {listed(found.loc[mark == 0, 'metric'])}")
     return f"{name[0].upper()}{name[1:]} is {'; it is '.join(parts)}."
 
 
@@ -130,12 +117,6 @@ def is_ours_better(found: pd.DataFrame, own: Sequence[str], rows: str, others: M
 
 
 # --- words
-
-
-def joined(words: Iterable[str]) -> str:
-    """ "a, b and c"."""
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else str(last)
 
 
 def _amount(name: str, line: object) -> str:

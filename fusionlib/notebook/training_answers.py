@@ -10,9 +10,10 @@ from itertools import combinations
 import pandas as pd
 from IPython.display import Markdown
 
-from fusionlib.experiments.comparison import METRICS, holm, sign_flips
-from fusionlib.experiments.evaluation import interval
-from fusionlib.notebook.answers import LEVEL, better, joined, signed
+from fusionlib.experiments.comparison import METRICS
+from fusionlib.experiments.statistics import holm, interval, sign_flips
+from fusionlib.notebook.answers import LEVEL, better, signed
+from fusionlib.notebook.sentences import listed
 
 # --- trainings with several seeds
 
@@ -119,8 +120,8 @@ def does_it_harm(found: pd.DataFrame, what: str) -> Markdown:
         parts.append(f"at `{level}` it leaves {one:.3f} of the identity's error, without it {two:.3f} ({size}, {sure})")
     worse = [level for level, line in found.iterrows() if line["p"] < LEVEL and line["difference"] > 0]
     gain = [level for level, line in found.iterrows() if line["p"] < LEVEL and line["difference"] < 0]
-    verdict = "No significant harm at any level" if not worse else f"Yes, at {joined(f'`{level}`' for level in worse)}"
-    verdict += f", and a significant gain at {joined(f'`{level}`' for level in gain)}" if gain else ""
+    verdict = "No significant harm at any level" if not worse else f"Yes, at {listed(f'`{level}`' for level in worse)}"
+    verdict += f", and a significant gain at {listed(f'`{level}`' for level in gain)}" if gain else ""
     text = f"**{verdict}.** With {what}: {'; '.join(parts)}."
     end = "In brackets: difference and its 95 % interval. There is one training of each; another seed was not tried."
     return Markdown(f"{text} {end}")

@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionlib import presets
 from fusionlib.experiments.comparison import METRICS, Measured, Row
 from fusionlib.notebook import answers, training_answers
-from fusionlib.support.paths import SHIPPED, Results
 
 
 def measured(shifts: dict[str, float], pairs: int = 20) -> Measured:
@@ -81,15 +79,6 @@ def test_metric_by_metric_each_row_stands_in_one_column(found: pd.DataFrame) -> 
     assert list(table.index) == METRICS
     assert table.loc["Q_CC"].str.startswith(("lower (-", "higher (+", "same (")).all()
     assert table.loc["Q_CV"].str.startswith(("higher (+", "lower (-", "same (")).all()
-
-
-def test_the_line_above_a_table_says_where_it_was_measured() -> None:
-    smoke, mini = presets.load("smoke"), presets.load("mini")
-    assert (
-        "results/mini" in answers.made_in(SHIPPED, smoke).data
-        and "no real pairs" in answers.made_in(SHIPPED, smoke).data
-    )
-    assert answers.made_in(Results("results", "mini"), mini).data == "Measured in the preset `mini`."
 
 
 def long_table(gap: float) -> pd.DataFrame:
