@@ -14,6 +14,7 @@ from fusionlib.experiments import comparison
 from fusionlib.experiments.comparison import METRICS, Measured
 from fusionlib.experiments.statistics import interval
 from fusionlib.metrics.directions import direction
+from fusionlib.notebook.sentences import listed
 
 LEVEL = 0.05  # of significance
 
@@ -61,8 +62,8 @@ def versus(found: pd.DataFrame, name: str, other: str = "Ours") -> str:
     lines = found.rename(columns={"lowest seed": "low", "highest seed": "high"})
     for value, word in ((1, "significantly better than"), (-1, "significantly worse than")):
         if (mark == value).any():
-            listed = [_amount(line.metric, line) for line in lines[mark == value].itertuples()]
-            parts.append(f"{word} {other} in {listed(listed)}")
+            amounts = [_amount(line.metric, line) for line in lines[mark == value].itertuples()]
+            parts.append(f"{word} {other} in {listed(amounts)}")
     if (mark == 0).any():
         parts.append(f"not significantly different from {other} in {listed(found.loc[mark == 0, 'metric'])}")
     return f"{name[0].upper()}{name[1:]} is {'; it is '.join(parts)}."
