@@ -58,7 +58,7 @@ def refinement() -> Iterator[Seen]:
     phi = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None].double()
     confidence = (0.5 + 0.4 * torch.cos(3 * x - y)).double()[None, None]
     yield "refined", refine(phi, confidence, Refinement()), DOUBLE
-    yield "hardly any evidence", refine(phi, confidence * 0.14 / confidence.mean(), Refinement()), DOUBLE
+    yield "hardly any evidence", refine(phi, confidence * 0.11 / confidence.mean(), Refinement()), DOUBLE
 
 
 def classical() -> Iterator[Seen]:
