@@ -20,11 +20,11 @@ NUMBERS = {
     TrainingConfig: ("epochs", "batch", "learning_rate", "registration_epochs", "fusion_epochs", "validate_every"),
     DetectorConfig: ("box", "classes", "distribution", "confidence", "overlap", "most"),
     DetectorTraining: ("epochs", "batch", "side", "learning_rate", "warmup", "weight_decay", "mosaic", "average"),
-    Refinement: ("power", "reach", "doubt"),
+    Refinement: ("power", "reach", "prior", "noise", "chance"),
     SceneConfig: ("night_probability", "min_visible", "min_pixels"),
 }
 FINITE = [(kind, name) for kind, names in NUMBERS.items() for name in names]
-MAYBE_INFINITE = [(TrainingConfig, "clip"), (DetectorTraining, "clip"), (Refinement, "noise")]
+MAYBE_INFINITE = [(TrainingConfig, "clip"), (DetectorTraining, "clip")]
 
 
 @pytest.mark.parametrize(("kind", "name"), [*FINITE, *MAYBE_INFINITE], ids=lambda each: getattr(each, "__name__", each))

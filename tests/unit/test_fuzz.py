@@ -371,7 +371,7 @@ def test_settings(name: str, path: str, value: object, seed: int, text: str) -> 
     chosen = {path.rpartition(".")[2]: value}
     given_on = right_or_clear(lambda: checked_parameters(chosen, [notebook]))
     assert given_on is None or json.loads(json.dumps(given_on)) == given_on
-    if "epochs" in parameter:
+    if "epochs" in chosen:
         assert (given_on is not None) == (type(value) is int)
 
 
