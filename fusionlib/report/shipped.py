@@ -105,6 +105,8 @@ def _fewer_colours(picture: str) -> str:
     if len(content) < LARGE:
         return picture
     with Image.open(io.BytesIO(content)) as file:
+        if file.mode == "P":  # has few already; a second time would change it once more
+            return picture
         smaller = io.BytesIO()
         file.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(smaller, format="PNG", optimize=True)
     return base64.b64encode(smaller.getvalue()).decode()
