@@ -22,12 +22,13 @@ from PIL import Image
 
 from fusionlib.data.images import read_infrared, read_visible, to_uint8
 from fusionlib.support.files import InputError
+from fusionlib.support.paths import data_root
 
 pytestmark = pytest.mark.numeric
 
 SUFFIX = {"TIFF": ".tif", "PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp"}
 CASES = int(os.environ.get("FUSIONLIB_FUZZ_CASES", 0))
-SHARED = Path("/work/shared/cases/images")
+SHARED = data_root().parent / "cases" / "images"  # beside the data sets, where they are
 ALIKE = 0.999  # correlation, where a form is lossy or its levels are stretched
 
 

@@ -27,7 +27,7 @@ needs = {
         ("m3fd", "M3FD/boxes.json"),
     )
 }
-SHARED = Path("/work/shared/cases/labels")
+SHARED = real.parent / "cases" / "labels"  # beside the data sets, where they are
 VOC_SIZE = "<size><width>{}</width><height>{}</height></size>"
 VOC = f"<annotation>{VOC_SIZE}<object><name>Car</name><bndbox><xmin>{{}}</xmin><ymin>1</ymin>"
 VOC += "<xmax>{}</xmax><ymax>9</ymax></bndbox></object></annotation>"
