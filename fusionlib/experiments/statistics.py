@@ -8,7 +8,7 @@ import numpy as np
 
 from fusionlib.metrics.directions import direction
 
-APART = "not significantly different"
+NOT_SIGNIFICANT = "not significantly different"
 
 
 def interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
@@ -63,11 +63,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def verdict(difference: float, p: float, metric: str) -> str:
-    """ "better" or "worse" in the metric's own direction, or `APART` unless p is below 5 %.
+    """ "better" or "worse" in the metric's own direction, or `NOT_SIGNIFICANT` unless p is below 5 %.
 
     >>> verdict(0.1, 0.01, "Q_CC"), verdict(0.1, 0.01, "EPE"), verdict(0.1, 0.3, "Q_CC")
     ('better', 'worse', 'not significantly different')
     """
     if not p < 0.05:
-        return APART
+        return NOT_SIGNIFICANT
     return "better" if (difference > 0) == (direction(metric) == "higher") else "worse"

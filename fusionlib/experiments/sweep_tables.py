@@ -15,7 +15,7 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import together
-from fusionlib.experiments.statistics import APART, holm, sign_flips, verdict
+from fusionlib.experiments.statistics import NOT_SIGNIFICANT, holm, sign_flips, verdict
 from fusionlib.experiments.sweep_rows import Row
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.metrics.directions import direction
@@ -53,7 +53,7 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
             for name in others:
                 low, high = seeds[name].min(), seeds[name].max()
                 line = (data, name, metric, len(pairs), pairs[name].mean(), low, high, p[name])
-                found.append((*line, verdict(low, p[name], metric) if low * high > 0 else APART))
+                found.append((*line, verdict(low, p[name], metric) if low * high > 0 else NOT_SIGNIFICANT))
     names = ["data", "row", "metric", "pairs", "difference", "lowest seed", "highest seed", "p", "verdict"]
     return pd.DataFrame(found, columns=names)
 
@@ -76,7 +76,7 @@ def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: st
     for name, title in names.items():
         for metric in printed.columns:
             line, there = numbers.loc[(name, metric)], printed.at[title, metric] - printed.at[reference, metric]
-            same = "–" if line["verdict"] == APART else "yes" if there * line["difference"] > 0 else "no"
+            same = "–" if line["verdict"] == NOT_SIGNIFICANT else "yes" if there * line["difference"] > 0 else "no"
             lines[name, metric] = {
                 "here": line["difference"],
                 "lowest seed": line["lowest seed"],

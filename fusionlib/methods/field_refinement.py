@@ -45,9 +45,9 @@ class Refinement:
         prior: weight, in units of the mean one, of there being no non-rigid motion; it wins where all around is guess.
         noise: length of the errors that a motion has to exceed, in parts of the image side.
         chance, match: mean confidence up to which there is no evidence of a match, and from which it counts in full;
-            in between, the field is scaled linearly. At 256 px noise gives 0.06 to 0.08 and a constant image 0.02;
-            related pairs give 0.15 or more, in the dark down to 0.08. Unrelated scenes give 0.10 to 0.15, so they are
-            not told from dark ones; nor is noise under 96 px, where it gives up to 0.12.
+            in between, the field is scaled linearly. Constant images and noise lie below `chance`, from 128 px a side
+            on, and pairs that can be seen above `match`. Dark pairs and unrelated scenes both lie around them and
+            cannot be distinguished, so unrelated scenes may move.
     """
 
     power: float = 2.0

@@ -16,7 +16,7 @@ from fusionlib.data import open_set
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.statistics import APART
+from fusionlib.experiments.statistics import NOT_SIGNIFICANT
 from fusionlib.experiments.sweep_rows import Row, line_of, settings_of
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.methods import Ours
@@ -43,7 +43,7 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(plotting.WIDTH, 0.8 + 0.28 * len(grid)))
     drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto")
     for (y, x), colour in np.ndenumerate(grid):
-        mark = "*" if y and told.iloc[y - 1, x] != APART else ""
+        mark = "*" if y and told.iloc[y - 1, x] != NOT_SIGNIFICANT else ""
         dark = abs(colour) > 0.7 * limit
         text = f"{values[METRICS].iloc[y, x]:.4g}{mark}"
         axis.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
@@ -82,7 +82,7 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
     drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for y, line in enumerate(by_setting.values()):
         for x, (value, row) in enumerate(line.items()):
-            mark = "*" if verdicts.get(row.name, APART) != APART else ""
+            mark = "*" if verdicts.get(row.name, NOT_SIGNIFICANT) != NOT_SIGNIFICANT else ""
             text = "\n".join([f"{value:g}", f"{values.at[row.name, metric]:.4g}{mark}"])
             white = abs(grid[y, x]) > 0.55 * limit
             axis.text(x, y, text, ha="center", va="center", fontsize=8, color="white" if white else "black")

@@ -2,10 +2,8 @@
 
 By default GNU's OpenMP lets a waiting thread spin for milliseconds. On an idle machine that saves its waking up; where
 another process keeps a core busy, the spinning threads keep each other from the cores and a fusion takes several times
-as long. A short spin costs about a tenth on an idle machine and halves the time on a busy one (512 px, two threads, on
-two cores of a Xeon, medians of four runs: 0.33 s idle and 1.19 s busy by default, 0.36 s and 0.66 s with this setting).
-It has to be set before torch is imported, so every process that the project starts is given it: commands, kernels of
-notebooks, workers, `make`.
+as long. A short spin is a little slower on an idle machine and much faster on a busy one. It has to be set before torch
+is imported, so every process that the project starts is given it: commands, kernels of notebooks, workers, `make`.
 """
 
 from __future__ import annotations

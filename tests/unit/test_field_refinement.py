@@ -187,6 +187,22 @@ def test_where_there_is_nothing_to_match_nothing_moves(side: int) -> None:
         assert length(refined.fuse(ir, vi).field) < 0.3 * side / 256
 
 
+def test_the_limits_of_evidence_lie_between_noise_and_pairs_that_match() -> None:
+    """The mean confidence of the shipped network, as the docstring of `Refinement` has it."""
+    network, limits = methods.load("ours").network, Refinement()
+
+    def confidence(ir: torch.Tensor, vi: torch.Tensor) -> float:
+        with torch.inference_mode():
+            return match_confidence(network.align(ir, vi).stages[-1].scores).mean().item()
+
+    pairs = data.open_set("synthetic", "test", 256, count=3)
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        assert confidence(evaluation.deform(ir, name, "heavy").ir, vi) > limits.match
+        assert confidence(torch.full_like(ir, 0.5), vi) < limits.chance
+        assert confidence(torch.rand(ir.shape, generator=torch.Generator().manual_seed(index)), vi) < limits.chance
+
+
 def test_an_aligned_pair_moves_less() -> None:
     pairs = data.open_set("synthetic", "test", 256, count=3)
     plain, refined = methods.load("ours"), methods.load("ours_refined")

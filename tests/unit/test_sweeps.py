@@ -23,7 +23,7 @@ import torch
 from fusionlib import data, presets
 from fusionlib.experiments import sweep_rows, sweep_tables, sweeps
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.statistics import APART
+from fusionlib.experiments.statistics import NOT_SIGNIFICANT
 from fusionlib.experiments.sweep_rows import Row, neighbours, optimum, recipe_of, table4, table5
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import sweep_figures
@@ -307,8 +307,8 @@ def test_a_verdict_needs_the_pairs_and_all_seeds() -> None:
         return found["verdict"].to_dict()
 
     assert verdicts(0.1, (0.0, 0.01))["Q_CC"] == "better" and verdicts(0.1, (0.0, 0.01))["EPE"] == "worse"
-    assert verdicts(0.0, (0.0, 0.0))["Q_CC"] == APART  # the pairs do not agree
-    assert verdicts(0.1, (0.0, -0.15))["Q_CC"] == APART  # the seeds do not agree
+    assert verdicts(0.0, (0.0, 0.0))["Q_CC"] == NOT_SIGNIFICANT  # the pairs do not agree
+    assert verdicts(0.1, (0.0, -0.15))["Q_CC"] == NOT_SIGNIFICANT  # the seeds do not agree
 
 
 def test_the_heat_map_is_violet_where_a_row_is_better() -> None:
