@@ -1,19 +1,19 @@
 """Refinement of a field: it moves as much as the match carries, down to nothing.
 
-Not in the paper, and no weight of the network changes: a switch that is off unless asked for. The MSRB compares every
-position with its surroundings (`registration.Stage.scores`). Where one shift stands out, at the corner of a house, the
-field can be trusted; on a road or in the sky all shifts fit alike, and the field there is half guess. Four steps, each
-with a closed form:
+Not in the paper. No weight of the network changes; `ours_refined` has it, `ours` has not. The cost volume of the MSRB
+compares every position with its surroundings (`registration.Stage.scores`). Where one shift fits far better than all
+others, at the corner of a house, the field can be trusted; on a road or in the sky all shifts fit alike, and the field
+is uncertain. Four steps, each in closed form:
 
-    affine      a shift, a rotation or a stretch moves the whole image. This part is fitted to all positions by least
+    affine      A shift, a rotation or a stretch moves the whole image. This part is fitted to all positions by least
                 squares, each weighted by its match confidence.
-    non-rigid   what is left differs from place to place. Each position keeps as much of its own as it is confident,
-                and takes the rest from the weighted mean of its surroundings.
-    shrinkage   a motion as short as the network's own errors consists of them. Both parts are multiplied by Wiener's
+    non-rigid   The residual differs from place to place. Each position keeps a part of its own that is equal to its
+                confidence, and takes the rest from the weighted mean of its surroundings.
+    shrinkage   A motion as short as the network's own errors consists of them. Both parts are multiplied by the Wiener
                 factor 1 - noise^2 / length^2: nearly 1 for a long motion, 0 for one as short as the noise. So a pair
-                that is aligned already stays where it is.
-    evidence    in a constant or noisy image no shift stands out anywhere. Where the mean confidence is no higher than
-                that, the field is 0: the pair is fused as it was given.
+                that is aligned already hardly moves.
+    evidence    In a constant image or in noise no shift fits better than the others. Where the mean confidence is no
+                higher than in noise, the field is 0, and the pair is fused as it was given.
 
 A weighted mean over the mean of the weights is normalised convolution (Knutsson and Westin, CVPR 1993).
 
@@ -42,12 +42,12 @@ class Refinement:
     Attributes:
         power: a position is weighted by its confidence to this power.
         reach: standard deviation of the Gaussian mean over the surroundings, in parts of the image side.
-        prior: weight, in units of the mean one, of there being no non-rigid motion; it wins where all around is guess.
+        prior: weight, in units of the mean one, of there being no non-rigid motion; it decides where all
+            surroundings are uncertain.
         noise: length of the errors that a motion has to exceed, in parts of the image side.
         chance, match: mean confidence up to which there is no evidence of a match, and from which it counts in full;
             in between, the field is scaled linearly. Constant images and noise lie below `chance`, from 128 px a side
-            on, and pairs that can be seen above `match`. Dark pairs and unrelated scenes both lie around them and
-            cannot be distinguished, so unrelated scenes may move.
+            on, and daylight pairs above `match`. Dark pairs and unrelated scenes overlap, so these may move.
     """
 
     power: float = 2.0
@@ -58,9 +58,8 @@ class Refinement:
     match: float = 0.12
 
     def __post_init__(self) -> None:
-        check(self, "power", "prior", "chance")
+        check(self, "power", "prior", "noise", "chance")
         check(self, "reach", least=1e-6)  # a Gaussian of none is 0 / 0
-        check(self, "noise")
         check(self, "match", least=self.chance + 1e-6)
 
 
