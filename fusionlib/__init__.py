@@ -23,10 +23,11 @@ __version__ = "0.1.0"
 
 
 def load(name: str = "ours_refined", weights: Path | str | None = None, **options: object) -> Method:
-    """A method by name, with its weights; see `fusionlib.methods.load`."""
-    from fusionlib.methods import load as load_method  # torch comes with it
+    """A method by name; see `fusionlib.methods.load`. Of a folder of weights, only those of this method are taken."""
+    from fusionlib import methods  # torch comes with it
 
-    return load_method(name, weights, **options)
+    methods.check_weights(name, weights)
+    return methods.load(name, weights, **options)
 
 
 def fuse(

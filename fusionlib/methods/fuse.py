@@ -12,7 +12,6 @@ from fusionlib import methods
 from fusionlib.data import Pair, read_pair, recolour, save_image
 from fusionlib.data.sets import matched
 from fusionlib.methods.fast import fast
-from fusionlib.methods.registry import CLASSICAL, weights_name
 from fusionlib.support.files import InputError, atomic
 from fusionlib.support.inputs import checked_device, without_evidence
 
@@ -84,7 +83,7 @@ def fuse_files(
         jobs = [((ir, vi), out, field)]
     for target in (target for _, *targets in jobs for target in targets if target and target.is_dir()):
         raise InputError(f"{target} is a folder: give the name of a file, or move the folder away.")
-    _check_weights(method, weights)
+    methods.check_weights(method, weights)
     chosen = fast(methods.load(method, weights, checked_device(device)))
     written: list[Path] = []
     for count, (sources, image_path, field_path) in enumerate(jobs, 1):
@@ -116,22 +115,6 @@ def _fuse(
     grey = bool((pair.rgb == pair.vi).all())
     image = fused.image[0] if grey else recolour(fused.image[0], pair.rgb)
     return image, fused.field[0].float().cpu().numpy() if wants_field else None
-
-
-def _check_weights(method: str, weights: Path | str | None) -> None:
-    """InputError if the weights asked for are not there, or nothing could use them: no others take their place."""
-    if weights is None:
-        return
-    networks = [name for name in method.split("+") if name not in (*CLASSICAL, *methods.RULES)]
-    if not networks:
-        raise InputError(f"{method} has no network and takes no weights: leave out --weights or choose `ours`.")
-    if not Path(weights).exists():
-        raise InputError(f"There are no weights at {weights}: give a file that is there, or none at all.")
-    if Path(weights).is_dir():
-        for name in networks:
-            file = Path(weights) / f"{weights_name(name)}.safetensors"
-            if not file.is_file():
-                raise InputError(f"{file} is not there: give a folder that has it, or the file itself.")
 
 
 def _say(text: str) -> None:

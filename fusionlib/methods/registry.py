@@ -241,6 +241,21 @@ def _own_weights(name: str, given: Path | str | None) -> Path | str:
     return mine if mine.exists() else shipped_weights(name)
 
 
+def check_weights(name: str, weights: Path | str | None) -> None:
+    """InputError if the weights asked for are not there, or nothing could use them: no others take their place."""
+    if weights is None:
+        return
+    networks = [each for each in name.split("+") if each not in (*CLASSICAL, *RULES)]
+    if not networks:
+        raise InputError(f"{name} has no network and takes no weights: leave them out or choose `ours`.")
+    if not Path(weights).exists():
+        raise InputError(f"There are no weights at {weights}: give a file that is there, or none at all.")
+    if Path(weights).is_dir():
+        for each in networks:
+            if not (file := Path(weights) / f"{weights_name(each)}.safetensors").is_file():
+                raise InputError(f"{file} is not there: give a folder that has it, or the file itself.")
+
+
 def weights_name(name: str) -> str:
     """The stem of the file that holds the weights of a method."""
     return _REFINED.get(name, name)
