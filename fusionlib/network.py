@@ -94,12 +94,27 @@ class Alignment:
         field: phi, (B, 2, H, W) pixels; warps the deformed infrared onto the visible image.
         stages: the steps of the MSRB, from coarse to fine; the field of the last one, resized, is phi.
         common_ir, common_vi: F_i^d and F_v, (B, C, H, W).
+        confidence: (B, 1, H, W) in [0, 1], how sure phi is; None unless it is a refined one.
     """
 
     field: Tensor
     stages: list[Stage] = field(repr=False)
     common_ir: Tensor = field(repr=False)
     common_vi: Tensor = field(repr=False)
+    confidence: Tensor | None = field(repr=False, default=None)
+
+    @classmethod
+    def of(cls, stages: list[Stage], common_ir: Tensor, common_vi: Tensor, size: tuple[int, int]) -> Alignment:
+        """Field and confidence of the last stage, resized to images of (H, W)."""
+        sure = stages[-1].confidence
+        sure = sure if sure is None else F.interpolate(sure, size, mode="bilinear", align_corners=False)
+        return cls(resize_field(stages[-1].field, size), stages, common_ir, common_vi, sure)
+
+    def cropped(self, height: int, width: int) -> Alignment:
+        """Without what padding has added; the stages stay."""
+        whole = (self.field, self.common_ir, self.common_vi, self.confidence)
+        phi, ir, vi, sure = (each if each is None else each[..., :height, :width] for each in whole)
+        return Alignment(phi, self.stages, ir, vi, sure)
 
 
 @dataclass(frozen=True)
@@ -210,14 +225,13 @@ class FusionNetwork(nn.Module):
         # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
         image = (at_least_float32(self.head(fused)) + 1) / 2
         crop = (..., slice(height), slice(width))
-        aligned = _cropped(aligned, crop)
+        aligned = aligned.cropped(height, width)
         return NetworkOutput(image[crop], aligned.field, aligned, specific_vi[crop], fused[crop])
 
     def align(self, ir: Tensor, vi: Tensor) -> Alignment:
         """Register without fusing; arguments and errors as in `forward`."""
         height, width = check_pair(ir, vi, self.smallest)
-        aligned = self._align(self.prepared(ir), self.prepared(vi))
-        return _cropped(aligned, (..., slice(height), slice(width)))
+        return self._align(self.prepared(ir), self.prepared(vi)).cropped(height, width)
 
     def prepared(self, image: Tensor) -> Tensor:
         """An image in the dtype of the weights, padded to a multiple."""
@@ -229,7 +243,7 @@ class FusionNetwork(nn.Module):
             stages = self.register(common_ir, common_vi)
         else:
             stages = self.register(*self.common_features(downsample(ir, size), downsample(vi, size)))
-        return Alignment(resize_field(stages[-1].field, ir.shape[-2:]), stages, common_ir, common_vi)
+        return Alignment.of(stages, common_ir, common_vi, ir.shape[-2:])
 
     def _registration_size(self, height: int, width: int) -> tuple[int, int]:
         """Size at which padded images of a given size are registered; its sides are multiples of `multiple` too."""
@@ -256,10 +270,6 @@ class FusionNetwork(nn.Module):
         if (stride := self.config.registration_stride) > 1:
             common_ir, common_vi = F.avg_pool2d(common_ir, stride), F.avg_pool2d(common_vi, stride)
         return self.msrb(self.ir_cseb(common_ir), self.vi_cseb(common_vi))
-
-
-def _cropped(aligned: Alignment, crop: tuple) -> Alignment:
-    return Alignment(aligned.field[crop], aligned.stages, aligned.common_ir[crop], aligned.common_vi[crop])
 
 
 def extractor(inputs: int, channels: int, layers: int) -> nn.Sequential:

@@ -78,6 +78,11 @@ def deform(ir: Tensor, name: str, level: str, seed: int = 0) -> Misaligned:
     return misalign_by_key(ir, level, [("test", seed, name)])
 
 
+def aligned(ir: Tensor) -> Misaligned:
+    """A pair as published: the infrared (B, 1, H, W) as it is, with the identity as its true field."""
+    return Misaligned(ir, ir.new_zeros(len(ir), 2, *ir.shape[-2:]), torch.ones_like(ir, dtype=torch.bool))
+
+
 def timed(method: Method, ir: Tensor, vi: Tensor) -> tuple[Fused, float]:
     """What a method makes of a pair, and the seconds that it took."""
     start = time.perf_counter()

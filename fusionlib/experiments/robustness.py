@@ -146,6 +146,45 @@ def _measure(trial: Trial, amount: float, method: Method, pairs: PairSet) -> pd.
     return pd.DataFrame(rows)
 
 
+NOTHING: Mapping[str, Callable[[Tensor, object], Tensor]] = {
+    "constant": lambda ir, key: torch.full_like(ir, 0.5),
+    "black": lambda ir, key: torch.zeros_like(ir),
+    "white": lambda ir, key: torch.ones_like(ir),
+    "noise": lambda ir, key: torch.from_numpy(generator("nothing", key).uniform(size=ir.shape)).to(ir.dtype),
+}
+
+
+def at_rest(methods: Mapping[Method, Key], pairs: PairSet, path: Path) -> pd.DataFrame:
+    """How far a method moves what it should leave in place: aligned pairs, and infrared images that show nothing.
+
+    Args:
+        methods: each with the key of what it is, see `methods.origin`; all of them register.
+        pairs: aligned pairs.
+        path: CSV file in which the rows are kept, part by part.
+
+    Returns:
+        A row for each input ("aligned" and those of `NOTHING`), method and pair: set, input, method, pair, moved, the
+        mean length of the field in parts of the image side.
+    """
+    facts = {"size": pairs[0].ir.shape[-1], pairs.title: data.checksum(pairs.title, pairs.names)}
+    key = Key.of([*data.components_of(pairs.title), "hardships"], **facts)
+    parts = []
+    for given, method in product(("aligned", *NOTHING), methods):
+        where = {"set": pairs.title, "input": given, "method": method.name}
+        parts.append(runner.Part(where, key | methods[method], partial(_moved, given, method, pairs)))
+    return runner.run(path, parts)
+
+
+def _moved(given: str, method: Method, pairs: PairSet) -> pd.DataFrame:
+    rows = []
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        field = method.fuse(ir if given == "aligned" else NOTHING[given](ir, name), vi).field
+        side = (ir.shape[-2] * ir.shape[-1]) ** 0.5
+        rows.append({"pair": name, "moved": field.norm(dim=1).mean().item() / side})
+    return pd.DataFrame(rows)
+
+
 def shares(rows: pd.DataFrame) -> pd.DataFrame:
     """What is left of the misalignment, mean EPE over that of the identity: rows amount, columns method."""
     means = rows.groupby(["amount", "method"], sort=False)[["EPE", "EPE_identity"]].mean()

@@ -30,6 +30,27 @@ def interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple
     return float(ends.low), float(ends.high)
 
 
+def share_interval(
+    errors: Sequence[float], of: Sequence[float], draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of mean(errors) / mean(of), drawing both together, as for the share of an error left.
+
+    >>> low, high = share_interval([1.0, 2.0, 3.0, 4.0], [4.0, 4.0, 4.0, 4.0])
+    >>> low < 0.625 < high
+    True
+    """
+    samples = np.asarray(errors, dtype=float), np.asarray(of, dtype=float)
+    if len(samples[0]) == 1 or np.isnan(samples).any():
+        return (float(samples[0].mean() / samples[1].mean()),) * 2
+    from scipy import stats
+
+    found = stats.bootstrap(
+        samples, lambda a, b, axis: a.mean(axis) / b.mean(axis),
+        n_resamples=draws, paired=True, method="percentile", rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return float(found.low), float(found.high)
+
+
 def sign_flips(differences: Sequence[float], draws: int = 9999, seed: int = 0) -> float:
     """Two-sided p-value of a paired permutation test of the mean: had the two sides been swapped pair by pair?
 

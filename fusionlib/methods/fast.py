@@ -26,7 +26,7 @@ from fusionlib.methods.fast_layers import channels_last, folded, sample, structu
 from fusionlib.methods.protocol import Fused
 from fusionlib.methods.registry import Chain, Method, Ours
 from fusionlib.network import Alignment, FusionNetwork, NetworkOutput
-from fusionlib.registration import Stage, resize_field
+from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import check_pair, downsample
 
@@ -88,23 +88,23 @@ class FastNetwork(nn.Module):
         moving, fixed = self._features("ir", ir, whole), self._features("vi", vi, whole)
         common = moving[:, :channels], fixed[:, :channels]
         stages = self._stages(ir, vi, common)
-        phi = resize_field(stages[-1].field, ir.shape[-2:])
+        aligned = Alignment.of(stages, *common, ir.shape[-2:])
         fused = _empty(ir, self.network.fused_channels, whole)
-        image = self._reconstruct(vi, whole, phi, moving, whole, fixed, fused)
+        image = self._reconstruct(vi, whole, aligned.field, moving, whole, fixed, fused)
         crop = (..., slice(height), slice(width))
-        aligned = Alignment(phi[crop], stages, common[0][crop], common[1][crop])
+        aligned = aligned.cropped(height, width)
         return NetworkOutput(image[crop], aligned.field, aligned, fixed[:, channels:][crop], fused[crop])
 
     @torch.no_grad()
-    def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor]:
-        """Image and field of `forward`, without the features; a large image is fused tile by tile.
+    def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Image, field and confidence of `forward`, without the features; a large image is fused tile by tile.
 
         Args:
             ir, vi: (B, 1, H, W) in [0, 1], as in `forward`.
             tile: side of the tiles in pixels; images of up to tile x tile pixels are not divided.
 
         Returns:
-            I_f, (B, 1, H, W) in [0, 1], and phi, (B, 2, H, W) pixels.
+            I_f, (B, 1, H, W) in [0, 1], phi, (B, 2, H, W) pixels, and its confidence, (B, 1, H, W) in [0, 1] or None.
 
         Raises:
             InputError: as `forward`; or tiles under 32 pixels.
@@ -114,18 +114,18 @@ class FastNetwork(nn.Module):
         height, width = check_pair(ir, vi, self.smallest)
         if height * width <= min(tile, self.config.registration_side or tile) ** 2:
             whole = self.forward(ir, vi)  # registration and fusion share its features
-            return whole.image, whole.field
+            return whole.image, whole.field, whole.alignment.confidence
         ir, vi = self.network.prepared(ir), self.network.prepared(vi)
         size, whole = ir.shape[-2:], Box(0, ir.shape[-2], 0, ir.shape[-1])
-        phi = resize_field(self._stages(ir, vi)[-1].field, size)
-        image = torch.empty_like(ir)
+        aligned = Alignment.of(self._stages(ir, vi), ir[:, :0], vi[:, :0], size)  # no features at full size
+        phi, image = aligned.field, torch.empty_like(ir)
         for box in [whole] if size[0] * size[1] <= tile**2 else whole.cut(tile, tile):
             x, y = _targets(phi, box.grown(HEAD_REACH, size))
             source = Box(int(y.amin()), int(y.amax()) + 2, int(x.amin()), int(x.amax()) + 2).grown(0, size)
             moving = self._features("ir", ir, source, self._fused_kinds)
             image[box.within(whole)] = self._reconstruct(vi, box, phi, moving, source)
-        crop = (..., slice(height), slice(width))
-        return image[crop], phi[crop]
+        aligned = aligned.cropped(height, width)
+        return image[..., :height, :width], aligned.field, aligned.confidence
 
     def _stages(self, ir: Tensor, vi: Tensor, common: tuple[Tensor, Tensor] | None = None) -> list[Stage]:
         """The registration of padded images, downsampled if large; `common` are features at full size."""
@@ -212,10 +212,10 @@ class FastOurs:
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> Fused:
         """As `FastNetwork.fuse`, and the infrared warped by the field; dtypes as those of `methods.Ours.fuse`."""
-        image, field = self.network.fuse(ir.to(self.device), vi.to(self.device), tile)
-        image, field = image.to(ir), field.to(ir.device)
+        image, field, sure = self.network.fuse(ir.to(self.device), vi.to(self.device), tile)
+        field, sure = field.to(ir.device), sure if sure is None else sure.to(ir.device)
         small = ir.shape[-2] * ir.shape[-1] <= tile**2
-        return Fused(image, field, warp(ir, field) if small else warp_in_strips(ir, field, tile))
+        return Fused(image.to(ir), field, warp(ir, field) if small else warp_in_strips(ir, field, tile), sure)
 
 
 def fast(method: Method) -> Method:

@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fusionlib.methods.field_confidence import Calibration, cues, field_confidence
 from fusionlib.network import FusionNetwork
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
@@ -69,18 +70,21 @@ class RefinedNetwork(FusionNetwork):
     Args:
         network: the trained network; it stays as it is, the weights are copied in their dtype, on their device.
         refinement: how.
+        calibration: of the confidence, see `fusionlib.methods.field_confidence`.
 
     Raises:
         InputError: its MSRB is a plain U-Net, which compares nothing and so has no confidence.
     """
 
-    def __init__(self, network: FusionNetwork, refinement: Refinement | None = None) -> None:
+    def __init__(
+        self, network: FusionNetwork, refinement: Refinement | None = None, calibration: Calibration | None = None
+    ) -> None:
         if network.config.msrb != "pyramid":
             raise InputError(f"Only a field of msrb 'pyramid' can be refined, not one of {network.config.msrb!r}.")
         super().__init__(network.config)
         self.to(next(network.parameters()))
         self.load_state_dict(network.state_dict())
-        self.refinement = refinement or Refinement()
+        self.refinement, self.calibration = refinement or Refinement(), calibration or Calibration()
 
     @classmethod
     def load(cls, path: Path | str) -> RefinedNetwork:
@@ -88,10 +92,12 @@ class RefinedNetwork(FusionNetwork):
         return cls(FusionNetwork.load(path)).eval()
 
     def register(self, common_ir: Tensor, common_vi: Tensor) -> list[Stage]:
-        """As in `FusionNetwork`, and one more stage: the last field (B, 2, h, w), refined, in the same pixels."""
+        """As in `FusionNetwork`, and one more stage: the last field refined, in the same pixels, and its confidence."""
         stages = super().register(common_ir, common_vi)
-        found = stages[-1]
-        return [*stages, Stage(refine(found.field, match_confidence(found.scores), self.refinement))]
+        found, match = stages[-1].field, match_confidence(stages[-1].scores)
+        refined = refine(found, match, self.refinement)
+        sure = field_confidence(cues(found, refined, match), self.calibration)
+        return [*stages, Stage(refined, confidence=evidence(match, self.refinement) * sure)]
 
 
 def match_confidence(scores: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from fusionlib.support.inputs import checked_device, without_evidence
 
 CONVENTION = (
     "phi (2, H, W), pixels, channel 0 = x to the right, 1 = y down: registered(p) = infrared(p + phi(p)), "
-    "bilinear, pixel centres at integers"
+    "bilinear, pixel centres at integers; confidence (H, W), the chance that phi is right to 1/256 of the image side"
 )
 
 
@@ -44,7 +44,8 @@ def fuse_files(
         out: the PNG to write; for folders the folder of NAME.png.
         method: one of `methods.names()`.
         field: also write the displacement field: NAME.npz; for folders the folder of them. Holds `phi`, float32
-            (2, H, W) in pixels, and `convention`, a text.
+            (2, H, W) in pixels, `confidence`, float32 (H, W) in [0, 1], where the method tells it, and `convention`, a
+            text.
         weights: of a network, a file or a folder with METHOD.safetensors; by default those that come with the project.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
         skip_existing: leave out pairs whose results are there and younger than both images.
@@ -91,10 +92,10 @@ def fuse_files(
         if skip_existing and _younger(targets, sources):
             _say(f"{count}/{len(jobs)}  {image_path} is there")
             continue
-        image, phi = _fuse(chosen, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
+        image, found = _fuse(chosen, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
         if field_path:
             with atomic(field_path) as part:
-                np.savez_compressed(part, phi=phi, convention=CONVENTION)
+                np.savez_compressed(part, **found, convention=CONVENTION)
         save_image(image_path, image)  # last: it says that the pair is done
         _say(f"{count}/{len(jobs)}  wrote {' and '.join(map(str, targets))}")
         written += targets
@@ -103,8 +104,8 @@ def fuse_files(
 
 def _fuse(
     method: methods.Method, pair: Pair, sources: tuple[Path, Path], wants_field: bool
-) -> tuple[Tensor, np.ndarray | None]:
-    """Fused image in the colour of the visible one, and the field (2, H, W)."""
+) -> tuple[Tensor, dict[str, np.ndarray]]:
+    """Fused image in the colour of the visible one; and what is wanted of phi (2, H, W) and confidence (H, W)."""
     fused = method.fuse(pair.ir[None], pair.vi[None])
     for path, image in zip(sources, (pair.ir, pair.vi), strict=True):
         if fused.field is not None and (why := without_evidence(image)):
@@ -114,7 +115,10 @@ def _fuse(
         raise InputError(f"{method.name} registers nothing, so there is no field: leave out --field or choose `ours`.")
     grey = bool((pair.rgb == pair.vi).all())
     image = fused.image[0] if grey else recolour(fused.image[0], pair.rgb)
-    return image, fused.field[0].float().cpu().numpy() if wants_field else None
+    found = {"phi": fused.field[0]} if wants_field else {}
+    if wants_field and fused.confidence is not None:
+        found["confidence"] = fused.confidence[0, 0]
+    return image, {name: each.float().cpu().numpy() for name, each in found.items()}
 
 
 def _say(text: str) -> None:

@@ -20,11 +20,14 @@ class Fused:
         image: the fused image, (B, 1, H, W) in [0, 1].
         field: (B, 2, H, W) pixels, warps the infrared onto the visible image; None if the method does not register.
         registered_ir: the infrared warped by it, (B, 1, H, W) in [0, 1], or None.
+        confidence: (B, 1, H, W) in [0, 1], the chance that the field is right to 1/256 of the image side there; or None
+            if the method does not tell.
     """
 
     image: Tensor
     field: Tensor | None = None
     registered_ir: Tensor | None = None
+    confidence: Tensor | None = None
 
 
 class Method(Protocol):

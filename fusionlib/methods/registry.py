@@ -65,7 +65,7 @@ class Chain:
             raise InputError(f"{self.registers.name} registers nothing: put one before the + that does, such as ecc.")
         then = self.fuses.fuse(first.registered_ir, vi)
         if then.field is None:
-            return Fused(then.image, first.field, first.registered_ir)
+            return Fused(then.image, first.field, first.registered_ir, first.confidence)
         field = compose(first.field, then.field)
         return Fused(then.image, field, warp(ir, field))
 
@@ -86,8 +86,8 @@ class Ours:
         float64.
         """
         output = self.network(ir.to(self.device), vi.to(self.device))
-        field = output.field.to(ir.device)
-        return Fused(output.image.to(ir), field, warp(ir, field))
+        field, sure = output.field.to(ir.device), output.alignment.confidence
+        return Fused(output.image.to(ir), field, warp(ir, field), sure if sure is None else sure.to(ir.device))
 
 
 NETWORKS = {"ours": NetworkConfig(), "ours_refined": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
