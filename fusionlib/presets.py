@@ -167,7 +167,7 @@ PRESETS = {
             sweep_longer=2,
             sweep_seeds=2,
             sweep_between=0,
-            bench=BenchConfig(sets=(("synthetic", "test"),), sizes=(256,), draws=1, count=4),
+            bench=BenchConfig(sets=(("synthetic", "test"),), sizes=(256,), draws=1, count=3),
             detection=DetectionBenchConfig(
                 "synthetic",
                 tests=(("drawn scenes", "synthetic", ("test",)),),

@@ -233,7 +233,7 @@ def _draw(split: str | None, size: Size | None, count: int | None, known: dict[s
         both = [resize(image, size or canvas) for image in (both[:1], both[1:])]  # on 8 bits, as images are read
         return Pair(name, both[0], luma(both[1]), both[1])
 
-    return RawSet(PairSet(scenes.names, crop), lambda name: drawn(name).ir, facts, size)
+    return RawSet(PairSet(scenes.names, crop, scenes.title), lambda name: drawn(name).ir, facts, size)
 
 
 def _axes(canvas: tuple[int, int], crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,14 +11,51 @@ Each part has a column:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+
 import pandas as pd
 import torch
 from torch import Tensor
 
+from fusionlib import data
 from fusionlib.data import PairSet
-from fusionlib.experiments import evaluation
+from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
 from fusionlib.methods.field_refinement import affine_fit
+from fusionlib.support.keys import Key
+
+
+def run(methods: Mapping[Method, Key], pairs: PairSet, levels: Sequence[str], draws: int, path: Path) -> pd.DataFrame:
+    """The rows of `parts` for every method and level, or what was measured by the same method before.
+
+    Args:
+        methods: each with the key of what it is, see `methods.origin`.
+        pairs, draws: as in `parts`.
+        levels: of deformation.
+        path: CSV file in which the rows are kept; a part is one method at one level.
+
+    Returns:
+        Columns method, level, what, and those of `parts`.
+    """
+    dataset = pairs.title or "pairs"
+    facts = {"size": pairs[0].ir.shape[-1], "draws": draws, dataset: data.checksum(dataset, pairs.names)}
+    key = Key.of([*data.components_of(dataset), "deformation", "error-parts"], **facts)
+    return runner.run(
+        path,
+        [
+            runner.Part(
+                {"method": method.name, "level": level}, key | mark, partial(_measure, method, pairs, level, draws)
+            )
+            for (method, mark), level in product(methods.items(), levels)
+        ],
+    )
+
+
+def _measure(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:
+    return parts(method, pairs, level, draws).reset_index()
 
 
 def parts(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:

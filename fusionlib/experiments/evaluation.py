@@ -17,17 +17,22 @@ aligned one, the truth; the other reading stands beside it as `@given`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import metrics
+from fusionlib import data, metrics
 from fusionlib.data import PairSet
 from fusionlib.deformation import Misaligned, fold_share, misalign_by_key
+from fusionlib.experiments import runner
 from fusionlib.methods import Fused, Method
+from fusionlib.support.keys import Key
 
 COLUMNS = ["method", "dataset", "level", "pair", "metric", "value"]
 BOUND = "bound"  # the name under which the largest possible Q_CC of each pair stands in the table
@@ -71,6 +76,31 @@ def evaluate(methods: Iterable[Method], pairs: PairSet, dataset: str, level: str
             values = score(method, case.ir, case.vi, case.moved)
             rows += [(method.name, *place, metric, value) for metric, value in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def run(methods: Mapping[Method, Key], sets: Mapping[str, PairSet], levels: Sequence[str], path: Path) -> pd.DataFrame:
+    """The table of `evaluate` for several sets and levels; what was measured by the same methods before is read.
+
+    Args:
+        methods: each with the key of what it is, see `methods.origin`.
+        sets: name to aligned test pairs.
+        levels: of deformation.
+        path: CSV file in which the rows are kept; a part is one method on one set at one level.
+    """
+    parts = []
+    for (name, pairs), level in product(sets.items(), levels):
+        facts = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
+        key = Key.of([*data.components_of(name), "deformation", "scores"], **facts)
+        for method, mark in {None: Key(), **methods}.items():  # None: the bound, which no method is needed for
+            where = {"method": BOUND if method is None else method.name, "dataset": name, "level": level}
+            parts.append(runner.Part(where, key | mark, partial(_measure, method, pairs, name, level)))
+    return runner.run(path, parts)
+
+
+def _measure(method: Method | None, pairs: PairSet, dataset: str, level: str) -> pd.DataFrame:
+    rows = evaluate([] if method is None else [method], pairs, dataset, level)
+    mine = rows["method"] == (BOUND if method is None else method.name)
+    return rows.loc[mine, ["pair", "metric", "value"]]
 
 
 def deform(ir: Tensor, name: str, level: str, seed: int = 0) -> Misaligned:

@@ -10,7 +10,11 @@ one, at (x + dx, y + dy): the field that would bring the pair into perfect regis
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionlib import data
+from fusionlib.data import PairSet
+from fusionlib.experiments import evaluation, runner
+from fusionlib.methods import Method
 from fusionlib.registration import window_mean
+from fusionlib.support.keys import Key
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,56 @@ class BlockMatching:
 
 
 RING = 3  # pixels, where a match must have become worse
+
+
+def run(methods: Mapping[Method, Key], sets: Mapping[str, PairSet], levels: Sequence[str], path: Path) -> pd.DataFrame:
+    """The means of `at_blocks` for every set and level, or what was measured of the same methods before.
+
+    Args:
+        methods: each with the key of what it is, see `methods.origin`.
+        sets: name to aligned test pairs.
+        levels: of deformation.
+        path: CSV file in which the rows are kept; a part is one set at one level.
+
+    Returns:
+        Columns set, level, blocks (their number), and those of `at_blocks`.
+    """
+    marks, parts = Key(), []
+    for mark in methods.values():
+        marks |= mark
+    for (name, pairs), level in product(sets.items(), levels):
+        facts = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
+        key = Key.of([*data.components_of(name), "deformation", "label-accuracy"], **facts)
+        measure = partial(_measure, list(methods), pairs, level)
+        parts.append(runner.Part({"set": name, "level": level}, key | marks, measure))
+    return runner.run(path, parts)
+
+
+def _measure(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataFrame:
+    found = at_blocks(methods, pairs, level)
+    means = found.mean().to_frame().T
+    means.insert(0, "blocks", len(found))
+    return means
+
+
+def at_blocks(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataFrame:
+    """Lengths in pixels at the believed blocks of all pairs: a row a block.
+
+    Columns: "the pair itself", its own error; "doing nothing", the deformation; and of each method its error "NAME, to
+    the label" and "NAME, to the corrected label".
+    """
+    found = []
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        own, moved = own_misalignment(ir, vi), evaluation.deform(ir, name, level)
+        label, right = at(moved.phi_gt, own["x"], own["y"]), corrected(moved.phi_gt, own)
+        apart = {"the pair itself": label - right, "doing nothing": label}
+        for method in methods:
+            here = at(method.fuse(moved.ir, vi).field, own["x"], own["y"])
+            apart |= {f"{method.name}, to the label": here - label}
+            apart |= {f"{method.name}, to the corrected label": here - right}
+        found.append(pd.DataFrame({column: error.norm(dim=1).numpy() for column, error in apart.items()}))
+    return pd.concat(found)
 
 
 def own_misalignment(ir: Tensor, vi: Tensor, matching: BlockMatching | None = None) -> pd.DataFrame:

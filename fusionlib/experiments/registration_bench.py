@@ -13,23 +13,37 @@ Deformations are keyed as in `fusionlib.experiments.evaluation`, so draw 0 is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import Tensor
 
-from fusionlib import data
+from fusionlib import data, metrics
 from fusionlib.benches import BenchConfig
 from fusionlib.data import PairSet, open_set
+from fusionlib.data.raw_pairs import HOMOGRAPHIES, RawSet
+from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
+from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
+from fusionlib.network import FusionNetwork
 from fusionlib.support.keys import Key
 
 Area = Callable[[Tensor, Tensor], Tensor]
+
+# The refinement of the field with all its steps, and with one step left out.
+STEPS: Mapping[str, Refinement | None] = {
+    "the field found": None,
+    "all steps": Refinement(),
+    "without weights": Refinement(power=0.0),
+    "without the Wiener factor": Refinement(noise=0.0),
+    "without the test for evidence": Refinement(chance=0.0, match=1e-3),
+}
 
 
 def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Area | None = None) -> pd.DataFrame:
@@ -76,3 +90,89 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     ].mean()
     means.insert(2, "EPE_share", means["EPE"] / means.pop("EPE_identity"))
     return means
+
+
+def raw_frames(methods: Mapping[Method, Key], raw: Mapping[str, RawSet], path: Path) -> pd.DataFrame:
+    """Register the raw frames of each split, or read what was measured by the same method before.
+
+    Args:
+        methods: each with the key of what it is, see `methods.origin`.
+        raw: split to its raw pairs, in the size in which they are registered.
+        path: CSV file in which the rows are kept; a part is one method on one split.
+
+    Returns:
+        The long table: method, dataset, split, pair, metric, value; metrics are those of `evaluation.with_share`.
+    """
+    parts = []
+    for split, pairs in raw.items():
+        key = _of_raw(pairs) | Key.of(["scores"])
+        for method, mark in methods.items():
+            where = {"method": method.name, "dataset": pairs.aligned.title, "split": split}
+            parts.append(runner.Part(where, key | mark, partial(_measure_raw, method, pairs)))
+    return runner.run(path, parts)
+
+
+def _measure_raw(method: Method, raw: RawSet) -> pd.DataFrame:
+    rows = []
+    for pair, aligned in zip(raw, raw.aligned, strict=True):
+        fused = method.fuse(pair.ir[None], pair.vi[None])
+        values = evaluation.with_share(evaluation.registration(fused, aligned.ir[None], pair.misaligned))
+        rows += [{"pair": pair.name, "metric": metric, "value": value} for metric, value in values.items()]
+    return pd.DataFrame(rows)
+
+
+def _of_raw(raw: RawSet) -> Key:
+    """The key of raw frames: their files, the homographies, and how they are read."""
+    dataset = raw.aligned.title
+    facts = {dataset: data.checksum(dataset, raw.names), "homographies": HOMOGRAPHIES.read_text(encoding="utf-8")}
+    return Key.of([*data.components_of(dataset), "raw-frames"], **facts)
+
+
+def refinement_steps(
+    network: FusionNetwork, mark: Key, pairs: PairSet, raw: RawSet, levels: Sequence[str], draws: int, path: Path
+) -> pd.DataFrame:
+    """What each step of the refinement contributes: the mean error as a share of the identity's, with and without it.
+
+    Args:
+        network: the trained network, whose field is refined.
+        mark: key of the network, see `methods.key_of_network`.
+        pairs, raw: validation pairs, aligned and raw, of the same set and split.
+        levels: of deformation of the aligned pairs.
+        draws: deformations a pair and level.
+        path: CSV file in which the rows are kept; a part is one of `STEPS`.
+
+    Returns:
+        A row for each of `STEPS`: field, a column for each level, and "raw frames".
+    """
+    facts = {"size": pairs[0].ir.shape[-1], "levels": levels, "draws": draws}
+    key = _of_raw(raw) | Key.of(["deformation", "scores"], **facts) | mark
+    parts = []
+    for name, steps in STEPS.items():
+        how = Key() if steps is None else Key.of(["refinement"], steps=steps)
+        measure = partial(_measure_steps, network, steps, pairs, raw, levels, draws)
+        parts.append(runner.Part({"field": name}, key | how, measure))
+    return runner.run(path, parts)
+
+
+def _measure_steps(
+    network: FusionNetwork, steps: Refinement | None, pairs: PairSet, raw: RawSet, levels: Sequence[str], draws: int
+) -> pd.DataFrame:
+    net = network if steps is None else RefinedNetwork(network, steps).eval()
+    members = [(name, *pairs.stack([index])) for index, name in enumerate(pairs.names)]
+    given = {
+        level: [(evaluation.deform(ir, name, level, draw), vi) for name, ir, vi in members for draw in range(draws)]
+        for level in levels
+    }
+    given["raw frames"] = [(pair.misaligned, pair.vi[None]) for pair in raw]
+    return pd.DataFrame([{what: share_left(net, there) for what, there in given.items()}])
+
+
+def share_left(network: FusionNetwork, pairs: Sequence[tuple[Misaligned, Tensor]]) -> float:
+    """The mean end-point error on pairs (deformed infrared, visible) as a share of the identity's."""
+    errors, identity = [], []
+    for moved, vi in pairs:
+        with torch.inference_mode():
+            field = network.align(moved.ir, vi).field
+        errors.append(metrics.endpoint_error(field, moved.phi_gt, moved.valid))
+        identity.append(metrics.endpoint_error(torch.zeros_like(field), moved.phi_gt, moved.valid))
+    return (sum(errors) / sum(identity)).item()

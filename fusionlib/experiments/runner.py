@@ -41,7 +41,7 @@ Work = Callable[[list[Part]], Iterator[tuple[Part, pd.DataFrame]]]
 
 def in_turn(parts: list[Part]) -> Iterator[tuple[Part, pd.DataFrame]]:
     """Measure parts one after another, with a bar of progress."""
-    bar = tqdm(parts, mininterval=5)
+    bar = tqdm(parts, mininterval=5, disable=not parts)  # no line where nothing is measured
     for part in bar:
         bar.set_postfix_str(str(part), refresh=False)
         yield part, part.measure()

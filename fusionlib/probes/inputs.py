@@ -16,6 +16,7 @@ from fusionlib import data
 from fusionlib.data import PairSet
 from fusionlib.data import labels as box_files
 from fusionlib.data.drawn import brain, synthetic
+from fusionlib.data.raw_pairs import RawSet
 from fusionlib.deformation import LEVELS, compose, fold_share, invert, jacobian_determinant, misalign_by_key, warp
 from fusionlib.experiments import robustness
 from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair, scene
@@ -103,6 +104,18 @@ def labels() -> Iterator[Seen]:
             "</bndbox></object></annotation>"
         )
         yield "M3FD", box_files.boxes_of("M3FD", root, 256)("00000"), SINGLE
+
+
+def raw_frames() -> Iterator[Seen]:
+    """A raw frame on the canvas of its crop and on a square, with the true field and where it is valid."""
+    frame, crop = (image[0].float() for image in (pair(7, 96, 120)[0], pair(7, 70, 90)[0]))
+    facts = {"0": {"H": [[0.9, 0.02, -5.0], [-0.03, 0.85, -2.0], [1e-5, -2e-5, 1.0]], "h": 70, "w": 90, "cluster": 1}}
+    for size in (None, 48):
+        aligned = PairSet(["0"], lambda name: data.Pair(name, crop, crop, crop))
+        raw = RawSet(aligned, lambda name: frame, facts, size)[0]
+        yield f"{size} infrared", raw.ir, BYTES
+        yield f"{size} truth", raw.phi_gt, SINGLE
+        yield f"{size} valid", raw.misaligned.valid.double(), 1e-2
 
 
 def deformation() -> Iterator[Seen]:

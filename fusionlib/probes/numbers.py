@@ -1,4 +1,4 @@
-"""Probes of the scores: the metrics, the scores in a head, average precision, counts of operations."""
+"""Probes of the scores: the metrics, the scores in a head, blocks, parts of errors, average precision, operations."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from fusionlib import metrics
+from fusionlib.data import Pair, PairSet
 from fusionlib.deformation import misalign_by_key, warp
 from fusionlib.experiments import detection_bench as bench
+from fusionlib.experiments import error_parts as residual
 from fusionlib.experiments import evaluation, mri_study, profiling
+from fusionlib.experiments import label_accuracy as blocks
 from fusionlib.methods.protocol import Fused
 from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair
 
@@ -61,6 +64,25 @@ def head_scores() -> Iterator[Seen]:
     for what, value in mri_study.score(_Known(moved.phi_gt), t2, t1, moved).items():
         if what != "seconds":
             yield what, value, SINGLE
+
+
+def label_accuracy() -> Iterator[Seen]:
+    """The errors at matched blocks of a pair that is misaligned by a known shift."""
+    vi = pair(8, 128, 128, torch.float32)[1]
+    ir = warp(vi, torch.tensor([-1.6, 0.7]).view(1, 2, 1, 1).expand(1, 2, 128, 128))
+    pairs = PairSet(["0"], lambda name: Pair(name, ir[0], vi[0], vi[0].expand(3, -1, -1)))
+    method = _Known(evaluation.deform(ir, "0", "medium").phi_gt)
+    found = blocks.at_blocks([method], pairs, "medium")
+    for column in found:
+        yield column, found[column].to_numpy(), 1e-3
+
+
+def error_parts() -> Iterator[Seen]:
+    """The parts of what a method with one fixed field leaves of three deformations."""
+    ir, vi = (image[0].float() for image in pair(9, 64, 80))
+    pairs = PairSet(["0"], lambda name: Pair(name, ir, vi, vi.expand(3, -1, -1)))
+    found = residual.parts(_Known(evaluation.deform(ir[None], "0", "medium").phi_gt), pairs, "heavy", 3)
+    yield "parts", found.to_numpy(), SINGLE
 
 
 def average_precision() -> Iterator[Seen]:

@@ -16,6 +16,7 @@ PROBES: dict[str, Callable[[], Iterator[Seen]]] = {
     "drawn-scenes": inputs.drawn_scenes,
     "drawn-brains": inputs.drawn_brains,
     "labels": inputs.labels,
+    "raw-frames": inputs.raw_frames,
     "deformation": inputs.deformation,
     "hardships": inputs.hardships,
     "training": training.training,
@@ -28,6 +29,8 @@ PROBES: dict[str, Callable[[], Iterator[Seen]]] = {
     "simple-fusion": methods.simple_fusion,
     "scores": numbers.scores,
     "head-scores": numbers.head_scores,
+    "label-accuracy": numbers.label_accuracy,
+    "error-parts": numbers.error_parts,
     "average-precision": numbers.average_precision,
     "cost": numbers.cost,
 }

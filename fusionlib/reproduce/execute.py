@@ -19,12 +19,14 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from fusionlib.report import web
 
 KERNEL = "python3"  # the only name that every notebook may ask for
 START_TIMEOUT = 120  # seconds for a kernel to come up, on a busy machine too
+SAVED_EVERY = 10  # seconds
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # how terminals are told a colour
 SOCKET_PATH = 103  # bytes; macOS has the least room for the path of a socket (Linux: 107)
 
@@ -45,6 +47,29 @@ class ThisInterpreter(AsyncKernelManager):
         return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
+class SavesSeldom(NBClientEngine):
+    """papermill's engine, which else writes the whole notebook before and after each cell, with all pictures so far."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **settings: object) -> None:
+        whole, last = nb_man.save, time.monotonic()
+
+        def save(**facts: object) -> None:
+            nonlocal last
+            if time.monotonic() - last > SAVED_EVERY:
+                whole(**facts)
+                last = time.monotonic()
+
+        nb_man.save = save
+        try:
+            super().execute_managed_notebook(nb_man, kernel_name, **settings)
+        finally:
+            nb_man.save = whole  # the end is saved in any case
+
+
+papermill_engines.register("seldom", SavesSeldom)
+
+
 def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict[str, str | None]:
     """Execute a notebook where it lies; put it with its outputs and, if all went well, its HTML into `folder`.
 
@@ -58,6 +83,7 @@ def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict
             notebook,
             executed,
             parameters,
+            engine_name="seldom",
             kernel_name=KERNEL,
             progress_bar=False,
             start_timeout=START_TIMEOUT,

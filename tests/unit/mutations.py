@@ -265,6 +265,9 @@ CHANGED = (
     Edit("box at the border", "support/boxes.py", "u / w + 0.5", "u / w", "labels"),
     Edit("window of SSIM", "metrics/fusion.py", "WINDOW = 11", "WINDOW = 9", "scores"),
     Edit("constant of SSIM", "metrics/fusion.py", "(0.03 * 255) ** 2", "(0.02 * 255) ** 2", "scores"),
+    Edit("place of a raw frame", "data/raw_pairs.py", "-0.5 - shift", "-0.4 - shift", "raw-frames"),
+    Edit("side of a block", "experiments/label_accuracy.py", "side: int = 41", "side: int = 31", "label-accuracy"),
+    Edit("mean of the others", "experiments/error_parts.py", ".clamp(min=1)", ".clamp(min=2)", "error-parts"),
     Edit("margin of a head", "experiments/mri_study.py", "MARGIN = 4", "MARGIN = 5", "head-scores"),
     Edit(
         "thresholds of AP",

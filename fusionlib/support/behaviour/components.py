@@ -16,6 +16,7 @@ COMPONENTS = {
     "drawn-scenes": ("fusionlib.data.drawn.synthetic.scene",),
     "drawn-brains": ("fusionlib.data.drawn.brain.brain",),
     "labels": ("fusionlib.data.labels.boxes_of", "fusionlib.data.labels.labelled"),
+    "raw-frames": ("fusionlib.data.raw_pairs.RawSet",),
     "deformation": ("fusionlib.deformation.misalign_by_key", "fusionlib.deformation.compose"),
     "hardships": ("fusionlib.experiments.robustness.given", "fusionlib.experiments.robustness.TRIALS"),
     # weights
@@ -35,6 +36,8 @@ COMPONENTS = {
         "fusionlib.metrics.q_cc_bound",
     ),
     "head-scores": ("fusionlib.experiments.mri_study.score", "fusionlib.experiments.mri_study.head"),
+    "label-accuracy": ("fusionlib.experiments.label_accuracy.at_blocks",),
+    "error-parts": ("fusionlib.experiments.error_parts.parts",),
     "average-precision": (
         "fusionlib.experiments.detection_bench.scores",
         "fusionlib.experiments.detection_bench.fused",
