@@ -28,7 +28,7 @@ from fusionlib.benches import BenchConfig
 from fusionlib.data import PairSet, open_set
 from fusionlib.data.raw_pairs import HOMOGRAPHIES, RawSet
 from fusionlib.deformation import Misaligned
-from fusionlib.experiments import evaluation, runner
+from fusionlib.experiments import evaluation, runner, statistics
 from fusionlib.methods import Method
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
 from fusionlib.network import FusionNetwork
@@ -90,6 +90,26 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     ].mean()
     means.insert(2, "EPE_share", means["EPE"] / means.pop("EPE_identity"))
     return means
+
+
+def against_identity(rows: pd.DataFrame) -> pd.DataFrame:
+    """What is left of the misalignment with its interval, and how many pairs are better and worse than unregistered.
+
+    Returns:
+        Rows as in `summary`: EPE_share, low, high (95 % bootstrap over pairs), and shares of the pairs whose mean error
+        is more than a tenth of a pixel below (better) or above (worse) that of the identity; the others are equal.
+    """
+    places = ["set", "split", "size", "level", "method"]
+    of_pair = rows.groupby([*places, "pair"], sort=False)[["EPE", "EPE_identity"]].mean()
+    found = {}
+    for place, pairs in of_pair.groupby(places, sort=False):
+        low, high = statistics.share_interval(pairs["EPE"], pairs["EPE_identity"])
+        gain = pairs["EPE_identity"] - pairs["EPE"]
+        found[place] = {
+            "EPE_share": pairs["EPE"].mean() / pairs["EPE_identity"].mean(), "low": low, "high": high,
+            "better": (gain > 0.1).mean(), "equal": (gain.abs() <= 0.1).mean(), "worse": (gain < -0.1).mean(),
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(found, orient="index").rename_axis(places)
 
 
 def raw_frames(methods: Mapping[Method, Key], raw: Mapping[str, RawSet], path: Path) -> pd.DataFrame:

@@ -149,3 +149,9 @@ def hardships() -> Iterator[Seen]:
             yield f"{name} {amount:g} infrared", moved.ir, SINGLE
             yield f"{name} {amount:g} truth", moved.phi_gt, SINGLE
             yield f"{name} {amount:g} visible", vi, BYTES
+
+
+def nothing() -> Iterator[Seen]:
+    """Infrared images that show nothing."""
+    for name, spoil in robustness.NOTHING.items():
+        yield name, spoil(pair(0)[0], "0"), DOUBLE

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import torch
 
+from fusionlib.experiments.reliability import logistic
 from fusionlib.methods import Ours
 from fusionlib.methods import classical as registrations
+from fusionlib.methods.field_confidence import cues, field_confidence
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement, refine
 from fusionlib.methods.simple_fusion import RULES
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
@@ -59,6 +61,17 @@ def refinement() -> Iterator[Seen]:
     confidence = (0.5 + 0.4 * torch.cos(3 * x - y)).double()[None, None]
     yield "refined", refine(phi, confidence, Refinement()), DOUBLE
     yield "hardly any evidence", refine(phi, confidence * 0.11 / confidence.mean(), Refinement()), DOUBLE
+
+
+def confidence() -> Iterator[Seen]:
+    """The cues of two fields, the confidence that follows, and a calibration."""
+    y, x = torch.meshgrid(torch.linspace(0, 6, 40, dtype=torch.float64), torch.linspace(0, 5, 48), indexing="ij")
+    found = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None]
+    seen = cues(found, 0.8 * found, (0.5 + 0.4 * torch.cos(3 * x - y))[None, None])
+    yield "cues", seen, DOUBLE
+    yield "confidence", field_confidence(seen), DOUBLE
+    right = (seen[0, 0] + 0.3 * torch.sin(5 * x)).flatten() > -0.8
+    yield "calibration", astuple(logistic(seen[0].flatten(1).T.numpy(), right.numpy())), 1e-3
 
 
 def classical() -> Iterator[Seen]:

@@ -19,6 +19,7 @@ COMPONENTS = {
     "raw-frames": ("fusionlib.data.raw_pairs.RawSet",),
     "deformation": ("fusionlib.deformation.misalign_by_key", "fusionlib.deformation.compose"),
     "hardships": ("fusionlib.experiments.robustness.given", "fusionlib.experiments.robustness.TRIALS"),
+    "nothing": ("fusionlib.experiments.robustness.NOTHING",),
     # weights
     "training": ("fusionlib.training.train",),
     "warm-start": ("fusionlib.training.warm_start.warm_start", "fusionlib.training.warm_start.calibrate"),
@@ -27,6 +28,11 @@ COMPONENTS = {
     # fused images
     "network": ("fusionlib.network.FusionNetwork", "fusionlib.methods.Ours"),
     "refinement": ("fusionlib.methods.field_refinement.RefinedNetwork",),
+    "confidence": (
+        "fusionlib.methods.field_confidence.cues",
+        "fusionlib.methods.field_confidence.field_confidence",
+        "fusionlib.experiments.reliability.logistic",
+    ),
     "classical": ("fusionlib.methods.classical.register", "fusionlib.methods.classical.REGISTRATIONS"),
     "simple-fusion": ("fusionlib.methods.simple_fusion.RULES",),
     # scores
