@@ -204,7 +204,6 @@ def test_page_shows_what_is_in_the_csv(tmp_path, pairs):
     lines = page.splitlines()
     assert lines.count("| all | ours | **0.8325** | **0.3420** | 1376 | **1.227** | **1.500** |") == 2
     assert lines.count("| all | bound | 0.9000 | – | – | – | – |") == 2
-    assert lines.count("| not stated | Ours, as printed in Table 1 | 0.8325 | 0.3420 | 1376 | 1.227 | – |") == 2
 
 
 def test_page_shows_the_registration_as_a_share_of_doing_nothing(tmp_path, pairs):
