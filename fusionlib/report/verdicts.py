@@ -130,27 +130,6 @@ def order(compared: pd.DataFrame) -> pd.DataFrame:
     return found.rename_axis(["table", "metric"]) if lines else found
 
 
-def spans(compared: pd.DataFrame) -> pd.DataFrame:
-    """How far apart the rows of a column are in print, and how wide our intervals are: is there anything to tell?
-
-    Returns:
-        Rows (table, metric), of those with an interval: `span` (highest - lowest value of the paper), `intervals` (the
-        median width of ours) and `intervals / span`.
-    """
-    wide = compared.assign(width=compared["high"] - compared["low"], table="Table " + compared["table"].astype(str))
-    groups = wide.groupby(["table", "metric"], sort=False)
-    found = pd.DataFrame({"span": groups["paper"].agg(np.ptp), "intervals": groups["width"].median()})
-    return found.assign(**{"intervals / span": found["intervals"] / found["span"]})[found["intervals"] > 0]
-
-
-def unmeasured(compared: pd.DataFrame) -> pd.DataFrame:
-    """What has no number of ours, and why: a row a reason, with its table, rows of the paper and number of values."""
-    rows = compared[compared["verdict"] == ABSENT]
-    groups = rows.groupby(["table", "why"], sort=False)["row"]
-    found = groups.agg(rows=lambda names: ", ".join(names.unique()), values="size").reset_index()
-    return found[["table", "rows", "values", "why"]]
-
-
 def _spearman(here: np.ndarray, there: np.ndarray) -> dict[str, float]:
     if not (np.ptp(here) and np.ptp(there)):
         return {"rank correlation": np.nan, "by chance": np.nan}  # all rows are equal

@@ -59,8 +59,7 @@ def test_all_values_of_the_paper_are_there_even_without_results(tmp_path):
         why = compared.loc[compared["table"] == number, "why"]
         assert why.str.contains(f"`reproduce {notebook} --preset mini`").all()
     assert verdicts.summary(compared).loc["all"].tolist() == [0, 0, 0, 140, 140]
-    assert verdicts.order(compared).empty and verdicts.spans(compared).empty
-    assert verdicts.unmeasured(compared)["values"].sum() == 140
+    assert verdicts.order(compared).empty
 
 
 def test_the_rule_is_interval_first_then_rank(tmp_path):
