@@ -21,13 +21,14 @@ import small_sweep
 import torch
 
 from fusionlib import data, presets
+from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import sweep_rows, sweep_tables, sweeps
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.statistics import NOT_SIGNIFICANT
 from fusionlib.experiments.sweep_rows import Row, neighbours, optimum, recipe_of, table4, table5
+from fusionlib.metrics.directions import direction
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import sweep_figures
-from fusionlib.notebook.reporting import direction, paper_table
 from fusionlib.report import pages
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
