@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     reads what it says any more, as behind `| head`.
     """
     os.environ.update(waiting(os.environ))  # before torch is imported
-    command_line.let_any_name_be_said()
+    command_line.prepare_output()
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = command_line.show_warning

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from fusionlib.data import systems
 from fusionlib.support.files import CLOSED, FULL, InputError, sha256
 from fusionlib.support.paths import FACTS, data_root
 
+LOGGER = logging.getLogger(__name__)
 WEIGHTS = "weights"  # the name for the published weights of all systems, and their folder below the data root
 REGISTRY = FACTS / "registry"
 RETRIES = 2  # of one file, before its failure is reported
@@ -120,7 +120,7 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
     Args:
         name: One of `set_names()` or of `weight_names()`.
         root: Data root, by default `data_root()`.
-        progress: Whether to print how many files are there.
+        progress: Whether to say how many files are there.
 
     Returns:
         The folder of the set.
@@ -148,8 +148,8 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
     )
     downloader = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=False)
     total = len(entry.files)
-    show = _Progress(_key(name), total) if progress else lambda done: None
-    show(total - len(absent))
+    if progress:
+        LOGGER.info(f"{_key(name)}: {total - len(absent)}/{total} files")
     for done, file in enumerate(absent, total - len(absent)):
         try:
             store.fetch(file, downloader=downloader)
@@ -171,7 +171,8 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
         except ValueError:
             fact = f"{store.get_url(file)} is not the file whose checksum is recorded, so it was not kept"
             raise InputError(f"{fact}: run the command again, and report it if it stays so.") from None
-        show(done + 1)
+        if progress and 10 * (done + 1) // total > 10 * done // total:  # a line every tenth
+            LOGGER.info(f"{_key(name)}: {done + 1}/{total} files")
     return folder
 
 
@@ -218,19 +219,3 @@ def _report(key: str, entry: Registry, root: Path) -> SetReport:
 
 def _key(name: str) -> str:
     return name.lower().replace("-", "_")
-
-
-class _Progress:
-    """Prints how many files of a set are there: one line that changes on a terminal, a line every tenth elsewhere."""
-
-    def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.tenth = name, total, -1
-        self.terminal = sys.stdout.isatty()
-
-    def __call__(self, done: int) -> None:
-        line = f"{self.name}: {done}/{self.total} files"
-        if self.terminal:
-            print(f"\r{line}", end="\n" if done == self.total else "", flush=True)
-        elif done * 10 // self.total > self.tenth:
-            self.tenth = done * 10 // self.total
-            print(line, flush=True)

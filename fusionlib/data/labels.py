@@ -26,8 +26,8 @@ from torch import Tensor
 from fusionlib.data.images import IMAGE_SUFFIXES, Size, height_width, size_of
 from fusionlib.support.boxes import CLASSES, checked, crop, project, scale, tensor
 from fusionlib.support.files import InputError
+from fusionlib.support.paths import FACTS
 
-FACTS = Path(__file__).resolve().parents[2] / "data"
 STATES = ("boxes", "probably_empty", "unlabelled")
 # What a set calls our classes; the rest of what it has. FLIR writes COCO's numbers, 91 being "other vehicle".
 FLIR_CLASSES = {"1": "person", "2": "bicycle", "3": "car"}, {"17", "18", "91"}

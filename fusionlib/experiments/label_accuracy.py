@@ -11,7 +11,6 @@ one, at (x + dx, y + dy): the field that would bring the pair into perfect regis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -29,28 +28,13 @@ from fusionlib.methods import Method
 from fusionlib.registration import window_mean
 from fusionlib.support.keys import Key
 
-
-@dataclass(frozen=True)
-class BlockMatching:
-    """How blocks are matched.
-
-    Attributes:
-        side: of a block in pixels, odd.
-        reach: largest displacement looked for along each axis, in pixels.
-        step: pixels between blocks.
-        least: smallest correlation of a match that counts.
-        distinct: by how much it must exceed every match three pixels away. It keeps out straight edges, along which a
-            block can slide, and patterns that repeat.
-    """
-
-    side: int = 41
-    reach: int = 7
-    step: int = 10
-    least: float = 0.5
-    distinct: float = 0.2
-
-
-RING = 3  # pixels, where a match must have become worse
+SIDE = 41  # of a block in pixels, odd
+REACH = 7  # largest displacement looked for along each axis, in pixels
+STEP = 10  # pixels between blocks
+LEAST = 0.5  # smallest correlation of a match that counts
+# By how much a match must exceed every other one RING pixels away. It keeps out straight edges, along which a block can
+# slide, and patterns that repeat.
+DISTINCT, RING = 0.2, 3
 
 
 def run(methods: Mapping[Method, Key], sets: Mapping[str, PairSet], levels: Sequence[str], path: Path) -> pd.DataFrame:
@@ -103,32 +87,31 @@ def at_blocks(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataF
     return pd.concat(found)
 
 
-def own_misalignment(ir: Tensor, vi: Tensor, matching: BlockMatching | None = None) -> pd.DataFrame:
+def own_misalignment(ir: Tensor, vi: Tensor, least: float = LEAST) -> pd.DataFrame:
     """Displacements left in an undeformed pair, at blocks whose match is unmistakable.
 
     Args:
         ir, vi: (1, 1, H, W) in [0, 1].
-        matching: how blocks are matched.
+        least: smallest correlation of a match that counts.
 
     Returns:
         One row a block: x, y (its centre, pixels), dx, dy (to a fraction of a pixel), ncc.
     """
-    matching = matching or BlockMatching()
-    reach, margin = matching.reach, matching.side // 2 + matching.reach
-    correlation = _correlations(_edges(ir), _edges(vi), matching)  # (2 reach + 1, 2 reach + 1, H, W), dy then dx
+    margin = SIDE // 2 + REACH
+    correlation = _correlations(_edges(ir), _edges(vi))  # (2 REACH + 1, 2 REACH + 1, H, W), dy then dx
     rows = []
-    for y in range(margin, ir.shape[-2] - margin, matching.step):
-        for x in range(margin, ir.shape[-1] - margin, matching.step):
+    for y in range(margin, ir.shape[-2] - margin, STEP):
+        for x in range(margin, ir.shape[-1] - margin, STEP):
             here = correlation[:, :, y, x]
             row, column = np.unravel_index(here.argmax(), here.shape)
-            if min(row, column) < RING or max(row, column) > 2 * reach - RING:
+            if min(row, column) < RING or max(row, column) > 2 * REACH - RING:
                 continue
             ring = here[row - RING : row + RING + 1, column - RING : column + RING + 1].copy()
             ring[1:-1, 1:-1] = -1
             best = here[row, column]
-            if best >= matching.least and best - ring.max() >= matching.distinct:
-                dx = column - reach + _vertex(*here[row, column - 1 : column + 2])
-                dy = row - reach + _vertex(*here[row - 1 : row + 2, column])
+            if best >= least and best - ring.max() >= DISTINCT:
+                dx = column - REACH + _vertex(*here[row, column - 1 : column + 2])
+                dy = row - REACH + _vertex(*here[row - 1 : row + 2, column])
                 rows.append((x, y, dx, dy, best))
     return pd.DataFrame(rows, columns=["x", "y", "dx", "dy", "ncc"])
 
@@ -164,28 +147,28 @@ def _edges(image: Tensor) -> Tensor:
     return torch.hypot(across, down).double()
 
 
-def _correlations(a: Tensor, b: Tensor, matching: BlockMatching) -> np.ndarray:
+def _correlations(a: Tensor, b: Tensor) -> np.ndarray:
     """Pearson's r of the block of b around each pixel with the block of a displaced by (dx, dy)."""
-    steps, side = range(-matching.reach, matching.reach + 1), matching.side
-    mean_b = _block_mean(b, side)
-    variance_b = _block_mean(b * b, side) - mean_b**2
+    steps = range(-REACH, REACH + 1)
+    mean_b = _block_mean(b)
+    variance_b = _block_mean(b * b) - mean_b**2
     found = []
     for dy in steps:
         for dx in steps:
             moved = torch.roll(a, (-dy, -dx), dims=(-2, -1))  # what wraps around lies in the margin
-            mean_a = _block_mean(moved, side)
-            variance_a = _block_mean(moved * moved, side) - mean_a**2
-            covariance = _block_mean(moved * b, side) - mean_a * mean_b
+            mean_a = _block_mean(moved)
+            variance_a = _block_mean(moved * moved) - mean_a**2
+            covariance = _block_mean(moved * b) - mean_a * mean_b
             found.append(covariance / (variance_a * variance_b).clamp(min=1e-16).sqrt())
     return torch.cat(found).view(len(steps), len(steps), *a.shape[-2:]).numpy()
 
 
-def _block_mean(x: Tensor, side: int) -> Tensor:
+def _block_mean(x: Tensor) -> Tensor:
     """Mean of the block around each pixel, from running sums: as fast for a large block as for a small one."""
-    before, after = side // 2 + 1, side // 2
+    before, after = SIDE // 2 + 1, SIDE // 2
     total = F.pad(x, (before, after, before, after)).cumsum(-2).cumsum(-1)
-    rows = total[..., side:, :] - total[..., :-side, :]
-    return (rows[..., side:] - rows[..., :-side]) / side**2
+    rows = total[..., SIDE:, :] - total[..., :-SIDE, :]
+    return (rows[..., SIDE:] - rows[..., :-SIDE]) / SIDE**2
 
 
 def _vertex(left: float, middle: float, right: float) -> float:

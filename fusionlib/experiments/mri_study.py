@@ -92,7 +92,7 @@ def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS)
         line: dict[str, object] = {"part": row.part, "method": row.method, "subjects": len(each)}
         for column in columns:
             values = each[column].dropna()
-            ends = interval(values) if len(values) else (float("nan"), float("nan"))
-            line |= {column: values.mean(), f"{column}_low": ends[0], f"{column}_high": ends[1]}
+            low, high = interval(values)
+            line |= {column: values.mean(), f"{column}_low": low, f"{column}_high": high}
         found.append(line)
     return pd.DataFrame(found).set_index(["part", "method"])

@@ -14,13 +14,15 @@ NOT_SIGNIFICANT = "not significantly different"
 def interval(values: Sequence[float], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of the mean, by percentiles (Efron, 1979).
 
-    Of a single value it is that value, twice; NaN if any value is.
+    Of a single value it is that value, twice; NaN if any value is, or without values.
 
     >>> low, high = interval([0.5, 0.6, 0.7, 0.8])
     >>> round(low, 3), round(high, 3)
     (0.55, 0.75)
     """
     sample = np.asarray(values, dtype=float)
+    if not len(sample):
+        return float("nan"), float("nan")
     if len(sample) == 1 or np.isnan(sample).any():
         return float(sample.mean()), float(sample.mean())
     from scipy import stats  # slow to import

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fusionlib.methods.fast import fast
 from fusionlib.support.files import InputError, atomic
 from fusionlib.support.inputs import checked_device, without_evidence
 
+LOGGER = logging.getLogger(__name__)
 CONVENTION = (
     "phi (2, H, W), pixels, channel 0 = x to the right, 1 = y down: registered(p) = infrared(p + phi(p)), "
     "bilinear, pixel centres at integers; confidence (H, W), the chance that phi is right to 1/256 of the image side"
@@ -90,14 +92,14 @@ def fuse_files(
     for count, (sources, image_path, field_path) in enumerate(jobs, 1):
         targets = [path for path in (image_path, field_path) if path]
         if skip_existing and _younger(targets, sources):
-            _say(f"{count}/{len(jobs)}  {image_path} is there")
+            LOGGER.info(f"{count}/{len(jobs)}  {image_path} is there")
             continue
         image, found = _fuse(chosen, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
         if field_path:
             with atomic(field_path) as part:
                 np.savez_compressed(part, **found, convention=CONVENTION)
         save_image(image_path, image)  # last: it says that the pair is done
-        _say(f"{count}/{len(jobs)}  wrote {' and '.join(map(str, targets))}")
+        LOGGER.info(f"{count}/{len(jobs)}  wrote {' and '.join(map(str, targets))}")
         written += targets
     return written
 
@@ -119,11 +121,6 @@ def _fuse(
     if wants_field and fused.confidence is not None:
         found["confidence"] = fused.confidence[0, 0]
     return image, {name: each.float().cpu().numpy() for name, each in found.items()}
-
-
-def _say(text: str) -> None:
-    """Print a line with paths, whose names may hold bytes that are no text."""
-    print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 def _younger(made: list[Path], sources: tuple[Path, Path]) -> bool:

@@ -60,12 +60,11 @@ def versus(found: pd.DataFrame, name: str, other: str = "Ours") -> str:
     """
     mark, parts = better(found), []
     lines = found.rename(columns={"lowest seed": "low", "highest seed": "high"})
-    for value, word in ((1, "significantly better than"), (-1, "significantly worse than")):
+    words = {1: ("significantly better", "than"), -1: ("significantly worse", "than")}
+    for value, (word, link) in (words | {0: ("not significantly different", "from")}).items():
         if (mark == value).any():
-            amounts = [_amount(line.metric, line) for line in lines[mark == value].itertuples()]
-            parts.append(f"{word} {other} in {listed(amounts)}")
-    if (mark == 0).any():
-        parts.append(f"not significantly different from {other} in {listed(found.loc[mark == 0, 'metric'])}")
+            told = [_amount(line.metric, line) if value else line.metric for line in lines[mark == value].itertuples()]
+            parts.append(f"{word} {'' if parts else f'{link} {other} '}in {listed(told)}")
     return f"{name[0].upper()}{name[1:]} is {'; it is '.join(parts)}."
 
 

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from fusionlib.deformation import Level, compose, fold_share, jacobian_determinant, misalign, sample_field, warp
 from fusionlib.metrics import endpoint_error
 from fusionlib.network import FusionNetwork, local_structure
-from fusionlib.notebook.plotting import AMBER, FOLD, GRID, MARK, WIDTH, checkerboard
+from fusionlib.notebook.plotting import AMBER, MARK, WIDTH, checkerboard, draw_arrows, draw_grid
 
 VIEWS = ("swipe", "checkerboard", "first", "second")
 Features = tuple[Tensor, Tensor, Tensor]
@@ -107,7 +106,7 @@ def studio(
         smallest = jacobian_determinant(psi).min().item()
         text = f"smallest determinant {smallest:.2f};\nan inverse needs more than 0"
         axes[1].text(0.5, 0.5, text, ha="center", va="center", transform=axes[1].transAxes)
-        _draw_grid(axes[0], psi)
+        draw_grid(axes[0], psi[0])
         return figure
     moved = misalign(ir, psi, tolerance=1e-3)
     lengths, back = moved.phi_gt.norm(dim=1), warp(moved.ir, moved.phi_gt)
@@ -121,8 +120,8 @@ def studio(
     }
     figure, axes = panels(pictures)
     axes[1].images[0].set_cmap("viridis")
-    _draw_grid(axes[0], moved.phi_gt)
-    _draw_arrows(axes[1], moved.phi_gt)
+    draw_grid(axes[0], moved.phi_gt[0])
+    draw_arrows(axes[1], moved.phi_gt[0])
     return figure
 
 
@@ -200,30 +199,6 @@ def walk(found: Mapping[str, Features], stage: str, channel: int) -> Figure:
     return panels(dict(zip(marked, chosen, strict=True)), (low, max(high, low + 1e-6)), "gray" if grey else "viridis")[
         0
     ]
-
-
-def _draw_grid(axis: Axes, field: Tensor, lines: int = 16) -> None:
-    """The grid of `plotting.draw_grid`, as two artists instead of one a line; field (1, 2, H, W)."""
-    height, width = field.shape[-2:]
-    x, y = np.meshgrid(np.arange(width), np.arange(height)) + field[0].numpy()
-    points = np.stack([x, y], -1)
-    rows, columns = (np.linspace(0, side - 1, lines).round().astype(int) for side in (height, width))
-    axis.add_collection(
-        LineCollection([*points[rows], *points[:, columns].swapaxes(0, 1)], colors=GRID, linewidths=0.8)
-    )
-    folded = np.pad((jacobian_determinant(field)[0] <= 0).numpy(), 1, mode="edge")
-    if folded.any():
-        points[~folded] = np.nan
-        folding = [*points[rows], *points[:, columns].swapaxes(0, 1)]
-        axis.add_collection(LineCollection(folding, colors=FOLD, linewidths=1.8))
-    axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-
-
-def _draw_arrows(axis: Axes, field: Tensor, arrows: int = 12) -> None:
-    """Arrows from pixels to where they are fetched from."""
-    y, x = (np.linspace(0, side, 2 * arrows, endpoint=False, dtype=int)[1::2] for side in field.shape[-2:])
-    u, v = field[0].numpy()[:, y[:, None], x]
-    axis.quiver(x, y, u, v, color="white", angles="xy", scale_units="xy", scale=1, width=0.006)
 
 
 def _colour(image: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from fusionlib.methods.checkpoints import IN_PART
 from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.notebook import plotting
 from fusionlib.notebook.ranks import ranks
+from fusionlib.notebook.sentences import number
 from fusionlib.presets import Preset
 from fusionlib.support.files import InputError, fingerprint
 
@@ -182,8 +183,4 @@ def _arrowed(column: str) -> str:
 def _cell(mean: float, ends: tuple[float, float] | None) -> str:
     if ends is None:
         return "–"
-    return f"{_number(mean, 4)}<br><small>{_number(ends[0], 3)} to {_number(ends[1], 3)}</small>"
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return f"{number(mean, 4)}<br><small>{number(ends[0])} to {number(ends[1])}</small>"

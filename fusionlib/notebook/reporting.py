@@ -1,7 +1,4 @@
-"""What readers look at: checks, tables, the paper's numbers beside ours, and what the paper leaves open.
-
-The paper's numbers come from data/paper_tables.csv, ours from what ran; none is typed in by hand.
-"""
+"""What readers look at: checks, tables, figures, and what the paper leaves open."""
 
 from __future__ import annotations
 
@@ -18,10 +15,9 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
-from fusionlib.data.paper_tables import paper_table
 from fusionlib.metrics.directions import ARROW, direction
 from fusionlib.notebook.ranks import ranks
-from fusionlib.support.files import InputError, atomic, fingerprint
+from fusionlib.support.files import atomic, fingerprint
 from fusionlib.support.paths import ROOT, Results
 
 MARK = re.compile(r"PAPER-GAP:\s*")
@@ -134,34 +130,6 @@ def write_figure(figure: Figure, results: Results, name: str) -> Path:
 # --- the paper
 
 
-def beside(found: pd.DataFrame, number: int, rows: Mapping[str, str], tolerance: float = 0.01) -> pd.DataFrame:
-    """Our numbers beside the paper's, one row a number.
-
-    Args:
-        found: means by method, from `evaluation.summary`: the last index level is the method, a column is a metric.
-        number: of the paper's table.
-        rows: our method to the row of that table.
-        tolerance: how far apart, as a part of the paper's number, still counts as the same.
-
-    Returns:
-        The index levels of `found` as columns, then paper_row, metric, here, paper, difference (here - paper) and
-        verdict: "within 1 %", "better" or "worse" in the metric's own direction, or "no number".
-    """
-    paper = paper_table(number).droplevel("dataset")
-    unknown = [row for row in rows.values() if row not in paper.index]
-    if unknown:
-        raise InputError(f"Table {number} has no row {unknown[0]!r}; it has {', '.join(paper.index)}.")
-    lines = []
-    for key, values in found.iterrows():
-        place = key if isinstance(key, tuple) else (key,)
-        for metric in paper.columns.intersection(found.columns, sort=False) if place[-1] in rows else ():
-            here, there = float(values[metric]), float(paper.at[rows[place[-1]], metric])
-            verdict = _verdict(here, there, direction(metric), tolerance)
-            lines.append((*place, rows[place[-1]], metric, here, there, here - there, verdict))
-    places = [name or "method" for name in found.index.names]
-    return pd.DataFrame(lines, columns=[*places, "paper_row", "metric", "here", "paper", "difference", "verdict"])
-
-
 def paper_gaps(package: Path | None = None) -> pd.DataFrame:
     """Every choice that the paper leaves open, as its mark in the code states it.
 
@@ -181,16 +149,6 @@ def paper_gaps(package: Path | None = None) -> pd.DataFrame:
 
 
 # --- helpers
-
-
-def _verdict(here: float, there: float, better: str | None, tolerance: float) -> str:
-    if not (math.isfinite(here) and math.isfinite(there)):
-        return "no number"
-    if abs(here - there) <= tolerance * abs(there):
-        return f"within {tolerance:.0%}".replace("%", " %")
-    if better is None:
-        return "higher" if here > there else "lower"
-    return "better" if (here > there) == (better == "higher") else "worse"
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:

@@ -21,7 +21,7 @@ def listed(words: Iterable[str]) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """So many digits, or the whole number where that has more."""
-    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    return f"{value:.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def better_and_worse(mine: Mapping[str, float], other: Mapping[str, float], metrics: Iterable[str], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Figures of Tables 4 and 5: heat map, lines along each setting, seeds as dots, and the pictures of the ablation."""
+"""Figures of Tables 4 and 5: heat map, lines along each setting, and the pictures of the ablation."""
 
 from __future__ import annotations
 
@@ -129,23 +129,6 @@ def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence
     for axis, metric in zip(axes[:, 0], metrics, strict=True):
         axis.set(ylabel=f"{metric} {ARROW[direction(metric)]}, %")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return figure
-
-
-@plotting.style()
-def seed_dots(table: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Figure:
-    """A panel a metric: every row's mean over pairs, a dot for each seed and a line through their mean."""
-    by_seed, names = table.groupby(["row", "seed"], sort=False)[SCORED].mean(), list(table["row"].unique())
-    figure, axes = plt.subplots(1, len(metrics), figsize=(plotting.WIDTH, 0.9 + 0.3 * len(names)), sharey=True)
-    for axis, metric in zip(axes, metrics, strict=True):
-        for place, name in enumerate(names):
-            values = by_seed[metric].loc[name]
-            axis.plot(values, [place] * len(values), "o", ms=4, color=plotting.COLOURS[0], alpha=0.7)
-            axis.plot([values.mean()] * 2, [place - 0.3, place + 0.3], color=plotting.COLOURS[1])
-        axis.set(title=f"{metric} {ARROW[direction(metric)]}")
-        axis.tick_params(axis="x", labelrotation=45)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
     return figure
 
 

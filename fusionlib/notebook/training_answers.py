@@ -12,7 +12,7 @@ from IPython.display import Markdown
 
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.statistics import holm, interval, sign_flips
-from fusionlib.notebook.answers import LEVEL, better, signed
+from fusionlib.notebook.answers import LEVEL, counted, signed
 from fusionlib.notebook.sentences import listed
 
 # --- trainings with several seeds
@@ -64,19 +64,14 @@ def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame)
 
     Args:
         found: lines of `sweep_tables.differences` in the metrics asked about, of one set.
-        rows: what is compared, such as "without one of its parts".
-        reference: what it is compared with.
+        rows: what the reference is compared with, such as "a network without one of the parts".
+        reference: what the sentence is about, such as "the full method".
         alone: of `seeds_alone`, of the same pairs.
     """
-    mark = better(found)
-    counts = [(mark == value).sum() for value in (1, -1, 0)]
     alone = alone.loc[found["metric"].unique()]
     chance, asked = alone["significant"].sum(), alone["comparisons"].sum()
-    text = (
-        f"In {len(found)} comparisons with {reference}, {rows} is significantly better in {counts[0]} and "
-        f"significantly worse in {counts[1]}; in {counts[2]} there is no significant difference."
-    )
-    text += f" The same test finds a significant difference between two seeds of one row in {chance} of {asked}."
+    text = counted(found, rows, reference).replace("c", "C", 1)
+    text += f". The same test finds a significant difference between two seeds of one row in {chance} of {asked}."
     if chance <= LEVEL * asked:
         return text
     return f"{text} Almost none is expected: with so few seeds, the table cannot say what the change itself does."

@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table, systems_in
-from fusionlib.experiments import comparison, mri_study
+from fusionlib.experiments import comparison, mri_study, registration_bench
 from fusionlib.experiments.evaluation import BOUND
+from fusionlib.notebook import answers
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import verdicts
 from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, TIMES, minutes_of
@@ -112,19 +113,15 @@ def _raw(folder: Path) -> str:
 
 
 def _average(folder: Path) -> str:
-    return (
-        "**Against no registration**: at `light`, compared with the plain average of the two unregistered images, "
-        f"Ours is {_tested(folder, 'light', 'ours', 'average')}; its own number comes first."
-    )
+    than = "the plain average of the two unregistered images"
+    return f"**Against no registration**: at `light`, {_versus(folder, 'light', ('ours', 'Ours'), ('average', than))}"
 
 
 def _same_field(folder: Path) -> str:
     means = _level(folder, 1, "medium").groupby("method", sort=False)["Q_CC"].mean()
     name = means[[each for each in means.index if each.startswith("ours+")]].idxmax()
-    return (
-        f"**Joint fusion against a cascade**: behind the field of Ours, {systems_in(1)[name[5:]]} (`{name}`) is, "
-        f"compared with Ours, {_tested(folder, 'medium', name, 'ours')}; its own number comes first."
-    )
+    title = f"{systems_in(1)[name[5:]]} behind the field of Ours (`{name}`)"
+    return f"**Joint fusion against a cascade**: {_versus(folder, 'medium', (name, title), ('ours', 'Ours'))}"
 
 
 def _systems(folder: Path) -> str:
@@ -242,8 +239,7 @@ def _bench(folder: Path) -> pd.DataFrame:
     """Share left on the test pairs of the bench at its smallest size: rows level, columns method."""
     table = result_tables.read(folder / "tables" / BENCH)
     table = table[(table["split"] == "test") & (table["size"] == table["size"].min())]
-    means = table.groupby(["level", "method"], sort=False)[["EPE", "EPE_identity"]].mean()
-    return (means["EPE"] / means["EPE_identity"]).unstack("method")
+    return registration_bench.summary(table)["EPE_share"].droplevel(["set", "split", "size"]).unstack("method")
 
 
 def _level(folder: Path, number: int, level: str) -> pd.DataFrame:
@@ -251,20 +247,14 @@ def _level(folder: Path, number: int, level: str) -> pd.DataFrame:
     return table[table["level"] == level]
 
 
-def _tested(folder: Path, level: str, one: str, other: str) -> str:
-    """In which metrics of Table 1 `one` is significantly better or worse than `other`, with the two means."""
+def _versus(folder: Path, level: str, one: tuple[str, str], other: tuple[str, str]) -> str:
+    """One method of Table 1 against another, (name, title) each, in the four metrics of the fused image."""
+    names = [name for name, _ in (one, other)]
     table = _level(folder, 1, level)
-    table = table[table["method"].isin((one, other))]
-    measured = comparison.Measured([comparison.Row(name, "") for name in (one, other)], table, {})
-    tests = comparison.against(measured, level, other, METRICS)
-    tests = tests[tests["data"] == tests["data"].iloc[-1]].set_index("metric")["verdict"]
-    means = table.groupby("method")[METRICS].mean()
-    sides: dict[str, list[str]] = {"better": [], "worse": []}
-    for metric in METRICS:
-        digits = ".0f" if means[metric].max() >= 100 else ".3f"
-        numbers = " against ".join(format(means.at[name, metric], digits) for name in (one, other))
-        sides.setdefault(tests[metric], []).append(f"{metric} ({numbers})")
-    return listed([f"{side} in {listed(metrics)}" for side, metrics in sides.items() if metrics])
+    measured = comparison.Measured([comparison.Row(name, "") for name in names], table[table["method"].isin(names)], {})
+    found = answers.against(measured, level, other[0])
+    text = answers.versus(found[found["metric"].isin(METRICS)], one[1], other[1])
+    return f"{text.removesuffix('.')}; in brackets stand the mean difference and its 95 % interval."
 
 
 def _compared(number: int) -> list[str]:

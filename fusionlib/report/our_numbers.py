@@ -110,7 +110,7 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
         facts += (f"other pairs, deformed at level {level}: the paper names neither",)
         for metric in paper_table(table).columns:
             values = at_level[metric].dropna()
-            value, ends, over = values.mean(), _ends(values), f"{len(values)} pairs"
+            value, ends, over = values.mean(), interval(values), f"{len(values)} pairs"
             if heads is not None:
                 line = heads.loc[(row.part, row.method)]
                 value, ends = line[metric], (line[f"{metric}_low"], line[f"{metric}_high"])
@@ -118,13 +118,9 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
             readings = {f"at level {other}": mine.loc[mine["level"] == other, metric] for other in others}
             readings["against the deformed image"] = at_level.get(f"{metric}@given")
             readings["over the whole slice"] = at_level.get(f"{metric}@slice")
-            readings = {name: _ends(each.dropna()) for name, each in readings.items() if each is not None}
+            readings = {name: interval(each.dropna()) for name, each in readings.items() if each is not None}
             cap = bounds.mean() if metric == "Q_CC" and len(bounds) else None
             yield (row.printed, metric), Number(value, *ends, over, facts, readings, cap)
-
-
-def _ends(values: pd.Series) -> tuple[float, float]:
-    return interval(values) if len(values) else (float("nan"), float("nan"))
 
 
 def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:

@@ -152,16 +152,13 @@ def _switches(rows: pd.DataFrame, source: str) -> str:
 
 
 def _fusion(table: pd.DataFrame, source: str) -> str:
-    """The fusion metrics of the test pairs, and the paper's row."""
+    """The fusion metrics of the test pairs."""
     counts = table.drop_duplicates(["dataset", "pair"])["dataset"].value_counts(sort=False)
     sets = ", ".join(f"{count} pairs of {name}" for name, count in counts.items())
     parts = [f"Means over {sets}, from {source}. `{BOUND}` is the largest Q_CC that any fused image can reach."]
     for level in table["level"].unique():
         means = summary(table[table["level"] == level], METRICS).droplevel("level")
-        printed = paper_table(1).loc[("unstated", "Ours")].rename(("not stated", "Ours, as printed in Table 1"))
-        rows = pd.concat([means, printed.to_frame().T]).reindex(columns=means.columns)
-        rows.index = rows.index.set_names(["data", "method"])
-        parts += [f"Deformation `{level}`:", markdown(rows)]
+        parts += [f"Deformation `{level}`:", markdown(means.rename_axis(["data", "method"]))]
     return verdicts.fold("Fusion: Ours and simple rules on the test pairs", *parts)
 
 
@@ -184,8 +181,7 @@ def _detection(rows: pd.DataFrame, source: str) -> str:
 
 
 def _compared(measured: comparison.Measured, number: int, source: str) -> str:
-    """The paper's Table 1, 2 or 7: every row measured on all pairs together, then the paper's number."""
-    printed, titles = paper_table(number).droplevel("dataset"), {row.method: row.printed for row in measured.rows}
+    """The paper's Table 1, 2 or 7: every row measured, on all pairs together."""
     pairs = "slices, in the box around the head" if number == 7 else "pairs"
     parts = [
         f"Means over all {pairs}, from {source}; `weights` says where those of a row come from, and "
@@ -194,27 +190,20 @@ def _compared(measured: comparison.Measured, number: int, source: str) -> str:
     for level in measured.table["level"].unique():
         means = comparison.means(measured, level)
         rows = means.loc[means.index[-1][0]]
-        for metric in printed.columns:
-            own = [printed[metric].get(titles[method]) for method in rows.index.get_level_values("method")]
-            rows.insert(rows.columns.get_loc(metric) + 1, f"{metric}, paper", pd.array(own, dtype="Float64"))
-        parts += [f"Deformation `{level}`:", markdown(rows.astype(dict.fromkeys(rows.columns[1:], float)))]
+        parts += [f"Deformation `{level}`:", markdown(rows)]
     return verdicts.fold(f"Table {number}: every row, at each level of deformation", *parts)
 
 
 def _swept(table: pd.DataFrame, number: int, source: str) -> str:
-    """The paper's Table 4 or 5: every row's mean over pairs and seeds, the paper's, and what differs from Ours."""
+    """The paper's Table 4 or 5: every row's mean over pairs and seeds, and what differs from Ours."""
     epochs = int(table["epochs"].mode()[0])  # a few rows were trained longer, too
-    table, printed = table[table["epochs"] == epochs], paper_table(number)
-    named, printed = printed.index.get_level_values("dataset")[0], printed.droplevel("dataset")
+    table, named = table[table["epochs"] == epochs], paper_table(number).index.get_level_values("dataset")[0]
     best = sweep_rows.OURS if number == 4 else sweep_rows.optimum(presets.load("paper"))
     if best not in set(table["row"]):
         return ""  # the sweep has only begun
     means, tests = sweep_tables.means(table), sweep_tables.differences(table, best)
     data = named if named in means.index.get_level_values("data") else means.index[-1][0]
     rows = means.loc[data][METRICS]
-    for metric in printed.columns:
-        own = pd.array([printed[metric].get(name) for name in rows.index], dtype="Float64")
-        rows.insert(rows.columns.get_loc(metric) + 1, f"{metric}, paper", own.astype(float))
     apart = tests[(tests["data"] == data) & tests["verdict"].isin(("better", "worse")) & tests["metric"].isin(METRICS)]
     words = (apart["metric"] + " " + apart["verdict"]).groupby(apart["row"]).agg(", ".join)
     rows["against Ours"] = [words.get(name, "–") for name in rows.index]

@@ -13,6 +13,7 @@ says that two numbers differ, not that one of them is wrong; and a row of five h
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from itertools import permutations
 from pathlib import Path
@@ -39,17 +40,16 @@ def _printed() -> pd.DataFrame:
     return found.assign(paper=found["printed"].astype(float))
 
 
-def compare(folder: Path | str) -> pd.DataFrame:
-    """Every value of the paper's tables beside that of a preset, whose results are in `folder`.
+def compare(folder: Path | str, tables: Iterable[int] = tuple(our_numbers.FILES)) -> pd.DataFrame:
+    """Every value of some of the paper's tables beside that of a preset, whose results are in `folder`.
 
     Returns:
         One row a value, in the paper's order, and the columns of `COLUMNS`; `low` and `high` are the ends of the
         interval of `ours`, `difference` is ours - paper.
     """
     folder, paper = Path(folder), _printed()
-    found = {
-        (table, *key): each for table in our_numbers.FILES for key, each in our_numbers.numbers(folder, table).items()
-    }
+    paper = paper[paper["table"].isin(tables)]
+    found = {(table, *key): each for table in tables for key, each in our_numbers.numbers(folder, table).items()}
     mine = [found.get(key) for key in zip(paper["table"], paper["row"], paper["metric"], strict=True)]
     ends = [(each.value, each.low, each.high) if each else (np.nan,) * 3 for each in mine]
     lines = paper.assign(**dict(zip(("ours", "low", "high"), np.transpose(ends), strict=True)))
@@ -128,27 +128,6 @@ def order(compared: pd.DataFrame) -> pd.DataFrame:
             lines[f"Table {table}", metric] = {"rows": len(rows), **_spearman(here, there)}
     found = pd.DataFrame.from_dict(lines, orient="index", columns=["rows", "rank correlation", "by chance"])
     return found.rename_axis(["table", "metric"]) if lines else found
-
-
-def spans(compared: pd.DataFrame) -> pd.DataFrame:
-    """How far apart the rows of a column are in print, and how wide our intervals are: is there anything to tell?
-
-    Returns:
-        Rows (table, metric), of those with an interval: `span` (highest - lowest value of the paper), `intervals` (the
-        median width of ours) and `intervals / span`.
-    """
-    wide = compared.assign(width=compared["high"] - compared["low"], table="Table " + compared["table"].astype(str))
-    groups = wide.groupby(["table", "metric"], sort=False)
-    found = pd.DataFrame({"span": groups["paper"].agg(np.ptp), "intervals": groups["width"].median()})
-    return found.assign(**{"intervals / span": found["intervals"] / found["span"]})[found["intervals"] > 0]
-
-
-def unmeasured(compared: pd.DataFrame) -> pd.DataFrame:
-    """What has no number of ours, and why: a row a reason, with its table, rows of the paper and number of values."""
-    rows = compared[compared["verdict"] == ABSENT]
-    groups = rows.groupby(["table", "why"], sort=False)["row"]
-    found = groups.agg(rows=lambda names: ", ".join(names.unique()), values="size").reset_index()
-    return found[["table", "rows", "values", "why"]]
 
 
 def _spearman(here: np.ndarray, there: np.ndarray) -> dict[str, float]:

@@ -11,6 +11,7 @@ import contextlib
 import getpass
 import hashlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from fusionlib.support.parallel import CLUSTER, PROGRESS
 from fusionlib.support.paths import ROOT
 from fusionlib.support.threads import waiting
 
+LOGGER = logging.getLogger(__name__)
 READ = ("weights", "tables", "detectors")  # folders of a preset's results that a notebook may read
 NOT_READ = "sweeps"  # but not what the trainings of one have left, which only that one looks at
 
@@ -154,13 +156,13 @@ async def execute_here(
 
 
 async def _relay(progress: Path, name: str) -> None:
-    """Print every line that is written to a file, until this is cancelled."""
+    """Say every line that is written to a file, until this is cancelled."""
     told = 0
 
     def tell() -> int:
         lines = progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []
         for line in lines[told:]:
-            print(f"{name}  {line}", flush=True)
+            LOGGER.info(f"{name}  {line}")
         return len(lines)
 
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -38,6 +39,8 @@ from fusionlib.support.paths import ROOT, Results
 
 if TYPE_CHECKING:
     from distributed import Client
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def reproduce(
             setting = {"seed": seed, "preset": asdict(config)}
             done = asyncio.run(_run_all(chosen, run, jobs, Path(scratch), setting))
         except KeyboardInterrupt:
-            print("Stopped; finished notebooks are kept, and the same command goes on from here.", flush=True)
+            LOGGER.info("Stopped; finished notebooks are kept, and the same command goes on from here.")
             return 130
     publish(results, preset)
     took = duration(time.perf_counter() - start)
@@ -154,7 +157,7 @@ async def _run_all(chosen: list[Notebook], run: Run, jobs: int, scratch: Path, s
     progress = parallel.Progress(len(chosen))
 
     def tell(notebook: Notebook, state: str) -> None:
-        print(f"{notebook.name:<{width}}  {state}", flush=True)
+        LOGGER.info(f"{notebook.name:<{width}}  {state}")
 
     async def one(notebook: Notebook) -> bool:
         for number in waited_for.keys() & set(notebook.follows):

@@ -1,4 +1,6 @@
-"""What the commands check of their options, and what they say of surroundings that do not let them work."""
+"""What the commands check of their options, how they say what the library logs, and what they say of surroundings that
+do not let them work.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import argparse
 import ast
 import errno
 import io
+import logging
 import math
 import os
 import re
@@ -66,8 +69,27 @@ def surroundings(error: OSError | ModuleNotFoundError) -> str:
     return f"{where} cannot be used ({os.strerror(error.errno)}): {advice}."
 
 
-def let_any_name_be_said() -> None:
-    """Names of files may hold bytes that are no text; what is printed shows them as escapes."""
+class _Lines(logging.Handler):
+    """A line each: what warns on stderr, everything else on stdout, as both are at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().encode("utf-8", "backslashreplace").decode()
+        print(text, file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout, flush=True)
+
+
+LINES = _Lines()
+
+
+def show_messages() -> None:
+    """Show what the library logs, its progress and its messages. Commands and notebooks ask for it, no import does."""
+    logger = logging.getLogger("fusionlib")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(LINES)  # asked again, it is there already
+
+
+def prepare_output() -> None:
+    """Show messages; names of files may hold bytes that are no text, which are shown as escapes."""
+    show_messages()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

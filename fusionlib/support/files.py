@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from glob import escape
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+LOGGER = logging.getLogger(__name__)
 
 
 class InputError(ValueError):
@@ -83,7 +86,7 @@ def alone(path: Path | str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"{path.stem}: another process works in {path.parent}; waiting until it is done", flush=True)
+            LOGGER.info(f"{path.stem}: another process works in {path.parent}; waiting until it is done")
             lock.acquire()
     try:
         yield

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 
 from fusionlib.support.files import InputError
 
+LOGGER = logging.getLogger(__name__)
 ASKED = "FUSIONLIB_TRAIN"  # environment variable: set by `reproduce --train` and `--retrain`
 LONG = 1.0  # minutes
 # Pixels of training images that two cores learn from in a second: 1.0e5 (all together) to 2.4e5 (registration alone) in
@@ -40,8 +42,7 @@ def refused(what: str, minutes: float) -> InputError:
 def show_earlier(what: str, changed: Iterable[str], minutes: float | None = None) -> None:
     """Say in one line that a result of earlier code or data is shown as it is."""
     cost = "" if minutes is None else f", about {minutes:.0f} min"
-    print(
+    LOGGER.info(
         f"{what}: made before a change of {', '.join(changed)}, and shown as it was; "
-        f"`reproduce --train` makes it again{cost}.",
-        flush=True,
+        f"`reproduce --train` makes it again{cost}."
     )

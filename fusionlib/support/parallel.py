@@ -8,6 +8,7 @@ Dask is an optional extra. Without a cluster nothing of it is imported.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -27,6 +28,7 @@ from fusionlib.support.threads import waiting
 if TYPE_CHECKING:
     from distributed import Client
 
+LOGGER = logging.getLogger(__name__)
 Job, Result = TypeVar("Job"), TypeVar("Result")
 CLUSTER = "FUSIONLIB_CLUSTER"  # environment variable: address of the scheduler that `spread` hands its jobs to
 PROGRESS = "FUSIONLIB_PROGRESS"  # environment variable: file to which the lines of progress are written, too
@@ -109,8 +111,8 @@ class Progress:
 
 
 def _say(line: str) -> None:
-    """Print a line, and let whoever runs this notebook see it at once."""
-    print(line, flush=True)
+    """Say a line, and let whoever runs this notebook see it at once."""
+    LOGGER.info(line)
     if path := os.environ.get(PROGRESS):
         with open(path, "a", encoding="utf-8") as file:
             file.write(f"{line}\n")
@@ -127,7 +129,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def running(cluster: str, cores: int) -> Iterator[str]:
-    """A cluster as the command line names it: give the address of its scheduler, print that of its dashboard.
+    """A cluster as the command line names it: give the address of its scheduler, say that of its dashboard.
 
     Args:
         cluster: "local" or "local:N", N worker processes on this machine until the block ends; or the address of a
@@ -140,7 +142,7 @@ def running(cluster: str, cores: int) -> Iterator[str]:
     kind, _, rest = cluster.partition(":")
     if kind != "local":
         with connect(cluster) as client:
-            print(_described(client, cluster), flush=True)
+            LOGGER.info(_described(client, cluster))
             yield cluster
         return
     if not (rest or "1").isdigit() or int(rest or 1) < 1:
@@ -158,7 +160,7 @@ def running(cluster: str, cores: int) -> Iterator[str]:
             env={"OMP_NUM_THREADS": threads, **waiting(os.environ)},  # Dask's own workers would have one thread each
         )
     with local, distributed.Client(local, set_as_default=False) as client:
-        print(_described(client, local.scheduler_address), flush=True)
+        LOGGER.info(_described(client, local.scheduler_address))
         yield local.scheduler_address
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from fusionlib.support.files import InputError, atomic
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import save_weights
 
+LOGGER = logging.getLogger(__name__)
 REPORTS = 20  # lines of progress of one training, about
 
 
@@ -59,7 +61,7 @@ class Run:
         self.rows: list[dict[str, float]] = self._saved.get("rows", [])
         self._since = time.perf_counter()
         if self.rows:
-            print(f"{self.name}: going on after {unit} {self.done} of {total}", flush=True)
+            LOGGER.info(f"{self.name}: going on after {unit} {self.done} of {total}")
 
     @property
     def done(self) -> int:
@@ -93,13 +95,13 @@ class Run:
             raise InputError(f"The loss of {self.name} is {loss} at {self.unit} {at}: lower the learning rate.")
 
     def report(self) -> None:
-        """Print the last loss, the last validation error, and the minutes left; about `REPORTS` times in a training."""
+        """Say the last loss, the last validation error, and the minutes left; about `REPORTS` times in a training."""
         if len(self.rows) > 1 and self.done < self.total and self.done % max(1, self.total // REPORTS):
             return
         left = (self.total - self.done) * sum(row["seconds"] for row in self.rows) / self.done / 60
         error = next((f", validation EPE {row['epe']:.2f} px" for row in reversed(self.rows) if "epe" in row), "")
         loss = f"{self.loss} {self.rows[-1][self.loss]:.3f}{error}"
-        print(f"{self.name}: {self.unit} {self.done}/{self.total}, {loss}, {left:.0f} min left", flush=True)
+        LOGGER.info(f"{self.name}: {self.unit} {self.done}/{self.total}, {loss}, {left:.0f} min left")
 
     def finish(self, weights: Mapping[str, Tensor], recipe: dict) -> pd.DataFrame:
         """Write weights and log, numbers to six digits; remove the checkpoint and return the log."""
@@ -115,6 +117,6 @@ class Run:
         checkpoint = self.path.with_suffix(".checkpoint")
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if self.key.differing(Key.parse(state.get("made_by", ""))):
-            print(f"{self.name}: {checkpoint.name} is of another training, and not used", flush=True)
+            LOGGER.info(f"{self.name}: {checkpoint.name} is of another training, and not used")
             return {}
         return state

@@ -125,6 +125,8 @@ SAME = {
     "what is not reached": ("return 1", "return 2"),
     "order": ("def other() -> int:\n    return 1\n", ""),
     "printed": ("    total = x", "    print(x)\n    total = x"),
+    "logged": ("    total = x", "    LOGGER.info(f'{x}')\n    LOGGER.warning('large')\n    total = x"),
+    "logger": ("from math import sqrt", "import logging\nfrom math import sqrt\nLOGGER = logging.getLogger(__name__)"),
 }
 OTHER = {
     "constant": ("SCALE = 2.0", "SCALE = 2.5"),

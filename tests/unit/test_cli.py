@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -15,12 +17,13 @@ import torch
 from PIL import Image
 
 from fusionlib import __main__ as cli
-from fusionlib import methods
+from fusionlib import methods, notebook
 from fusionlib.__main__ import main
 from fusionlib.data import download, read_visible
 from fusionlib.methods import retraining
 from fusionlib.network import FusionNetwork
 from fusionlib.reproduce import reproduce as reproduce_module
+from fusionlib.support import command_line
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import save_weights
 from fusionlib.training.recipe import Recipe
@@ -192,6 +195,23 @@ def test_retrain_trains_what_was_asked_for(monkeypatch, tmp_path, capsys):
     assert [settings.system for settings, *_ in asked] == ["emma", "imf"] and asked[0][0].seed == 7
     assert asked[0][1:] == (tmp_path / "smoke" / "weights", True, "cpu")
     assert capsys.readouterr().out == 2 * f"wrote {tmp_path / 'it'}\n"
+
+
+def test_the_library_is_silent_until_somebody_listens(monkeypatch, capsys):
+    logger = logging.getLogger("fusionlib")
+    logger.removeHandler(command_line.LINES)
+    logger.getChild("training").info("not shown")
+    command_line.prepare_output()
+    command_line.prepare_output()  # asked twice, told once
+    logger.getChild("training").info("epoch 1, \udcff.png")
+    logger.getChild("support").warning("changed")
+    assert capsys.readouterr() == ("epoch 1, \\udcff.png\n", "changed\n")
+    logger.removeHandler(command_line.LINES)
+    importlib.reload(notebook)  # outside of a notebook nothing changes
+    assert command_line.LINES not in logger.handlers
+    monkeypatch.setattr("IPython.get_ipython", object)
+    importlib.reload(notebook)
+    assert command_line.LINES in logger.handlers
 
 
 def test_help_needs_nothing_heavy(root):

@@ -267,7 +267,8 @@ def test_boxes_and_pictures_show_the_rows_of_the_table(ours: dict, tmp_path: Pat
     titles = [axis.get_title() for axis in figure.axes[:4]]
     assert titles == ["visible", "infrared, as given", "Average", "Ours"]  # and no panel without a picture
     assert len(figure.axes) == 4 * len(pairs)
-    assert len(figure.axes[1].lines) == 2 * 18 and not figure.axes[0].lines  # nine lines each way, and where they fold
+    grids = [len(each.get_paths()) for each in figure.axes[1].collections]
+    assert grids == [18, 18] and not figure.axes[0].collections  # nine lines each way, and where they fold
 
 
 def test_rows_without_weights_are_left_out_in_one_line_with_the_commands(

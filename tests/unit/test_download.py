@@ -179,14 +179,6 @@ def test_a_root_that_cannot_be_written_is_named(
         download.fetch("tiny", progress=False)
 
 
-def test_a_terminal_gets_one_changing_line(
-    upstream: type[Upstream], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    download.fetch("tiny")
-    assert capsys.readouterr().out == "\rtiny: 0/3 files\rtiny: 1/3 files\rtiny: 2/3 files\rtiny: 3/3 files\n"
-
-
 def test_check_tells_present_missing_and_altered(
     upstream: type[Upstream], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

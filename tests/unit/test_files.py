@@ -75,14 +75,14 @@ def test_one_process_waits_for_another_and_says_so(
     order = [sys.executable, "-c", HOLD, str(path), str(tmp_path / "done")]
     said: list[str] = []
 
-    def let_go(line: str, **_: object) -> None:
+    def let_go(line: str) -> None:
         said.append(line)
         other.stdin.close()
 
     with subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "mine\n"
         with monkeypatch.context() as patch:
-            patch.setattr(files, "print", let_go, raising=False)
+            patch.setattr(files.LOGGER, "info", let_go)
             with alone(path):
                 assert (tmp_path / "done").exists() and not path.exists()
     assert len(said) == 1 and "ours: another process works in" in said[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from fusionlib.data import Pair
@@ -106,19 +107,20 @@ def test_pairs_sheet_puts_visible_above_infrared_with_boxes_on_both():
 def test_grid_runs_through_the_points_that_are_fetched():
     figure = plotting.grid_overlay(image(), field(3, -2), lines=5)
     (axis,) = figure.axes
-    x, y = axis.lines[0].get_xydata().T  # the uppermost line
+    grid, folding = axis.collections
+    x, y = grid.get_segments()[0].T  # the uppermost line
     np.testing.assert_allclose(x, np.arange(SIDE) + 3)
     np.testing.assert_allclose(y, -2)
-    red = [line for line in axis.lines if line.get_color() == plotting.FOLD]
-    assert np.isnan([line.get_xdata() for line in red]).all()
+    assert not any(map(len, folding.get_segments()))
 
 
 def test_grid_marks_folds():
     x = torch.arange(SIDE).float().expand(SIDE, SIDE)
     mirrored = torch.stack([SIDE - 1 - 2 * x, torch.zeros(SIDE, SIDE)])  # p + phi(p) runs backwards
     (axis,) = plotting.grid_overlay(image(), mirrored).axes
-    red = [line for line in axis.lines if line.get_color() == plotting.FOLD]
-    assert not np.isnan([line.get_xdata() for line in red]).any()
+    grid, folding = axis.collections
+    assert to_hex(folding.get_colors()[0]).upper() == plotting.FOLD
+    np.testing.assert_allclose(folding.get_segments(), grid.get_segments())
 
 
 def test_fields_share_one_scale_and_arrows_point_where_the_field_does():

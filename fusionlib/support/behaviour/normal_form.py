@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]  # of the package
 UNSEEN = {"ctx", "type_comment", "kind", "type_params", "annotation", "returns", "simple", "lineno"}
 # Modules that name and store results: no number depends on them, so they are not followed.
 KEEPING = ("fusionlib.support.behaviour", "fusionlib.support.keys", "fusionlib.support.long_training")
-SAID = ("print", "warn")  # functions whose calls change no result
+SAID = ("print", "warn", "info", "warning")  # functions, and methods of loggers, whose calls change no result
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ so that a probe runs once for each state of the code.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -22,6 +23,7 @@ from filelock import FileLock
 from fusionlib.support.behaviour import components, source
 from fusionlib.support.files import InputError, fingerprint, write_json, write_text
 
+LOGGER = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "data" / "behaviour.json"
 REMEMBERED = ROOT / "results" / ".probed.json"
@@ -184,15 +186,11 @@ def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[s
 def _judged(names: list[str], recorded: Mapping[str, dict]) -> dict[str, bool]:
     """Whether components behave as recorded; one whose probe failed, or was killed, is reported and left out."""
     some = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-    print(
-        f"The code of {some} has changed: running its probes ...",
-        file=sys.stderr,
-        flush=True,
-    )
+    LOGGER.warning(f"The code of {some} has changed: running its probes ...")
     found = probed(names)
     for name, seen in found.items():
         if isinstance(seen, str):
-            print(f"The probe of {name} failed ({seen}): for now its results do not fit.", file=sys.stderr, flush=True)
+            LOGGER.warning(f"The probe of {name} failed ({seen}): for now its results do not fit.")
     return {
         name: name in recorded and agree(seen, recorded[name]["probe"])
         for name, seen in found.items()

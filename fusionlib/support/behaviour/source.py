@@ -1,9 +1,9 @@
 """A digest of source code that stays the same when only the wording of the code changes.
 
 All definitions that some entry points can reach (functions, classes, constants, over all imports) are written in a
-normal form. Left out: docstrings, comments, layout, annotations, `repr=` flags, printed text, warnings, the text of
-errors, the module of a definition, and the names of modules, top-level definitions and local variables. Definitions
-that are never reached do not count.
+normal form. Left out: docstrings, comments, layout, annotations, `repr=` flags, printed and logged text, warnings, the
+text of errors, the module of a definition, and the names of modules, top-level definitions and local variables.
+Definitions that are never reached do not count.
 
 An equal digest means equal behaviour, since the versions of the third-party packages are part of it. The reverse does
 not hold: a rewritten loop has another digest and may behave the same. `fusionlib.support.behaviour.record` then runs

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fusionlib.deformation import compose, misalign_by_key, warp
-from fusionlib.experiments.label_accuracy import BlockMatching, at, corrected, own_misalignment
+from fusionlib.experiments.label_accuracy import at, corrected, own_misalignment
 
 pytestmark = pytest.mark.numeric
 
@@ -36,7 +36,7 @@ def test_what_can_slide_or_does_not_match_is_not_believed() -> None:
     assert own_misalignment(texture(1), texture(2)).empty
     flat = torch.full((1, 1, 128, 128), 0.5)
     assert own_misalignment(flat, flat).empty
-    assert own_misalignment(texture(), texture(), BlockMatching(least=1.1)).empty
+    assert own_misalignment(texture(), texture(), least=1.1).empty
 
 
 def test_the_corrected_truth_brings_both_misalignments_to_an_end() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusionlib.metrics import average_precision as scoring
+from fusionlib.metrics import average_precision as module
 from fusionlib.metrics.average_precision import THRESHOLDS, average_precision, intervals, resampled
 from fusionlib.support import boxes
 from fusionlib.support.files import InputError
@@ -178,13 +178,13 @@ def test_what_cannot_be_scored_is_said(detections, truth, classes, message):
 
 def test_boxes_are_matched_once_for_all_draws_and_at_most_300_an_image(monkeypatch):
     """Matching costs nearly all of the time; a draw only weighs what was matched."""
-    match, most = scoring._matches, []
+    match, most = module._matches, []
 
     def counting(found: np.ndarray, boxes: np.ndarray) -> tuple:
         most.append(np.bincount(found[:, 0].astype(int)).max())
         return match(found, boxes)
 
-    monkeypatch.setattr(scoring, "_matches", counting)
+    monkeypatch.setattr(module, "_matches", counting)
     detections, truth = drawn(20, 1500)
     resampled(detections, truth, draws=30)
-    assert len(most) == len(boxes.CLASSES) and max(most) == scoring.MOST == 300
+    assert len(most) == len(boxes.CLASSES) and max(most) == module.MOST == 300
