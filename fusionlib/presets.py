@@ -17,6 +17,13 @@ from fusionlib.support.settings import changed
 from fusionlib.training.detectors import DetectorTraining
 from fusionlib.training.recipe import Recipe, TrainingConfig
 
+BRAINS = TrainingConfig(
+    epochs=60, registration_epochs=50, fusion_epochs=6, crop=128, crop_epochs=44, mixed_precision=("cuda", "cpu")
+)
+BRAINS_FUSED = TrainingConfig(
+    epochs=60, fusion_epochs=60, learning_rate=1e-2, crop=128, validate_every=60, mixed_precision=("cuda", "cpu")
+)
+
 
 @dataclass(frozen=True)
 class MriConfig:
@@ -36,26 +43,8 @@ class MriConfig:
     dataset: str = "open_ms"
     size: int = 240
     test_size: int = 240
-    training: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(
-            epochs=60,
-            registration_epochs=50,
-            fusion_epochs=6,
-            crop=128,
-            crop_epochs=44,
-            mixed_precision=("cuda", "cpu"),
-        )
-    )
-    finish: TrainingConfig | None = field(
-        default_factory=lambda: TrainingConfig(
-            epochs=60,
-            fusion_epochs=60,
-            learning_rate=1e-2,
-            crop=128,
-            validate_every=60,
-            mixed_precision=("cuda", "cpu"),
-        )
-    )
+    training: TrainingConfig = BRAINS
+    finish: TrainingConfig | None = BRAINS_FUSED
     test_sets: tuple[str, ...] = ("open_ms", "brats_format")
 
 
@@ -121,23 +110,14 @@ class Preset:
 # Two CPU cores for an hour and a half: the registration alone, on crops instead of whole images at first, at a higher
 # rate than the paper's. The few epochs of fusion at its end show that the features serve it.
 REGISTRATION_FIRST = TrainingConfig(
-    epochs=325,
-    registration_epochs=305,
-    fusion_epochs=15,
-    learning_rate=2e-3,
-    crop=128,
-    crop_epochs=250,
-    validate_every=10,
-)
+    epochs=325, registration_epochs=305, fusion_epochs=15, learning_rate=2e-3,
+    crop=128, crop_epochs=250, validate_every=10,
+)  # fmt: skip
 # Then everything together, Eq. (12), also on what a second camera does to an image.
 ALL_TOGETHER = TrainingConfig(
-    epochs=16,
-    learning_rate=5e-4,
-    levels=("light", "medium", "heavy", "cameras"),
-    frozen_statistics=True,
-    validate_every=2,
-    mixed_precision=("cuda", "cpu"),
-)
+    epochs=16, learning_rate=5e-4, levels=("light", "medium", "heavy", "cameras"),
+    frozen_statistics=True, validate_every=2, mixed_precision=("cuda", "cpu"),
+)  # fmt: skip
 
 PRESETS = {
     preset.name: preset

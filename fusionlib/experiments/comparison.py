@@ -25,8 +25,8 @@ from fusionlib.data.paper_tables import systems_in
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation, runner
 from fusionlib.experiments.evaluation import BOUND, together
-from fusionlib.experiments.statistics import holm, interval, sign_flips, verdict
 from fusionlib.methods.checkpoints import IN_PART
+from fusionlib.metrics.statistics import holm, interval, sign_flips, verdict
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError

@@ -25,8 +25,8 @@ from fusionlib import metrics
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured
-from fusionlib.experiments.statistics import interval
 from fusionlib.methods import Method
+from fusionlib.metrics.statistics import interval
 
 MARGIN = 4  # pixels around the head that belong to its box: an edge needs both of its sides
 

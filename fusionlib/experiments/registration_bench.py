@@ -28,9 +28,10 @@ from fusionlib.benches import BenchConfig
 from fusionlib.data import PairSet, open_set
 from fusionlib.data.raw_pairs import HOMOGRAPHIES, RawSet
 from fusionlib.deformation import Misaligned
-from fusionlib.experiments import evaluation, runner, statistics
+from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
+from fusionlib.metrics import statistics
 from fusionlib.network import FusionNetwork
 from fusionlib.support.keys import Key
 

@@ -11,7 +11,7 @@ a visible image in little light.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def run(sets: Sequence[tuple[PairSet, Sequence[Condition]]], method: Method, mar
     parts = []
     for pairs, conditions in sets:
         facts = {"size": pairs[0].ir.shape[-1], "places": PLACES, pairs.title: data.checksum(pairs.title, pairs.names)}
-        key = Key.of([*data.components_of(pairs.title), "deformation", "hardships", "scores"], **facts) | mark
+        key = Key.of([*data.components_of(pairs.title), "deformation", "hardships", "confidence"], **facts) | mark
         for condition in conditions:
             where = {"set": pairs.title, "condition": str(condition)}
             parts.append(runner.Part(where, key, partial(_measure, pairs, condition, method)))
@@ -129,6 +129,15 @@ def fit(network: RefinedNetwork, pairs: PairSet, conditions: Sequence[Condition]
             seen.append(here[0, :, rows, columns].T.numpy())
             right.append(_right(aligned.field, moved)[0, 0, rows, columns].numpy())
     return logistic(np.concatenate(seen), np.concatenate(right))
+
+
+def fitted(network: RefinedNetwork, mark: Key, pairs: PairSet, path: Path) -> pd.DataFrame:
+    """`fit` under all conditions, in one row, or what was fitted before; `mark` is the key of the network."""
+    facts = {"size": pairs[0].ir.shape[-1], "places": PLACES, pairs.title: data.checksum(pairs.title, pairs.names)}
+    scored = ("deformation", "hardships", "confidence")
+    key = Key.of([*data.components_of(pairs.title), *scored], conditions=[str(each) for each in ALL], **facts) | mark
+    part = runner.Part({"set": pairs.title}, key, lambda: pd.DataFrame([asdict(fit(network, pairs))]))
+    return runner.run(path, [part]).drop(columns="set")
 
 
 def logistic(seen: np.ndarray, right: np.ndarray) -> Calibration:

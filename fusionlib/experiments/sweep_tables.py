@@ -15,10 +15,10 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import together
-from fusionlib.experiments.statistics import NOT_SIGNIFICANT, holm, sign_flips, verdict
 from fusionlib.experiments.sweep_rows import Row
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.metrics.directions import direction
+from fusionlib.metrics.statistics import NOT_SIGNIFICANT, holm, sign_flips, verdict
 
 
 def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:

@@ -1,4 +1,6 @@
-"""Scores: of fused images, of fields, of detections, and which way is better. Uses the method, `data` and `support`.
+"""Scores of fused images, fields and detections, which way is better, and what a difference can say.
+
+Uses the method, `data` and `support`.
 
 The names of `fusionlib.metrics.fusion` are those of this folder, too: `from fusionlib import metrics`.
 """

@@ -12,8 +12,8 @@ import pandas as pd
 
 from fusionlib.experiments import comparison
 from fusionlib.experiments.comparison import METRICS, Measured
-from fusionlib.experiments.statistics import interval
 from fusionlib.metrics.directions import direction
+from fusionlib.metrics.statistics import interval
 from fusionlib.notebook.sentences import listed
 
 LEVEL = 0.05  # of significance

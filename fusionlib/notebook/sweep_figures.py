@@ -16,11 +16,11 @@ from fusionlib.data import open_set
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.statistics import NOT_SIGNIFICANT
 from fusionlib.experiments.sweep_rows import Row, line_of, settings_of
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.methods import Ours
 from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.metrics.statistics import NOT_SIGNIFICANT
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import plotting
 from fusionlib.presets import Preset

@@ -11,7 +11,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.statistics import holm, interval, sign_flips
+from fusionlib.metrics.statistics import holm, interval, sign_flips
 from fusionlib.notebook.answers import LEVEL, counted, signed
 from fusionlib.notebook.sentences import listed
 

@@ -236,9 +236,10 @@ SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
 
 
 def _bench(folder: Path) -> pd.DataFrame:
-    """Share left on the test pairs of the bench at its smallest size: rows level, columns method."""
+    """Share left on the test pairs of the set trained on, at the smallest size: rows level, columns method."""
     table = result_tables.read(folder / "tables" / BENCH)
     table = table[(table["split"] == "test") & (table["size"] == table["size"].min())]
+    table = table[table["set"] == table["set"].iloc[0]]
     return registration_bench.summary(table)["EPE_share"].droplevel(["set", "split", "size"]).unstack("method")
 
 

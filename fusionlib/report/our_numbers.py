@@ -24,7 +24,7 @@ from fusionlib.data import systems
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, mri_study, profiling
 from fusionlib.experiments.evaluation import BOUND, together
-from fusionlib.experiments.statistics import interval
+from fusionlib.metrics.statistics import interval
 from fusionlib.support import result_tables
 
 DETECTION = "detection.csv"  # the rows of `detection_bench`

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionlib.experiments.statistics import holm, interval, sign_flips
+from fusionlib.metrics.statistics import holm, interval, sign_flips
 
 
 def test_an_interval_holds_the_mean_and_narrows_with_more_pairs() -> None:

@@ -24,9 +24,9 @@ from fusionlib import data, presets
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import sweep_rows, sweep_tables, sweeps
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.statistics import NOT_SIGNIFICANT
 from fusionlib.experiments.sweep_rows import Row, neighbours, optimum, recipe_of, table4, table5
 from fusionlib.metrics.directions import direction
+from fusionlib.metrics.statistics import NOT_SIGNIFICANT
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import sweep_figures
 from fusionlib.report import pages
