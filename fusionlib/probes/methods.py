@@ -65,7 +65,7 @@ def refinement() -> Iterator[Seen]:
 
 def confidence() -> Iterator[Seen]:
     """The cues of two fields, the confidence that follows, and a calibration."""
-    y, x = torch.meshgrid(torch.linspace(0, 6, 40, dtype=torch.float64), torch.linspace(0, 5, 48), indexing="ij")
+    y, x = torch.meshgrid(torch.linspace(0, 6, 40).double(), torch.linspace(0, 5, 48).double(), indexing="ij")
     found = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None]
     seen = cues(found, 0.8 * found, (0.5 + 0.4 * torch.cos(3 * x - y))[None, None])
     yield "cues", seen, DOUBLE
