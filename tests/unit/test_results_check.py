@@ -89,7 +89,7 @@ def test_nothing_to_check_and_an_unknown_preset_are_told(tmp_path: Path, capsys:
     assert main(["results", "check", "--results", str(tmp_path)]) == 2
     assert "run `reproduce --preset mini` first" in capsys.readouterr().err
     assert main(["results", "check", "--preset", "tiny"]) == 2
-    assert main(["results", "accept", "nothing"]) == 2
+    assert main(["results", "accept", "no-such-part"]) == 2
     assert "There is no component 'nothing'" in capsys.readouterr().err
 
 
