@@ -90,7 +90,7 @@ def test_nothing_to_check_and_an_unknown_preset_are_told(tmp_path: Path, capsys:
     assert "run `reproduce --preset mini` first" in capsys.readouterr().err
     assert main(["results", "check", "--preset", "tiny"]) == 2
     assert main(["results", "accept", "no-such-part"]) == 2
-    assert "There is no component 'nothing'" in capsys.readouterr().err
+    assert "There is no component 'no-such-part'" in capsys.readouterr().err
 
 
 def test_a_table_without_keys_is_none_of_its_business(results: Path) -> None:
