@@ -3,10 +3,9 @@
 The names of `fusionlib.metrics.fusion` are those of this folder, too: `from fusionlib import metrics`.
 """
 
+from fusionlib.metrics.further import further_metrics
 from fusionlib.metrics.fusion import (
     DIRECTION,
-    IMAGE,
-    WINDOW,
     endpoint_error,
     fusion_metrics,
     mse,
@@ -17,12 +16,14 @@ from fusionlib.metrics.fusion import (
     q_cv,
     q_ssim,
 )
+from fusionlib.metrics.images import IMAGE, WINDOW
 
 __all__ = [
     "DIRECTION",
     "IMAGE",
     "WINDOW",
     "endpoint_error",
+    "further_metrics",
     "fusion_metrics",
     "mse",
     "ncc",
