@@ -39,7 +39,7 @@ def npz(**arrays: np.ndarray) -> bytes:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             inside = io.BytesIO()
-            np.lib.format.write_array(inside, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+            np.lib.format.write_array(inside, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o600 << 16  # on every system as on Unix
             archive.writestr(entry, inside.getvalue())

@@ -172,7 +172,8 @@ def _sizes(triples: Sequence[Triple]) -> list[str]:
             wrong.append(str(error))
             continue
         others = zip((each.ir, each.vi), sources, strict=True)
-        wrong += [_other_size(each.fused, fused, path, size) for path, size in others if size != fused]
+        different = [_other_size(each.fused, fused, path, size) for path, size in others if size != fused]
+        wrong += different[:1]
     return wrong
 
 
