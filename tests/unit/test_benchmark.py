@@ -429,10 +429,10 @@ def test_entries_that_were_changed_by_hand_are_refused(made: Path, fused: Path, 
             entries.check(entry, path)
     card = tmp_path / "e.md"
     with pytest.raises(InputError, match="needs a method card"):
-        entries.check_card(card)
+        entries.read_card(card)
     card.write_text("".join(f"## {heading}\n\nWords.\n\n" for heading in entries.CARD[:-1]) + "## Licence\n")
     with pytest.raises(InputError, match="under `## Licence`"):
-        entries.check_card(card)
+        entries.read_card(card)
 
 
 def test_interrupted_from_outside(made: Path, fused: Path, tmp_path: Path, root: Path) -> None:

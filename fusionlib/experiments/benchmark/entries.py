@@ -117,14 +117,16 @@ def check(entry: object, path: Path | str) -> None:
         raise InputError(f"{path} is no entry of the benchmark: {again}.") from None
 
 
-def check_card(path: Path) -> None:
-    """InputError unless a method card is there and says something under each of its headings."""
+def read_card(path: Path) -> dict[str, str]:
+    """A method card: heading to what stands under it; InputError unless it says something under each of `CARD`."""
     if not path.is_file():
         raise InputError(f"{path} is not there: every entry needs a method card beside it.")
-    text = path.read_text(encoding="utf-8")
+    parts = re.split(r"^## (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    found = {heading.strip(): text.strip() for heading, text in zip(parts[::2], parts[1::2], strict=True)}
     for heading in CARD:
-        if not re.search(rf"^## {heading}\s*\n+(?!##)\s*\S", text, re.MULTILINE):
+        if not found.get(heading):
             raise InputError(f"{path} says nothing under `## {heading}`: fill it in.")
+    return found
 
 
 def write(path: Path, entry: Mapping) -> None:

@@ -28,6 +28,9 @@ field registers nothing.
 enough: the average of two unregistered images, their maximum and a sharpened copy of one beat real methods in some of
 them ([notebook 13](../../notebooks/13_your_method.ipynb)). EPE alone is about registration.
 
+**Without a row** are systems whose retrained weights are too large to ship: CrossRAFT's chains, IMF and IVFWSR. After
+`python -m fusionlib retrain NAME --preset mini` they can be fused and scored as any other.
+
 **How to submit.** `python -m fusionlib benchmark make roadscene m3fd drawn -o DIR --levels medium`, fuse `DIR/ir` with
 `DIR/vi`, then `python -m fusionlib score FUSED --benchmark DIR --fields FIELDS --name NAME -o NAME.json`. Put
 `NAME.json` and a method card `NAME.md` into `results/benchmark/entries` (headings: {headings}), run
@@ -38,13 +41,13 @@ part ([data/splits](../../data/splits)); the card says on what.
 
 
 def load(folder: Path = entries.FOLDER) -> list[dict]:
-    """All entries of a folder, each checked, with its card; InputError names what is wrong."""
+    """All entries of a folder, each checked, with its card as `card`; InputError names what is wrong."""
     found = []
     for path in sorted(folder.glob("*.json")):
-        found.append(entries.read(path))
-        entries.check_card(path.with_suffix(".md"))
-        if found[-1]["name"] != path.stem:
-            raise InputError(f"{path} is the entry of {found[-1]['name']}: name the file as the method.")
+        entry = entries.read(path)
+        if entry["name"] != path.stem:
+            raise InputError(f"{path} is the entry of {entry['name']}: name the file as the method.")
+        found.append(entry | {"card": entries.read_card(path.with_suffix(".md"))})
     return found
 
 
@@ -58,13 +61,14 @@ def write(folder: Path = entries.FOLDER.parent) -> list[Path]:
 def page(found: Sequence[Mapping]) -> str:
     """The leaderboard as Markdown."""
     sections = [HEAD.format(headings=", ".join(f"`## {heading}`" for heading in entries.CARD))]
+    trained = {entry["name"]: _first_sentence(entry["card"]["What it was trained on"]) for entry in found}
     for part, digest, rows in _parts(found):
         sections.append(f"## {part}\n\n{_pairs(rows)} pairs; digest `{digest}`.\n")
-        for metrics in (MAIN, MORE):
-            lines = [["method", *map(_heading, metrics)], ["---"] * (len(metrics) + 1)]
-            lines += [
-                [f"[{name}](entries/{name}.md)", *(_cell(mine, metric) for metric in metrics)] for name, mine in rows
-            ]
+        for metrics, words in ((MAIN, ["method", "trained on"]), (MORE, ["method"])):
+            lines = [[*words, *map(_heading, metrics)], ["---"] * (len(metrics) + len(words))]
+            for name, mine in rows:
+                facts = [f"[{name}](entries/{name}.md)", trained[name]][: len(words)]
+                lines.append([*facts, *(_cell(mine, metric) for metric in metrics)])
             sections.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
     return "\n".join(sections)
 
@@ -114,6 +118,10 @@ def in_words(entry: Mapping) -> str:
 def _against(part: Mapping, other: str, metric: str) -> str:
     facts = part["against"][other].get(metric)
     return f"{facts['verdict']} ({facts['difference']:+.3g}, p {facts['p']:.2g})" if facts else ""
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".").replace("|", "/")
 
 
 def _parts(found: Sequence[Mapping]) -> Iterator[tuple[str, str, list[tuple[str, Mapping]]]]:
