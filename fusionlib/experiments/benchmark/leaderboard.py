@@ -128,8 +128,15 @@ def _parts(found: Sequence[Mapping]) -> Iterator[tuple[str, str, list[tuple[str,
     """Each part with its digest and its rows, (name, part of the entry), in the order of the leaderboard."""
     known = {part["part"]: part["digest"] for entry in found for part in entry["parts"] if entry["name"] == "ours"}
     known |= {part["part"]: part["digest"] for entry in found for part in entry["parts"] if part["part"] not in known}
+    ours = next((entry for entry in found if entry["name"] == "ours"), {"parts": []})
     for name, digest in sorted(known.items()):
-        rows = [(entry["name"], part) for entry in found for part in entry["parts"] if part["digest"] == digest]
+        reference = next((part["scores"] for part in ours["parts"] if part["digest"] == digest), None)
+        rows = []
+        for entry in found:
+            for part in (part for part in entry["parts"] if part["digest"] == digest):
+                others = {} if entry is ours or reference is None else {"ours": reference}
+                against = {other: entries.compared(part["scores"], scores) for other, scores in others.items()}
+                rows.append((entry["name"], part | {"against": against}))
         yield name, digest, sorted(rows, key=lambda row: _rank(row[1]))
 
 
