@@ -1,4 +1,4 @@
-"""The commands: `python -m fusionlib reproduce | results | fuse | data | methods | retrain | publish`.
+"""The commands: `python -m fusionlib reproduce | results | fuse | benchmark | score | data | methods | ...`.
 
 What is heavy is imported by the command that needs it, so that `--help` answers at once.
 """
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from fusionlib.experiments.benchmark import commands as of_benchmark
 from fusionlib.support import command_line
 from fusionlib.support.command_line import whole
 from fusionlib.support.files import InputError
@@ -107,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--page", type=whole(1), metavar="N", help="of files that have several; default the first")
     command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
     command.set_defaults(command=_fuse)
+
+    of_benchmark.add(commands)
 
     actions = commands.add_parser("data", help="fetch and check data sets and published weights").add_subparsers(
         required=True, metavar="ACTION"
@@ -206,10 +209,7 @@ def _data_check(arguments: argparse.Namespace) -> int:
 def _methods(arguments: argparse.Namespace) -> int:
     from fusionlib import methods
 
-    rows = methods.overview()
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(command_line.table(methods.overview()))
     return 0
 
 

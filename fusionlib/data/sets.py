@@ -220,7 +220,7 @@ def matched(
     ir_dir: Path, vi_dir: Path, advice: str = "give both folders images of the same names"
 ) -> dict[str, tuple[Path, Path]]:
     """Stem to infrared and visible file of two folders, in the order of the stems; errors as in `open_folders`."""
-    ir, vi = _images_by_stem(ir_dir), _images_by_stem(vi_dir)
+    ir, vi = images_by_stem(ir_dir), images_by_stem(vi_dir)
     for here, there, folder, other in ((ir, vi, ir_dir, vi_dir), (vi, ir, vi_dir, ir_dir)):
         alone = sorted(here.keys() - there.keys())
         if alone:
@@ -229,7 +229,8 @@ def matched(
     return {stem: (ir[stem], vi[stem]) for stem in sorted(ir)}
 
 
-def _images_by_stem(folder: Path) -> dict[str, Path]:
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """Stem to image file of a folder; InputError if it is none, has no image, or two of one stem."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the folder that holds the images.")
     images: dict[str, Path] = {}

@@ -5,10 +5,9 @@ Uses the method, `data` and `support`.
 The names of `fusionlib.metrics.fusion` are those of this folder, too: `from fusionlib import metrics`.
 """
 
+from fusionlib.metrics.further import further_metrics
 from fusionlib.metrics.fusion import (
     DIRECTION,
-    IMAGE,
-    WINDOW,
     endpoint_error,
     fusion_metrics,
     mse,
@@ -19,12 +18,14 @@ from fusionlib.metrics.fusion import (
     q_cv,
     q_ssim,
 )
+from fusionlib.metrics.images import IMAGE, WINDOW
 
 __all__ = [
     "DIRECTION",
     "IMAGE",
     "WINDOW",
     "endpoint_error",
+    "further_metrics",
     "fusion_metrics",
     "mse",
     "ncc",

@@ -6,6 +6,7 @@ import re
 from functools import cache
 
 from fusionlib.data import paper_tables
+from fusionlib.metrics import further
 from fusionlib.metrics.fusion import DIRECTION
 
 ARROW = {"higher": "↑", "lower": "↓"}
@@ -23,4 +24,5 @@ def direction(column: str) -> str | None:
 @cache
 def _directions() -> dict[str, str]:
     paper = paper_tables.numbers()
-    return dict(zip(paper["metric"], paper["better"], strict=True)) | DIRECTION | {"folds": "lower", "seconds": "lower"}
+    known = dict(zip(paper["metric"], paper["better"], strict=True)) | further.DIRECTION | DIRECTION
+    return known | {"folds": "lower", "seconds": "lower"}

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from fusionlib.metrics.images import IMAGE, check_images, correlation, gaussian_mean, gray_levels, mean
 from fusionlib.support.files import InputError
 
 DIRECTION = dict.fromkeys(("Q_CC", "Q_AB/F", "Q_SSIM", "NCC"), "higher")
 DIRECTION |= dict.fromkeys(("Q_CV", "EPE", "MSE"), "lower")
-IMAGE = (1, 2, 3)  # the dimensions of one image in a batch
-WINDOW = 11  # pixels, of SSIM
 
 
 def fusion_metrics(ir: Tensor, vi: Tensor, fused: Tensor) -> dict[str, Tensor]:
@@ -33,8 +32,8 @@ def fusion_metrics(ir: Tensor, vi: Tensor, fused: Tensor) -> dict[str, Tensor]:
     >>> {name: round(value.item(), 3) for name, value in fusion_metrics(image, image, image).items()}
     {'Q_CC': 1.0, 'Q_AB/F': 0.975, 'Q_CV': 0.0, 'Q_SSIM': 2.0}
     """
-    _check_images(1, ir=ir, vi=vi, fused=fused)
-    a, b, f = (_gray_levels(image) for image in (ir, vi, fused))
+    check_images(1, ir=ir, vi=vi, fused=fused)
+    a, b, f = (gray_levels(image) for image in (ir, vi, fused))
     return {"Q_CC": q_cc(a, b, f), "Q_AB/F": q_abf(a, b, f), "Q_CV": q_cv(a, b, f), "Q_SSIM": q_ssim(a, b, f)}
 
 
@@ -47,8 +46,8 @@ def q_cc(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
     >>> q_cc(*[torch.arange(256.0).view(1, 1, 16, 16)] * 3).round(decimals=3)
     tensor([1.])
     """
-    _check_images(255, a=a, b=b, f=f)
-    return ((_correlation(a, f) + _correlation(b, f)) / 2).to(f.dtype)
+    check_images(255, a=a, b=b, f=f)
+    return ((correlation(a, f) + correlation(b, f)) / 2).to(f.dtype)
 
 
 def q_cc_bound(ir: Tensor, vi: Tensor) -> Tensor:
@@ -60,8 +59,8 @@ def q_cc_bound(ir: Tensor, vi: Tensor) -> Tensor:
     >>> q_cc_bound(*[torch.linspace(0, 1, 256).view(1, 1, 16, 16)] * 2).round(decimals=3)
     tensor([1.])
     """
-    _check_images(1, ir=ir, vi=vi)
-    return ((1 + _correlation(ir, vi)) / 2).clamp(min=0).sqrt().to(ir.dtype)
+    check_images(1, ir=ir, vi=vi)
+    return ((1 + correlation(ir, vi)) / 2).clamp(min=0).sqrt().to(ir.dtype)
 
 
 def q_abf(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
@@ -75,7 +74,7 @@ def q_abf(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
     >>> q_abf(*[torch.arange(256.0).view(1, 1, 16, 16)] * 3).round(decimals=3)
     tensor([0.9750])
     """
-    _check_images(255, a=a, b=b, f=f)
+    check_images(255, a=a, b=b, f=f)
     # 1. Strength g and angle alpha of edges; arctan, not atan2, for an edge and its negative are the same edge.
     (g_a, alpha_a), (g_b, alpha_b), (g_f, alpha_f) = (_edges(x) for x in (a, b, f))
     divisor_f = _no_zeros(g_f)
@@ -91,7 +90,7 @@ def q_abf(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
         # 4. Two sigmoids: how much of the strength and of the angle is preserved.
         preserved = 0.9994 * torch.sigmoid(15 * (strength - 0.5)) * 0.9879 * torch.sigmoid(22 * (angle - 0.8))
         # 5. One ratio for the whole image, pixels weighted by the source's edges.
-        kept, total = kept + _mean(preserved * g), total + _mean(g)
+        kept, total = kept + mean(preserved * g), total + mean(g)
     return (kept / total).to(f.dtype)
 
 
@@ -107,7 +106,7 @@ def q_cv(a: Tensor, b: Tensor, f: Tensor, interior: bool = False) -> Tensor:
     >>> q_cv(*[torch.arange(256.0).view(1, 1, 16, 16)] * 3)
     tensor([0.])
     """
-    _check_images(255, a=a, b=b, f=f)
+    check_images(255, a=a, b=b, f=f)
     # 1. Every image by itself is stretched to the integers 0..255.
     a, b, f = (_stretch(x) for x in (a, b, f))
     sensitivity = _contrast_sensitivity(f)
@@ -120,7 +119,7 @@ def q_cv(a: Tensor, b: Tensor, f: Tensor, interior: bool = False) -> Tensor:
         seen = torch.fft.irfft2(torch.fft.rfft2(x - f) * sensitivity, s=f.shape[-2:])
         visible = _region_sum(seen * seen) / 16**2
         # 4. Mean over the regions of both sources, weighted by saliency.
-        difference, total = difference + _mean(saliency * visible), total + _mean(saliency)
+        difference, total = difference + mean(saliency * visible), total + mean(saliency)
     return (difference / total).to(f.dtype)
 
 
@@ -133,21 +132,21 @@ def q_ssim(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
     >>> q_ssim(*[torch.arange(256.0).view(1, 1, 16, 16)] * 3).round(decimals=3)
     tensor([2.])
     """
-    _check_images(255, a=a, b=b, f=f)
+    check_images(255, a=a, b=b, f=f)
     c_1, c_2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    mean_f = _window_mean(f)
-    variance_f = _window_mean(f * f) - mean_f * mean_f
+    mean_f = gaussian_mean(f)
+    variance_f = gaussian_mean(f * f) - mean_f * mean_f
     total = 0
     for x in (a, b):
         # 1. Mean, variance and covariance in each window.
-        mean_x = _window_mean(x)
-        variance_x = _window_mean(x * x) - mean_x * mean_x
-        covariance = _window_mean(x * f) - mean_x * mean_f
+        mean_x = gaussian_mean(x)
+        variance_x = gaussian_mean(x * x) - mean_x * mean_x
+        covariance = gaussian_mean(x * f) - mean_x * mean_f
         # 2. Eq. 13: luminance times contrast and structure.
         luminance = (2 * mean_x * mean_f + c_1) / (mean_x * mean_x + mean_f * mean_f + c_1)
         structure = (2 * covariance + c_2) / (variance_x + variance_f + c_2)
         # 3. Eq. 17: mean over the windows.
-        total = total + _mean(luminance * structure)
+        total = total + mean(luminance * structure)
     return total.to(f.dtype)
 
 
@@ -160,7 +159,7 @@ def endpoint_error(phi: Tensor, phi_gt: Tensor, valid: Tensor | None = None) -> 
     tensor([5.])
     """
     _check_pair(phi, phi_gt, valid, channels=2)
-    return _mean((phi - phi_gt).norm(dim=1, keepdim=True), valid).to(phi.dtype)
+    return mean((phi - phi_gt).norm(dim=1, keepdim=True), valid).to(phi.dtype)
 
 
 def ncc(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -172,7 +171,7 @@ def ncc(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Tensor:
     tensor([-1.])
     """
     _check_pair(a, b, valid, channels=1)
-    return _correlation(a, b, valid).to(a.dtype)
+    return correlation(a, b, valid).to(a.dtype)
 
 
 def mse(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -182,39 +181,7 @@ def mse(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Tensor:
     tensor([0.2500])
     """
     _check_pair(a, b, valid, channels=1)
-    return _mean((a - b).square(), valid).to(a.dtype)
-
-
-def _gray_levels(image: Tensor) -> Tensor:
-    """[0, 1] to 0..255; an image that came from 8 bits is put back on exact integers.
-
-    k * (1 / 255) * 255 is not always k, nor is k / 255 made in float32 and multiplied in double; such an error decides
-    which way the halves of `_stretch` are rounded. From 8 bits: every pixel within 1e-3 of an integer, which is far
-    more than rounding errors (2e-5) and out of reach of chance.
-    """
-    levels = image * 255
-    integers = levels.round()
-    from_8_bits = (levels - integers).abs().amax(IMAGE, keepdim=True) < 1e-3
-    return torch.where(from_8_bits, integers, levels)
-
-
-def _mean(x: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean of each image over its valid pixels, (B,), in double; an invalid pixel may hold anything, even NaN."""
-    if valid is None:
-        return x.mean(IMAGE, dtype=torch.float64)
-    return x.masked_fill(~valid, 0).sum(IMAGE, dtype=torch.float64) / valid.sum(IMAGE)
-
-
-def _correlation(x: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Pearson's r of each pair of images over the valid pixels, (B,), in double."""
-    x, y = (_deviation(z.double(), valid) for z in (x, y))
-    return _mean(x * y, valid) / (_mean(x * x, valid) * _mean(y * y, valid)).sqrt()
-
-
-def _deviation(x: Tensor, valid: Tensor | None) -> Tensor:
-    # Less its maximum, a constant image is exactly zero: r becomes 0 / 0 = NaN, not a quotient of rounding errors.
-    x = x - (x if valid is None else x.masked_fill(~valid, -torch.inf)).amax(IMAGE, keepdim=True)
-    return x - _mean(x, valid).view(-1, 1, 1, 1)
+    return mean((a - b).square(), valid).to(a.dtype)
 
 
 def _sobel(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,34 +228,6 @@ def _contrast_sensitivity(x: Tensor) -> Tensor:
     u = torch.fft.rfftfreq(width, dtype=torch.float64, device=x.device) * width / 4
     r = (v[:, None] ** 2 + u**2).sqrt()
     return (2.6 * (0.0192 + 0.144 * r) * torch.exp(-((0.144 * r) ** 1.1))).to(x.dtype)
-
-
-def _window_mean(x: Tensor) -> Tensor:
-    """Gaussian mean of each window inside the image, (B, 1, H - 10, W - 10); the Gaussian is separable."""
-    offset = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    weights = torch.exp(-(offset**2) / (2 * 1.5**2))
-    first, *others = (weights / weights.sum()).tolist()
-    for dim in (-2, -1):
-        size = x.shape[dim] - WINDOW + 1
-        mean = first * x.narrow(dim, 0, size)
-        for start, weight in enumerate(others, 1):  # on a CPU far faster than a conv2d with one channel
-            mean.add_(x.narrow(dim, start, size), alpha=weight)
-        x = mean
-    return x
-
-
-def _check_images(top: int, **images: Tensor) -> None:
-    """Refuse images against this module's convention; half a gray level beyond 0..top is let pass."""
-    first = next(iter(images.values()))
-    for name, x in images.items():
-        found = f"{name} is {tuple(x.shape)} {x.dtype}"
-        if x.ndim != 4 or x.shape[0] < 1 or x.shape[1] != 1 or min(x.shape[2:]) < WINDOW:
-            raise InputError(f"{found}; give (B, 1, H, W), gray, at least {WINDOW} pixels a side.")
-        if x.dtype not in (torch.float32, torch.float64) or (x.shape, x.dtype) != (first.shape, first.dtype):
-            raise InputError(f"{found}; give all images one size and one dtype, torch.float32 or torch.float64.")
-        low, high = (value.item() for value in x.aminmax())  # NaN if any pixel is
-        if not -0.5 * top / 255 <= low <= high <= 255.5 * top / 255:
-            raise InputError(f"{name} has values from {low:.4g} to {high:.4g}; they must be finite and in 0..{top}.")
 
 
 def _check_pair(x: Tensor, y: Tensor, valid: Tensor | None, channels: int) -> None:

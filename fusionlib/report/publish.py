@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fusionlib.experiments.benchmark import leaderboard
 from fusionlib.report import index_page, model_cards, pages, shipped
 from fusionlib.support.files import write_text
 from fusionlib.support.paths import ROOT
@@ -40,6 +41,7 @@ def _pages(results: Path, preset: str) -> Path:
 
 
 def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
-    """`publish` for every preset that has results; return what was written, each path once."""
+    """`publish` for every preset that has results, and the leaderboard; return what was written, each path once."""
     found = [preset for preset in (*pages.PRESETS, "smoke") if (Path(results) / preset / "tables").is_dir()]
-    return list(dict.fromkeys(path for preset in found for path in publish(results, preset)))
+    written = [path for preset in found for path in publish(results, preset)]
+    return list(dict.fromkeys([*written, *leaderboard.write(Path(results) / "benchmark")]))

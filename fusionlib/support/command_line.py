@@ -13,7 +13,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fusionlib.support.files import CLOSED, FULL
 
@@ -112,3 +112,15 @@ def parameter(text: str) -> object:
 def show_warning(message: Warning | str, *_: object) -> None:
     """A warning in one line, as `warnings.showwarning` has it."""
     print(f"fusionlib: warning: {message}", file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text in columns.
+
+    >>> print(table([["a", "1"], ["long", "2"]]))
+    a     1
+    long  2
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

@@ -73,7 +73,11 @@ class Scene:
 
 
 def scene(
-    key: int | str | tuple, height: int | None = None, width: int | None = None, config: SceneConfig = DEFAULT
+    key: int | str | tuple,
+    height: int | None = None,
+    width: int | None = None,
+    config: SceneConfig = DEFAULT,
+    dtype: type[np.floating] = np.float32,
 ) -> Scene:
     """Paint the scene that belongs to a key; the same key at another resolution shows the same scene.
 
@@ -82,6 +86,8 @@ def scene(
         height: Rows of the images, at least 32; the config's when left out.
         width: Columns of the images, at least 32; the config's when left out.
         config: How likely night is and how much is on the road.
+        dtype: In which light and heat are computed. In float32 a pixel in ten thousand differs by one level between
+            processors, whose instructions round otherwise; in float64 all of them give the same bytes.
 
     Returns:
         The aligned pair and its boxes.
@@ -95,7 +101,7 @@ def scene(
     name = "_".join(map(str, ("synthetic", *(key if isinstance(key, tuple) else (key,)))))
     layout = generator(name, "layout")
     street = Street(layout, height, width, config.night_probability, config.people, config.cyclists, config.cars)
-    rgb, ir = (to_tensor(photo) for photo in _photograph(street, name))
+    rgb, ir = (to_tensor(photo) for photo in _photograph(street, name, dtype))
     return Scene(name, ir, luma(rgb), rgb, torch.from_numpy(_boxes(street, config)), street.night)
 
 
@@ -122,10 +128,10 @@ def _boxes(street: Street, config: SceneConfig) -> np.ndarray:
     return np.array(found, dtype=np.float32).reshape(-1, 5)
 
 
-def _photograph(street: Street, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _photograph(street: Street, name: str, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray]:
     """What the two cameras make of a street: RGB (H, W, 3) and thermal (H, W), both 8-bit."""
     texture, sensor, s = generator(name, "texture"), generator(name, "sensor"), street.scale
-    ids, table = np.asarray(street.ids), np.array(street.table, dtype=np.float32)
+    ids, table = np.asarray(street.ids), np.array(street.table, dtype=dtype)
     colour, glow, celsius, depth, grain = table[:, :3] ** 2.2, table[:, 3:4], table[:, 4], table[:, 5], table[:, 6]
     void, is_sky = np.isnan(celsius), np.arange(len(table)) == 0
     table = np.column_stack([colour, colour * glow, np.where(void, 0, celsius), void, is_sky, grain])
@@ -136,9 +142,9 @@ def _photograph(street: Street, name: str) -> tuple[np.ndarray, np.ndarray]:
     # light, haze and texture are smooth enough for one sample a pixel
     depth = depth[ids[s // 2 :: s, s // 2 :: s]]
     (height, width), ground = depth.shape, depth == 0
-    down = np.arange(height, dtype=np.float32)[:, None] + 0.5 - street.vanishing[1]
+    down = np.arange(height, dtype=dtype)[:, None] + 0.5 - street.vanishing[1]
     depth = np.where(ground, street.focal * EYE_Y / np.maximum(down, 0.5), depth)
-    x = EYE_X + (np.arange(width, dtype=np.float32) + 0.5 - street.vanishing[0]) * depth / street.focal
+    x = EYE_X + (np.arange(width, dtype=dtype) + 0.5 - street.vanishing[0]) * depth / street.focal
     tile = texture.standard_normal((256, 256))
     leaves = _noise(texture, depth.shape, 50) + _noise(texture, depth.shape, 110)
     asphalt = tile[(16 * depth).astype(int) % 256, (16 * x).astype(int) % 256] * np.exp(-depth / 15)
@@ -146,7 +152,7 @@ def _photograph(street: Street, name: str) -> tuple[np.ndarray, np.ndarray]:
     backdrop, backdrop_celsius = _sky(street, texture, height, width)
 
     # visible: reflected light, haze, own light, sky; then bloom, exposure and noise
-    shadow = ground * _blur(np.asarray(street.shadow.reduce(s), dtype=np.float32) / 255, 0.8)
+    shadow = ground * _blur(np.asarray(street.shadow.reduce(s), dtype=dtype) / 255, 0.8, dtype)
     light = (0.9 if street.night else 1.15) - (0.8 - 0.35 * street.clouds) * shadow[..., None]
     if street.night:
         light = light * _night_light(street, depth, x, EYE_Y - down * depth / street.focal)
@@ -155,13 +161,13 @@ def _photograph(street: Street, name: str) -> tuple[np.ndarray, np.ndarray]:
     skyline = backdrop[int(HORIZON * height) - 1].mean(0)
     photo = reflected * haze + (1 - is_sky)[..., None] * (1 - haze) * skyline + glow + is_sky[..., None] * backdrop
     for share, spread in ((0.5, 0.012), (0.25, 0.05)):
-        photo = photo + share * _blur(np.maximum(photo - 1, 0), spread * min(height, width))
+        photo = photo + share * _blur(np.maximum(photo - 1, 0), spread * min(height, width), dtype)
     photo = (1 - np.exp(-1.55 * photo)) ** (1 / 2.2)
     photo = photo + (0.022 if street.night else 0.008) * sensor.standard_normal(photo.shape)
 
     # thermal: neither light, paint nor shadow; air dims what is far, the lens blurs, the gain follows the picture
     warmth = (1 - void) * street.air + (celsius + 2 * grain - (1 - void) * street.air) * np.exp(-depth / 400)
-    warmth = _blur(warmth + void * backdrop_celsius, max(0.5, 0.004 * min(height, width)))
+    warmth = _blur(warmth + void * backdrop_celsius, max(0.5, 0.004 * min(height, width)), dtype)
     low = max(np.percentile(warmth, 1), street.air - 7)
     high = min(max(np.percentile(warmth, 99.8), street.air + 17), 35)
     thermal = np.clip((warmth - low) / (high - low), 0, 1) ** 0.85
@@ -194,10 +200,10 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], rows: int, columns:
     return np.asarray(Image.fromarray(lattice).resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
-def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+def _blur(image: np.ndarray, sigma: float, dtype: type[np.floating]) -> np.ndarray:
     """Gaussian blur of (H, W) or (H, W, C), as one matrix for the rows and one for the columns."""
     for axis in (0, 1):
-        place = np.arange(image.shape[axis], dtype=np.float32)
+        place = np.arange(image.shape[axis], dtype=dtype)
         kernel = np.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
         image = np.moveaxis(np.tensordot(kernel / kernel.sum(1, keepdims=True), image, (1, axis)), 0, axis)
     return image

@@ -1,0 +1,196 @@
+"""Make the benchmark: moved infrared, visible, aligned infrared, true fields and boxes of test pairs, and a manifest.
+
+    DIR/README.md        what is in it, the convention, and the field applied with OpenCV, torch and scipy
+    DIR/manifest.json    parts, cases, versions, and the SHA-256 of every file
+    DIR/ir, DIR/vi       CASE.png, what a method is given: moved infrared (grey) and visible image (colour)
+    DIR/aligned          CASE.png, the infrared before it was moved: what fused images are scored against
+    DIR/fields           CASE.npz, the true field `phi`, its mask `valid` and `convention`
+    DIR/boxes.json       case to its boxes, or null where nobody has looked
+
+A part is one set at one level and size; a case, PART_PAIR, is one pair of it. The deformations are those of the
+project's tables, rounded to 1/256 px (`fields`). Levels are those of `deformation.LEVELS` used in the tables, "zero",
+where the infrared stays, and "raw", RoadScene's raw frames with the field of their homography (`data.raw_pairs`).
+
+Images of others are made from the user's own copy; drawn scenes may be passed on by anyone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+from tqdm.auto import tqdm
+
+import fusionlib
+from fusionlib.data import PairSet, data_root, open_set
+from fusionlib.data.drawn.synthetic import scene
+from fusionlib.data.images import to_uint8
+from fusionlib.data.labels import boxes_of
+from fusionlib.data.raw_pairs import FRAME, RawSet, open_raw
+from fusionlib.data.sets import SYNTHETIC_SCENES, Pair
+from fusionlib.deformation import sample_field
+from fusionlib.experiments.benchmark import bytes_of, fields
+from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, MANIFEST, digest
+from fusionlib.experiments.benchmark.guide import CONVENTION, guide
+from fusionlib.support.boxes import CLASSES
+from fusionlib.support.files import InputError, check_writable, write_bytes
+
+SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP", "drawn": "drawn scenes"}
+LEVELS = ("light", "medium", "heavy", "zero", "raw")
+SIZES = ("native", "256", "512")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The pairs of a set: `pairs`, `raw` where there are raw frames, `boxes` of a pair or None where unknown."""
+
+    name: str
+    pairs: PairSet
+    raw: RawSet | None
+
+    def boxes(self, pair: Pair, read) -> list[list[float]] | None:
+        found = pair.boxes if pair.boxes is not None else read(pair.name) if read else None
+        return None if found is None else [[round(value, 2) for value in row] for row in found.tolist()]
+
+
+def make(
+    sets: Sequence[str],
+    out: Path | str,
+    levels: Sequence[str] = ("light", "medium", "heavy"),
+    size: str = "256",
+    count: int | None = None,
+) -> Path:
+    """Write the benchmark folder; a folder that holds one already is replaced, whole or not at all.
+
+    Args:
+        sets: of `SETS`.
+        out: the folder; it must not be there, be empty or hold a benchmark.
+        levels: of `LEVELS`; "raw" is left out of sets without raw frames, and a line says so.
+        size: of `SIZES`. Natively, drawn scenes have 512 x 640 pixels.
+        count: only the first pairs of each set, for a trial.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: an unknown name, no data, or a folder that holds something else; nothing is written then.
+    """
+    out = Path(out)
+    for what, given, known in (("set", sets, SETS), ("level", levels, LEVELS), ("size", [size], SIZES)):
+        for name in given:
+            if name not in known:
+                raise InputError(f"There is no {what} {name!r} in the benchmark: choose among {', '.join(known)}.")
+    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise InputError(f"{out} is there and holds no benchmark: give a new or an empty folder.")
+    check_writable(out)
+    sets, levels = list(dict.fromkeys(sets)), list(dict.fromkeys(levels))
+    sources = [_open(name, size, count, "raw" in levels) for name in sets]
+    if "raw" in levels:
+        for source in (source for source in sources if source.raw is None):
+            print(f"{SETS[source.name]} has no raw frames: its level raw is left out.", flush=True)
+    if not any(_levels(source, levels) for source in sources):
+        raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
+    half = out.with_name(f".{out.name}.part")
+    shutil.rmtree(half, ignore_errors=True)
+    try:
+        _write(half, sources, levels, size)
+        if out.exists():
+            shutil.rmtree(out)
+        half.rename(out)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return out
+
+
+def _write(folder: Path, sources: Sequence[_Source], levels: Sequence[str], size: str) -> None:
+    parts, boxes, files = {}, {}, {}
+    total = sum(len(source.pairs) * len(_levels(source, levels)) for source in sources)
+    with tqdm(total=total, unit="case", mininterval=5) as bar:
+        for source in sources:
+            read = _labels(source.name, size)
+            chosen = _levels(source, levels)
+            for index, name in enumerate(source.pairs.names):
+                pair = source.pairs[index]
+                for level in chosen:
+                    part = f"{source.name}_{level}_{size}"
+                    facts = {"set": source.name, "level": level, "size": size, "cases": {}}
+                    parts.setdefault(part, facts)["cases"][case := f"{part}_{name}"] = name
+                    boxes[case] = source.boxes(pair, read)
+                    for path, content in _files(source, index, pair, level):
+                        where = f"{path[0]}/{case}.{path[1]}"
+                        write_bytes(folder / where, content)
+                        files[where] = digest(content)
+                    bar.update()
+    for part in parts.values():
+        inside = {
+            f"{folder}/{case}": files[f"{folder}/{case}.{end}"] for case in part["cases"] for folder, end in FOLDERS
+        }
+        part["digest"] = digest(bytes_of.text(inside))[:16]
+    for name, content in (("boxes.json", bytes_of.text(boxes)), ("README.md", guide(parts, boxes).encode())):
+        write_bytes(folder / name, content)
+        files[name] = digest(content)
+    made_with = {"fusionlib": fusionlib.__version__} | {
+        name: version(name).partition("+")[0] for name in ("numpy", "pillow", "torch")
+    }
+    facts = {"format": FORMAT, "made_with": made_with, "classes": CLASSES, "parts": parts, "files": files}
+    write_bytes(folder / MANIFEST, bytes_of.text(facts))
+
+
+def _files(source: _Source, index: int, pair: Pair, level: str) -> Iterator[tuple[tuple[str, str], bytes]]:
+    """((folder, suffix), content) of one case."""
+    aligned, height, width = _levels_of(pair.ir)[0], *pair.ir.shape[1:]
+    if level == "raw":
+        raw = source.raw[index]
+        moved, phi = _levels_of(raw.ir)[0], fields.quantised(raw.phi_gt.numpy())
+        valid = fields.inside(phi) & raw.valid[0].numpy()
+    else:
+        psi = np.zeros((2, height, width), np.int64)
+        if level != "zero":
+            psi = fields.quantised(sample_field(level, height, width, ("test", 0, pair.name))[0].numpy())
+        moved, phi = fields.move(aligned, psi), fields.inverse(psi)
+        valid = fields.inside(phi)
+    rgb = np.ascontiguousarray(_levels_of(pair.rgb).transpose(1, 2, 0))
+    yield ("ir", "png"), bytes_of.png(moved)
+    yield ("vi", "png"), bytes_of.png(rgb)
+    yield ("aligned", "png"), bytes_of.png(aligned)
+    phi = (phi / fields.STEP).astype(np.float32)  # exact
+    yield ("fields", "npz"), bytes_of.npz(phi=phi, valid=valid, convention=np.array(CONVENTION))
+
+
+def _levels_of(image: Tensor) -> np.ndarray:
+    return to_uint8(image).numpy()
+
+
+def _levels(source: _Source, levels: Sequence[str]) -> list[str]:
+    return [level for level in levels if level != "raw" or source.raw is not None]
+
+
+def _open(name: str, size: str, count: int | None, raw: bool) -> _Source:
+    side = None if size == "native" else int(size)
+    if name == "drawn":
+        sides = (side, side) if side else FRAME
+        keys = {f"synthetic_test_{number:04d}": ("test", 0, number) for number in range(SYNTHETIC_SCENES["test"])}
+
+        def draw(member: str) -> Pair:
+            drawn = scene(keys[member], *sides, dtype=np.float64)
+            return Pair(member, drawn.ir, drawn.vi, drawn.rgb, drawn.boxes)
+
+        return _Source(name, PairSet(list(keys)[:count], draw), None)
+    pairs = open_set(name, "test", side, count=count)
+    return _Source(name, pairs, open_raw(name, "test", side, count=count) if raw and name == "roadscene" else None)
+
+
+def _labels(name: str, size: str):
+    """A function from the name of a pair to its boxes; None for a set without, or whose boxes are not here."""
+    if name not in ("roadscene", "m3fd"):
+        return None
+    try:
+        return boxes_of(name, data_root(), None if size == "native" else int(size))
+    except InputError as error:
+        print(f"Boxes of {SETS[name]} are left out. {error}", flush=True)
+        return None

@@ -1,0 +1,197 @@
+"""Score what any method has made: every metric of every image, means with intervals, and comparisons pair by pair.
+
+Values are those of `fusionlib.metrics` in float64 on 8-bit grey levels, against the ALIGNED infrared and the visible
+image; EPE, EPE_share and folds where there are fields, inside the valid area. Images are scored side by side in
+threads, each in memory only while it is scored. Each result is kept at once in a journal beside the entry, so a run
+that was killed goes on where it stopped; a result counts only for the very files that gave it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from fusionlib import metrics
+from fusionlib.deformation import fold_share
+from fusionlib.experiments.benchmark import entries
+from fusionlib.experiments.benchmark.triples import Collected, Triple, of_benchmark, of_folders, refuse
+from fusionlib.support.files import InputError, check_writable, write_text
+
+SCORES = 1  # version of the numbers; a journal of another version is not used
+DIGITS = 8
+
+
+def score(
+    fused: Path | str,
+    out: Path | str,
+    benchmark: Path | str | None = None,
+    ir: Path | str | None = None,
+    vi: Path | str | None = None,
+    fields: Path | str | None = None,
+    name: str | None = None,
+    against: Sequence[Path | str] = (),
+    threads: int | None = None,
+) -> dict:
+    """Score a folder of fused images and write the entry.
+
+    Args:
+        fused: folder of images named as the cases, or as the files of `ir` and `vi`.
+        out: the .json to write; beside it lies a hidden journal while the run lasts.
+        benchmark: folder that `make` wrote; or else
+        ir, vi: folders of the two sources, infrared and visible.
+        fields: folder of CASE.npz with the method's fields; of a benchmark only.
+        name: of the method in tables; by default that of the entry's file.
+        against: entries to compare with, beside Ours and no registration.
+        threads: images at a time; by default one for each core.
+
+    Returns:
+        The entry, see `entries`.
+
+    Raises:
+        InputError: folders, files or fields that do not fit, each named; no entry is written then.
+    """
+    fused, out = Path(fused), Path(out)
+    if out.suffix != ".json":
+        raise InputError(f"{out} cannot be written: give a name that ends in .json.")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: give the name of a file.")
+    check_writable(out.parent)
+    if benchmark is not None and (ir is not None or vi is not None):
+        raise InputError("The sources come with the benchmark: leave out --ir and --vi, or --benchmark.")
+    if benchmark is None and (ir is None or vi is None):
+        raise InputError("Say what the images were fused from: give --benchmark, or both --ir and --vi.")
+    if benchmark is None and fields is not None:
+        raise InputError("There is no true field without a benchmark: leave out --fields, or give --benchmark.")
+    others = [entries.read(path) for path in against]  # before any work
+    if benchmark is not None:
+        found = of_benchmark(fused, Path(benchmark), None if fields is None else Path(fields))
+    else:
+        found = of_folders(fused, Path(ir), Path(vi))
+    journal = out.with_name(f".{out.stem}.scores.part")
+    values = _all(found.triples, journal, threads or os.cpu_count() or 1)
+    entry = entries.made(name or out.stem, _parts(found, values), [*entries.references(), *others])
+    entries.write(out, entry)
+    journal.unlink(missing_ok=True)
+    return entry
+
+
+def values_of(triple: Triple) -> dict[str, float | None]:
+    """Every metric of one triple; None where it is undefined."""
+    ir, vi, fused = (torch.from_numpy(image.copy()).double()[None, None] / 255 for image in triple.images())
+    found = metrics.fusion_metrics(ir, vi, fused) | {"Q_CC bound": metrics.q_cc_bound(ir, vi)}
+    found |= metrics.further_metrics(ir, vi, fused)
+    if (fields := triple.fields()) is not None:
+        phi, phi_gt, valid = (torch.from_numpy(np.ascontiguousarray(each))[None] for each in fields)
+        found["EPE"] = metrics.endpoint_error(phi, phi_gt, valid[None])
+        found["EPE_share"] = found["EPE"] / metrics.endpoint_error(torch.zeros_like(phi), phi_gt, valid[None])
+        found["folds"] = fold_share(phi)
+    return {name: _number(value.item()) for name, value in found.items()}
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+
+
+def _all(triples: Sequence[Triple], journal: Path, threads: int) -> dict[str, dict]:
+    """Case to {mark, sources, values}; what the journal has of the same files is not computed again."""
+    kept = _read(journal)
+    write_text(journal, "".join(map(_line, kept.values())))  # without a line that a kill has cut
+    found, wrong = {}, []
+
+    def work(triple: Triple) -> dict:
+        mark = triple.mark()
+        old = kept.get(triple.case)
+        if old is not None and old["mark"] == mark:
+            return old
+        facts = {"case": triple.case, "version": SCORES, "mark": mark, "sources": triple.sources()}
+        return facts | {"values": values_of(triple)}
+
+    with one_thread_each(), journal.open("a", encoding="utf-8") as file:
+        for triple, result in tqdm(
+            _side_by_side(work, triples, threads), total=len(triples), unit="image", mininterval=2, smoothing=0.05
+        ):
+            if isinstance(result, InputError):
+                wrong.append(str(result))
+                continue
+            found[triple.case] = result
+            if kept.get(triple.case) is not result:
+                file.write(_line(result))
+                file.flush()
+    refuse(wrong)
+    return found
+
+
+def _side_by_side(
+    work: Callable[[Triple], dict], triples: Iterable[Triple], threads: int
+) -> Iterator[tuple[Triple, dict | InputError]]:
+    """Each triple with its result or its error as they come; only a few are waiting at any time."""
+    rest, running = iter(triples), {}
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                while len(running) < 2 * threads and (triple := next(rest, None)) is not None:
+                    running[pool.submit(work, triple)] = triple
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    triple, error = running.pop(future), future.exception()
+                    if error is not None and not isinstance(error, InputError):
+                        raise error
+                    yield triple, future.result() if error is None else error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Torch computes with one thread while images are scored side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _parts(found: Collected, values: Mapping[str, Mapping]) -> list[dict]:
+    """Each part as an entry has it, without means."""
+    parts = []
+    for name, part in found.parts.items():
+        mine = [triple for triple in found.triples if triple.part == name]
+        facts = {"part": name, "fields": mine[0].field is not None}
+        if part is not None:
+            facts |= {"set": part.set, "level": part.level, "size": part.size, "digest": part.digest}
+        else:
+            facts |= {"digest": entries.digest_of({each.pair: values[each.case]["sources"] for each in mine})}
+        parts.append(facts | {"scores": {each.pair: values[each.case]["values"] for each in mine}})
+    return parts
+
+
+def _read(journal: Path) -> dict[str, dict]:
+    """What an earlier run has left, by case; a line that is cut off, or of another version, is passed over."""
+    found = {}
+    try:
+        lines = journal.read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return found
+    for line in lines:
+        try:
+            facts = json.loads(line)
+            if facts["version"] == SCORES:
+                found[facts["case"]] = {key: facts[key] for key in ("case", "version", "mark", "sources", "values")}
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _line(facts: Mapping) -> str:
+    return json.dumps(facts, ensure_ascii=False) + "\n"

@@ -1,0 +1,206 @@
+"""What is scored: for each case a fused image, its two sources, and where there are any, a field and its truth.
+
+All that names and headers can tell is told before anything is scored, file by file. Images are read as 8-bit grey:
+colour becomes luma (BT.601, as Pillow rounds it), and 16 bits become 8, to the nearest level.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sys
+import threading
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fusionlib.data.decode import decode
+from fusionlib.data.images import read_infrared, read_visible, size_of, to_uint8
+from fusionlib.data.sets import images_by_stem, matched
+from fusionlib.experiments.benchmark.folder import Benchmark, Part, open_benchmark
+from fusionlib.support.files import InputError
+
+OWN = "own"  # the name of the only part where there is no benchmark
+_READING = threading.Lock()  # the decoder sets Python's filters of warnings, which are one for all threads
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One case: `fused`, its sources, `field` (None if the method gives none), and the part of which it is `pair`."""
+
+    case: str
+    part: str
+    pair: str
+    fused: Path
+    ir: Path
+    vi: Path
+    field: Path | None = None
+    benchmark: Benchmark | None = None
+
+    def files(self) -> list[Path]:
+        """All files that its scores depend on."""
+        truth = [self.benchmark.folder / "fields" / f"{self.case}.npz"] if self.benchmark and self.field else []
+        return [self.fused, self.ir, self.vi, *([self.field] if self.field else []), *truth]
+
+    def mark(self) -> str:
+        """Fingerprint of the content of its files; those of a benchmark are checked against its manifest."""
+        if self.benchmark:
+            folder = self.benchmark.folder
+            for path in self.files():
+                if path.is_relative_to(folder) and path not in (self.fused, self.field):
+                    self.benchmark.read(path.relative_to(folder).as_posix())
+        return hashlib.sha256(json.dumps([_sha(path) for path in self.files()]).encode()).hexdigest()[:16]
+
+    def sources(self) -> str:
+        """Fingerprint of the two sources alone."""
+        return hashlib.sha256((_sha(self.ir) + _sha(self.vi)).encode()).hexdigest()[:16]
+
+    def images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Infrared, visible and fused, (H, W) uint8; InputError if one cannot be read or they differ in size."""
+        with _READING:
+            if self.benchmark:
+                ir, vi = levels(self.ir), levels(self.vi)
+            else:
+                ir, vi = (to_uint8(image)[0].numpy() for image in (read_infrared(self.ir), read_visible(self.vi)[0]))
+            fused = levels(self.fused)
+        for path, image in ((self.ir, ir), (self.vi, vi)):
+            if image.shape != fused.shape:
+                raise InputError(_other_size(self.fused, fused.shape, path, image.shape))
+        return ir, vi, fused
+
+    def fields(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """The method's field and the true one, (2, H, W) float32, and where it counts, (H, W); None without a field."""
+        if self.field is None or self.benchmark is None:
+            return None
+        with np.load(io.BytesIO(self.benchmark.read(f"fields/{self.case}.npz"))) as truth:
+            phi_gt, valid = truth["phi"], truth["valid"]
+        return read_field(self.field, phi_gt.shape), phi_gt, valid
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The triples, the parts they belong to (None for one's own images), and whether there are fields."""
+
+    triples: Sequence[Triple]
+    parts: Mapping[str, Part | None] = field(default_factory=dict)
+
+
+def of_benchmark(fused: Path, folder: Path, fields: Path | None) -> Collected:
+    """The cases of a benchmark; a part without any fused image is left out, and a line says so.
+
+    Raises:
+        InputError: no benchmark, no fused images of it, or files that do not fit, which are listed.
+    """
+    benchmark, made = open_benchmark(folder), images_by_stem(fused)
+    found = None if fields is None else _fields_by_stem(fields)
+    cases = {case for part in benchmark.parts.values() for case in part.cases}
+    if not cases & made.keys():
+        name = min(cases)
+        raise InputError(f"No image in {fused} has the name of a case of {folder}: name fused images as {name}.png.")
+    for name in sorted(made.keys() - cases)[:3]:
+        print(f"{made[name]} belongs to no case of {folder} and is left out.", flush=True)
+    parts, triples, wrong = {}, [], []
+    for part in benchmark.parts.values():
+        if not part.cases.keys() & made.keys():
+            print(f"Part {part.name}: no fused image of it is there; it is left out.", flush=True)
+            continue
+        parts[part.name] = part
+        for case, pair in part.cases.items():
+            if case not in made:
+                wrong.append(f"{fused / case}.png is missing: every case of {part.name} is needed.")
+            elif found is not None and case not in found:
+                wrong.append(f"{fields / case}.npz is missing: give a field for every case of {part.name}.")
+            else:
+                ir, vi = (benchmark.folder / kind / f"{case}.png" for kind in ("aligned", "vi"))
+                own = found[case] if found is not None else None
+                triples.append(Triple(case, part.name, pair, made[case], ir, vi, own, benchmark))
+    refuse(wrong + _sizes(triples))
+    return Collected(triples, parts)
+
+
+def of_folders(fused: Path, ir: Path, vi: Path) -> Collected:
+    """Three folders of images that belong together by stem; InputError names what has no twin or another size."""
+    sources, made = matched(ir, vi), images_by_stem(fused)
+    wrong = [f"{fused} has no image named {name}, as {sources[name][0]} is." for name in sources if name not in made]
+    wrong += [f"{made[name]} has no infrared image of that name in {ir}." for name in made if name not in sources]
+    triples = [Triple(name, OWN, name, made[name], *sources[name]) for name in sources if name in made]
+    refuse(wrong + _sizes(triples))
+    return Collected(triples, {OWN: None})
+
+
+def levels(path: Path) -> np.ndarray:
+    """An image of 8 or 16 bits, grey or colour, as grey levels (H, W) uint8.
+
+    Raises:
+        InputError: it cannot be read, or is of another depth.
+    """
+    pixels = decode(path).pixels
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.int64) + 128) // 257).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise InputError(f"{path} has samples of {pixels.dtype}: save fused images with 8 or 16 bits.")
+    return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
+
+
+def read_field(path: Path, shape: Sequence[int]) -> np.ndarray:
+    """The field `phi` of a file, float32 of a shape (2, H, W); InputError says what is wrong with it."""
+    advice = f"save it with numpy.savez(path, phi=phi), phi {tuple(shape)} in pixels, x then y"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            phi = file["phi"] if hasattr(file, "files") else file
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} holds no field phi ({str(error).strip() or 'damaged'}): {advice}.") from None
+    if phi.dtype.kind not in "fiu" or phi.shape != tuple(shape):
+        raise InputError(f"{path} has a field of {phi.shape} {phi.dtype}: {advice}.")
+    if not np.isfinite(phi).all():
+        raise InputError(f"{path} has NaN or infinity in its field: replace them by numbers.")
+    return phi.astype(np.float32)
+
+
+def _sizes(triples: Sequence[Triple]) -> list[str]:
+    """What headers tell: files that are no images, and sizes that differ."""
+    wrong = []
+    for each in triples:
+        try:
+            fused, *sources = (size_of(path) for path in (each.fused, each.ir, each.vi))
+        except (InputError, OSError) as error:
+            wrong.append(str(error))
+            continue
+        others = zip((each.ir, each.vi), sources, strict=True)
+        different = [_other_size(each.fused, fused, path, size) for path, size in others if size != fused]
+        wrong += different[:1]
+    return wrong
+
+
+def _other_size(fused: Path, size: Sequence[int], path: Path, other: Sequence[int]) -> str:
+    return f"{fused} is {size[1]}x{size[0]} pixels and {path} is {other[1]}x{other[0]}: they must have one size."
+
+
+def refuse(wrong: Sequence[str]) -> None:
+    """InputError if anything is wrong; of several things, each is said on a line of its own before."""
+    if len(wrong) == 1:
+        raise InputError(wrong[0])
+    for sentence in wrong:
+        print(sentence, file=sys.stderr, flush=True)
+    if wrong:
+        raise InputError(f"{len(wrong)} files do not fit, as said above: correct them and run it again.")
+
+
+def _fields_by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the folder that holds the fields, CASE.npz.")
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".npz"}
+
+
+def _sha(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): give a file that is there and open to you."
+        ) from None

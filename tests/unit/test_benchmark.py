@@ -1,0 +1,463 @@
+"""The benchmark: what `make` writes, that its bytes do not depend on the machine, and how a method is scored."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from fusionlib import metrics
+from fusionlib.__main__ import main
+from fusionlib.deformation import misalign_by_key, sample_field, valid_mask, warp
+from fusionlib.experiments.benchmark import bytes_of, entries, fields, leaderboard, triples
+from fusionlib.experiments.benchmark import score as score_module
+from fusionlib.experiments.benchmark.folder import MANIFEST, open_benchmark
+from fusionlib.experiments.benchmark.guide import EXAMPLES
+from fusionlib.experiments.benchmark.make import make
+from fusionlib.experiments.benchmark.score import score
+from fusionlib.support.files import InputError, sha256
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two drawn scenes at two levels."""
+    return make(["drawn"], tmp_path_factory.mktemp("benchmark") / "made", levels=["medium", "zero"], count=2)
+
+
+@pytest.fixture(scope="module")
+def fused(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The average of what a method is given, and no registration as its field."""
+    out = tmp_path_factory.mktemp("fused")
+    for path in sorted((made / "ir").iterdir()):
+        ir, vi = (pixels(made / kind / path.name, "L").astype(int) for kind in ("ir", "vi"))
+        Image.fromarray(((ir + vi + 1) // 2).astype(np.uint8)).save(out / path.name)
+        np.savez(out / f"{path.stem}.npz", phi=np.zeros((2, *ir.shape), np.float32))
+    return out
+
+
+def pixels(path: Path, mode: str | None = None) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image.convert(mode) if mode else image)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def error(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    assert main([str(argument) for argument in arguments]) == 2
+    return capsys.readouterr().err
+
+
+# --- fields and bytes
+
+
+def test_fields_are_those_of_the_tables_to_a_part_of_a_pixel() -> None:
+    image = torch.rand(1, 1, 96, 128)
+    level, key = "medium", ("test", 0, "a pair")
+    psi = fields.quantised(sample_field(level, 96, 128, key)[0].numpy())
+    truth = misalign_by_key(image, level, [key])
+    phi = fields.inverse(psi)
+    assert np.abs(phi / fields.STEP - truth.phi_gt[0].numpy()).max() < 0.02
+    assert (fields.inside(phi) == truth.valid[0, 0].numpy()).mean() > 0.999
+    levels = (image * 255).round()
+    moved = fields.move(levels[0, 0].numpy().astype(np.uint8), psi)
+    exact = warp(levels, torch.from_numpy(psi / fields.STEP)[None].float())[0, 0].numpy()
+    assert np.abs(moved - exact).max() <= 0.5 + 1e-3
+
+
+def test_whole_shifts_and_no_shift_are_exact() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+    assert np.array_equal(fields.move(image, np.zeros((2, 20, 30), np.int64)), image)
+    right = np.zeros((2, 20, 30), np.int64)
+    right[0] = 3 * fields.STEP
+    assert np.array_equal(fields.move(image, right)[:, :-3], image[:, 3:])
+    assert np.array_equal(fields.inverse(right), -right)
+    assert fields.inside(right).sum() == 20 * 27
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (40, 33), (200, 400, 3)])
+def test_stored_pngs_and_arrays_are_read_as_they_were(shape, tmp_path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+    (tmp_path / "a.png").write_bytes(bytes_of.png(image))
+    assert np.array_equal(pixels(tmp_path / "a.png"), image)
+    flags = cv2.IMREAD_COLOR_RGB if image.ndim == 3 else cv2.IMREAD_GRAYSCALE
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png"), flags), image)
+    (tmp_path / "a.npz").write_bytes(bytes_of.npz(phi=image, word=np.array("phi")))
+    with np.load(tmp_path / "a.npz") as file:
+        assert np.array_equal(file["phi"], image) and str(file["word"]) == "phi"
+
+
+# --- make
+
+
+def test_what_is_made(made: Path) -> None:
+    benchmark = open_benchmark(made)
+    assert [part.level for part in benchmark.parts.values()] == ["medium", "zero"]
+    assert set(digests(made)) == {*benchmark.files, MANIFEST}
+    boxes = json.loads((made / "boxes.json").read_text(encoding="utf-8"))
+    for part in benchmark.parts.values():
+        for case in part.cases:
+            moved, aligned = (pixels(made / kind / f"{case}.png") for kind in ("ir", "aligned"))
+            assert pixels(made / "vi" / f"{case}.png").shape == (256, 256, 3) and len(boxes[case])
+            with np.load(made / "fields" / f"{case}.npz") as file:
+                phi, valid = torch.from_numpy(file["phi"])[None], file["valid"]
+            assert np.array_equal(valid, valid_mask(phi)[0, 0].numpy())
+            back = warp(torch.from_numpy(moved.astype(np.float32))[None, None], phi)[0, 0].numpy()
+            apart = np.abs(back - aligned)[valid].mean()
+            if part.level == "zero":
+                assert not phi.any() and valid.all() and np.array_equal(moved, aligned)
+            else:
+                assert apart < 0.4 * np.abs(moved.astype(float) - aligned)[valid].mean()
+
+
+def test_the_examples_of_the_guide_apply_the_field_alike(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    case = next(iter(open_benchmark(made).parts["drawn_medium_256"].cases))
+    ir = pixels(made / "ir" / f"{case}.png").astype(np.float32)
+    results = []
+    for name, code in EXAMPLES.items():
+        assert f"```python\n{code}\n```" in (made / "README.md").read_text(encoding="utf-8"), name
+        names = {"np": np, "cv2": cv2, "torch": torch, "F": F, "scipy": scipy, "ir": ir}
+        exec(code.replace("CASE", case), names)
+        results.append(np.asarray(names["aligned"]))
+    with np.load(made / "fields" / f"{case}.npz") as file:
+        mine = warp(torch.from_numpy(ir)[None, None], torch.from_numpy(file["phi"])[None])[0, 0].numpy()
+    for result, atol in zip(results, (4.0, 0.02, 0.02), strict=True):  # OpenCV rounds places to 1/32 px
+        assert np.abs(result - mine).max() < atol * 2 and np.abs(result - mine).mean() < atol / 8
+
+
+PLAIN = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR AVX2 FMA3 AVX512F AVX512_SKX",
+    "OPENBLAS_CORETYPE": "Prescott",
+    "OMP_NUM_THREADS": "2",
+    "OPENBLAS_NUM_THREADS": "2",
+}
+
+
+def test_the_bytes_are_the_same_with_other_threads_and_instructions(made: Path, tmp_path: Path, root: Path) -> None:
+    code = "import sys; from fusionlib.experiments.benchmark.make import make; "
+    code += "make(['drawn'], sys.argv[1], levels=['medium', 'zero'], count=2)"
+    place = {"PYTHONPATH": str(root)}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "again")],
+        env=os.environ | PLAIN | place,
+        check=True,
+        capture_output=True,
+    )
+    assert digests(tmp_path / "again") == digests(made)
+
+
+@pytest.mark.numeric
+def test_the_digest_is_that_of_the_committed_entries(tmp_path: Path) -> None:
+    """A machine on which other bytes come out is found here."""
+    part = open_benchmark(make(["drawn"], tmp_path / "all", levels=["medium"])).parts["drawn_medium_256"]
+    known = [each for each in entries.read(entries.FOLDER / "ours.json")["parts"] if each["part"] == part.name]
+    assert [each["digest"] for each in known] == [part.digest]
+    assert known[0]["scores"].keys() == set(part.cases.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["moon"], "There is no set 'moon'"),
+        (["drawn", "--levels", "cameras"], "There is no level 'cameras'"),
+        (["drawn", "--levels", "raw"], "raw frames are RoadScene's alone"),
+    ],
+)
+def test_what_cannot_be_made(arguments, words, tmp_path, capsys) -> None:
+    assert words in error(capsys, "benchmark", "make", *arguments, "-o", tmp_path / "new")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "thesis.txt").write_text("years")
+    assert "holds no benchmark" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path)
+    assert "holds no benchmark" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_benchmark_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = make(["drawn"], tmp_path / "made", levels=["zero"], count=1)
+    before = digests(out)
+    monkeypatch.setattr(fields, "inside", lambda phi: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make(["drawn"], out, levels=["medium"], count=1)
+    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+@pytest.mark.data
+def test_sets_of_others_and_raw_frames(tmp_path: Path) -> None:
+    root = os.environ.get("FUSIONLIB_DATA")
+    if not root or not (Path(root) / "RoadScene").is_dir():
+        pytest.skip("FUSIONLIB_DATA names no folder with RoadScene")
+    out = make(["roadscene"], tmp_path / "made", levels=["raw", "light"], size="native", count=1)
+    benchmark = open_benchmark(out)
+    (case,) = benchmark.parts["roadscene_raw_native"].cases
+    ir, aligned = (pixels(out / kind / f"{case}.png") for kind in ("ir", "aligned"))
+    with np.load(out / "fields" / f"{case}.npz") as file:
+        phi, valid = torch.from_numpy(file["phi"])[None], torch.from_numpy(file["valid"])[None, None]
+    back = warp(torch.from_numpy(ir.astype(np.float32))[None, None], phi)
+    truth = torch.from_numpy(aligned.astype(np.float32))[None, None]
+    before = metrics.ncc(torch.from_numpy(ir.astype(np.float32))[None, None] / 255, truth / 255, valid)
+    assert metrics.ncc(back / 255, truth / 255, valid) > max(0.95, before.item())
+
+
+# --- score
+
+
+def test_an_entry_has_the_numbers_of_the_metrics(made: Path, fused: Path, tmp_path: Path) -> None:
+    entry = score(fused, tmp_path / "e.json", benchmark=made, fields=fused, name="mean")
+    assert json.loads((tmp_path / "e.json").read_text(encoding="utf-8")) == entry
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
+    part = entry["parts"][0]
+    case, pair = next(iter(open_benchmark(made).parts[part["part"]].cases.items()))
+    read = [pixels(made / kind / f"{case}.png", "L") for kind in ("aligned", "vi")]
+    read.append(pixels(fused / f"{case}.png"))
+    images = [torch.tensor(each)[None, None].double() / 255 for each in read]
+    expected = metrics.fusion_metrics(*images) | metrics.further_metrics(*images)
+    for name, value in expected.items():
+        assert part["scores"][pair][name] == pytest.approx(value.item(), rel=1e-7), name
+    assert part["scores"][pair]["EPE_share"] == 1 and part["scores"][pair]["folds"] == 0
+    values = [each["Q_CV"] for each in part["scores"].values()]
+    assert part["means"]["Q_CV"]["mean"] == pytest.approx(sum(values) / 2, rel=1e-6)
+    assert part["scores"][pair]["Q_CC"] <= part["scores"][pair]["Q_CC bound"]
+    assert entry["parts"][1]["scores"][pair]["EPE_share"] is None  # of no misalignment there is no share
+
+
+def test_comparisons_are_made_with_entries_of_the_same_images(made: Path, fused: Path, tmp_path: Path) -> None:
+    score(fused, tmp_path / "a.json", benchmark=made, name="a")
+    entry = score(fused, tmp_path / "b.json", benchmark=made, fields=fused, against=[tmp_path / "a.json"])
+    assert entry["name"] == "b"
+    facts = entry["parts"][0]["against"]["a"]
+    assert "EPE" not in facts and "Q_CC bound" not in facts
+    assert facts["Q_CC"] == {"difference": 0, "p": 1, "verdict": "not significantly different", "images": 2}
+    text = leaderboard.in_words(entry)
+    assert "not significantly different" in text and "2 images" in text
+
+
+def test_three_folders_in_colour_grey_and_16_bits(made: Path, fused: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep"
+    out.mkdir()
+    names = [path.stem for path in sorted(fused.glob("*zero*.png"))]
+    for name, kind in zip(names, ("deep", "colour"), strict=True):
+        levels = pixels(fused / f"{name}.png")
+        if kind == "deep":
+            cv2.imwrite(str(out / f"{name}.png"), levels.astype(np.uint16) * 257)
+        else:
+            Image.fromarray(np.stack([levels] * 3, -1)).save(out / f"{name}.png")
+    for kind in ("aligned", "vi"):
+        (tmp_path / kind).mkdir()
+        for name in names:
+            (tmp_path / kind / f"{name}.png").write_bytes((made / kind / f"{name}.png").read_bytes())
+    entry = score(out, tmp_path / "own.json", ir=tmp_path / "aligned", vi=tmp_path / "vi")
+    whole = score(fused, tmp_path / "whole.json", benchmark=made)
+    mine, theirs = entry["parts"][0], whole["parts"][1]
+    assert list(mine["scores"].values()) == list(theirs["scores"].values())
+    assert mine["part"] == "own" and mine["fields"] is False
+    again = score(
+        out, tmp_path / "c.json", ir=tmp_path / "aligned", vi=tmp_path / "vi", against=[tmp_path / "own.json"]
+    )
+    assert again["parts"][0]["against"]["own"]["SD"]["p"] == 1
+
+
+def test_a_part_without_fused_images_is_left_out(made: Path, fused: Path, tmp_path: Path, capsys) -> None:
+    for path in fused.glob("*medium*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    entry = score(tmp_path, tmp_path / "e.json", benchmark=made)
+    assert [part["level"] for part in entry["parts"]] == ["medium"]
+    assert "drawn_zero_256: no fused image of it is there" in capsys.readouterr().out
+
+
+def test_a_killed_run_goes_on_where_it_stopped(made: Path, fused: Path, tmp_path: Path, monkeypatch) -> None:
+    expected, counted = score(fused, tmp_path / "whole.json", benchmark=made, threads=1), []
+    true = score_module.values_of
+
+    def cut(triple):
+        counted.append(triple.case)
+        if len(counted) == 3:
+            raise KeyboardInterrupt
+        return true(triple)
+
+    monkeypatch.setattr(score_module, "values_of", cut)
+    with pytest.raises(KeyboardInterrupt):
+        score(fused, tmp_path / "e.json", benchmark=made, threads=1)
+    assert not (tmp_path / "e.json").exists()
+    journal = tmp_path / ".e.scores.part"
+    kept = len(journal.read_text(encoding="utf-8").splitlines())
+    assert 1 <= kept <= 2
+    journal.write_text(journal.read_text(encoding="utf-8") + '{"case": "cut of', encoding="utf-8")
+    counted[:] = ["far"] * 3
+    entry = score(fused, tmp_path / "e.json", benchmark=made, threads=1)
+    assert len(counted) - 3 == 4 - kept and not journal.exists()
+    assert entry["parts"] == expected["parts"]
+
+
+def test_a_journal_of_other_files_is_not_used(made: Path, fused: Path, tmp_path: Path) -> None:
+    one = triples.of_benchmark(fused, made, None).triples
+    true = {
+        each.case: {
+            "case": each.case,
+            "version": 1,
+            "mark": each.mark(),
+            "sources": each.sources(),
+            "values": {"Q_CC": 0.5, "Q_AB/F": 0.5},
+        }
+        for each in one
+    }
+    first = next(iter(true.values()))
+    first["mark"] = "of another file"
+    (tmp_path / ".e.scores.part").write_text(
+        "".join(json.dumps(each) + "\n" for each in true.values()), encoding="utf-8"
+    )
+    found = score(fused, tmp_path / "e.json", benchmark=made)["parts"]
+    values = [scores for part in found for scores in part["scores"].values()]
+    assert sorted(len(each) == 2 for each in values) == [False, True, True, True]
+
+
+@pytest.mark.parametrize("broken", ["missing", "size", "no image", "float", "field"])
+def test_what_does_not_fit_is_named_file_by_file(broken, made: Path, fused: Path, tmp_path: Path, capsys) -> None:
+    out, fields_of = tmp_path / "fused", tmp_path / "fields"
+    for folder, suffix in ((out, ".png"), (fields_of, ".npz")):
+        folder.mkdir()
+        for path in fused.glob(f"*{suffix}"):
+            (folder / path.name).write_bytes(path.read_bytes())
+    first, second = sorted(out.glob("*medium*.png"))
+    if broken == "missing":
+        first.unlink()
+        (fields_of / f"{second.stem}.npz").unlink()
+    for path in (first, second):
+        if broken == "size":
+            Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
+        elif broken == "no image":
+            path.write_bytes(b"nothing")
+        elif broken == "float":
+            Image.fromarray(np.ones((256, 256), np.float32)).save(path.with_suffix(".tif"))
+            path.unlink()
+        elif broken == "field":
+            np.savez(fields_of / f"{path.stem}.npz", phi=np.zeros((256, 256, 2), np.float32))
+    message = error(capsys, "score", out, "--benchmark", made, "--fields", fields_of, "-o", tmp_path / "e.json")
+    lines = [line for line in message.splitlines() if "image/s" not in line]
+    assert len([line for line in lines if first.stem in line or second.stem in line]) == 2
+    assert lines[-1].startswith("fusionlib: error: 2 files do not fit") and "Traceback" not in message
+    assert not (tmp_path / "e.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"junk", "nan", "name", "words"])
+def test_fields_that_cannot_be_used(content, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    if content == b"junk":
+        path.write_bytes(content)
+    else:
+        phi = {"nan": np.full((2, 4, 4), np.nan), "words": np.full((2, 4, 4), "x"), "name": np.zeros((2, 4, 4))}[
+            content
+        ]
+        np.savez(path, **{"field" if content == "name" else "phi": phi})
+    with pytest.raises(InputError, match=str(path)):
+        triples.read_field(path, (2, 4, 4))
+
+
+def test_mistakes_in_the_command(made: Path, fused: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "e.json"
+    for arguments, words in (
+        ((fused, "-o", out), "give --benchmark, or both --ir and --vi"),
+        ((fused, "--benchmark", made, "--ir", made, "-o", out), "leave out --ir and --vi"),
+        ((fused, "--ir", made / "ir", "--vi", made / "vi", "--fields", fused, "-o", out), "no true field"),
+        ((fused, "--benchmark", made, "-o", tmp_path / "e.txt"), "ends in .json"),
+        ((fused, "--benchmark", tmp_path, "-o", out), "holds no benchmark"),
+        ((made / "boxes.json", "--benchmark", made, "-o", out), "is not a folder"),
+        ((tmp_path, "--benchmark", made, "-o", out), "has no image"),
+        ((fused, "--benchmark", made, "--fields", tmp_path / "no", "-o", out), "is not a folder"),
+        ((fused, "--benchmark", made, "--against", made / "boxes.json", "-o", out), "is no entry"),
+    ):
+        assert words in error(capsys, "score", *arguments)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_benchmark_that_was_changed_is_refused(made: Path, fused: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for path in made.rglob("*"):
+        if path.is_file():
+            (copy / path.relative_to(made)).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path.relative_to(made)).write_bytes(path.read_bytes())
+    path = next((copy / "aligned").iterdir())
+    path.write_bytes(bytes_of.png(np.zeros((256, 256), np.uint8)))
+    with pytest.raises(InputError, match=f"{path.name} is not as the benchmark was made"):
+        score(fused, tmp_path / "e.json", benchmark=copy)
+
+
+# --- entries and the leaderboard
+
+
+def test_the_committed_entries_are_sound_and_on_the_leaderboard(root: Path) -> None:
+    found = leaderboard.load()
+    names = [entry["name"] for entry in found]
+    assert {"ours", "average", "maximum"} <= set(names)
+    assert (root / "results" / "benchmark" / "README.md").read_text(encoding="utf-8") == leaderboard.page(found)
+    assert (root / "results" / "benchmark" / "index.html").read_text(encoding="utf-8") == leaderboard.sortable(found)
+    known = {part["part"]: part["digest"] for entry in found for part in entry["parts"] if entry["name"] == "ours"}
+    for entry in found:
+        assert all(known[part["part"]] == part["digest"] for part in entry["parts"]), entry["name"]
+
+
+def test_entries_that_were_changed_by_hand_are_refused(made: Path, fused: Path, tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    good = score(fused, path, benchmark=made)
+    for change in (
+        lambda entry: entry["parts"][0]["means"]["Q_CC"].update(mean=0.99),
+        lambda entry: entry.update(format=0),
+        lambda entry: entry["parts"][0].update(digest="my own"),
+        lambda entry: entry["parts"][0]["scores"].clear(),
+        lambda entry: entry.pop("parts"),
+    ):
+        entry = json.loads(json.dumps(good))
+        change(entry)
+        with pytest.raises(InputError, match=r"e\.json .*score the images again"):
+            entries.check(entry, path)
+    card = tmp_path / "e.md"
+    with pytest.raises(InputError, match="needs a method card"):
+        entries.read_card(card)
+    card.write_text("".join(f"## {heading}\n\nWords.\n\n" for heading in entries.CARD[:-1]) + "## Licence\n")
+    with pytest.raises(InputError, match="under `## Licence`"):
+        entries.read_card(card)
+
+
+def test_interrupted_from_outside(made: Path, fused: Path, tmp_path: Path, root: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "fusionlib",
+        "score",
+        str(fused),
+        "--benchmark",
+        str(made),
+        "-o",
+        str(tmp_path / "e.json"),
+    ]
+    journal = tmp_path / ".e.scores.part"
+    process = subprocess.Popen(
+        [*command, "--threads", "1"],
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    limit = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < limit and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert score(fused, tmp_path / "e.json", benchmark=made)["name"] == "e"
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
