@@ -28,7 +28,7 @@ def further_metrics(ir: Tensor, vi: Tensor, fused: Tensor) -> dict[str, Tensor]:
     >>> image = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
     >>> found = {name: round(value.item(), 3) for name, value in further_metrics(image, image, image).items()}
     >>> found["EN"], found["MI"], found["SD"], found["SCD"], found["N_AB/F"]
-    (8.0, 16.0, 73.901, nan, 0.0)
+    (8.0, 16.0, 73.9, nan, 0.0)
     """
     check_images(1, ir=ir, vi=vi, fused=fused)
     a, b, f = (gray_levels(image) for image in (ir, vi, fused))

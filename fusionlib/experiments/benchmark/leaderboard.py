@@ -25,16 +25,17 @@ different (5 %, Holm's correction over the metrics). Rows are in the order of EP
 field registers nothing.
 
 **What the metrics reward.** Fused images are scored against the ALIGNED infrared. Even so, four numbers are not
-enough: the average of two unregistered images, their maximum and a sharpened copy of one beat real methods in some of
-them ([notebook 13](../../notebooks/13_your_method.ipynb)). EPE alone is about registration.
+enough: the visible image alone, the average of two unregistered images and a sharpened copy of one beat real methods
+in some of them ([notebook 13](../../notebooks/13_your_method.ipynb)). EPE alone is about registration.
 
 **Without a row** are systems whose retrained weights are too large to ship: CrossRAFT's chains, IMF and IVFWSR. After
 `python -m fusionlib retrain NAME --preset mini` they can be fused and scored as any other.
 
 **How to submit.** `python -m fusionlib benchmark make roadscene m3fd drawn -o DIR --levels medium`, fuse `DIR/ir` with
 `DIR/vi`, then `python -m fusionlib score FUSED --benchmark DIR --fields FIELDS --name NAME -o NAME.json`. Put
-`NAME.json` and a method card `NAME.md` into `results/benchmark/entries` (headings: {headings}), run
-`python -m fusionlib publish`, and open a pull request. A test checks the form of both, that the means are those of the
+`NAME.json` and a method card `NAME.md` into `results/benchmark/entries`, run `python -m fusionlib publish`, and open a
+pull request. The headings of a card are
+{headings}. A test checks the form of both, that the means are those of the
 scores, and that the images were those of the benchmark. Methods may be trained on anything but the test pairs of a
 part ([data/splits](../../data/splits)); the card says on what.
 """
