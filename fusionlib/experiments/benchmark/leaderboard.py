@@ -14,6 +14,7 @@ from fusionlib.support.files import InputError, write_text
 
 MAIN = ("EPE", "EPE_share", "folds", "Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM")
 MORE = ("EN", "MI", "SD", "SF", "AG", "SCD", "VIF", "MS-SSIM", "N_AB/F")
+Rows = tuple[str, str, list[tuple[str, Mapping]]]  # name and digest of a part, its rows
 _SIGN = {"better": "+", "worse": "-", NOT_SIGNIFICANT: "="}
 
 HEAD = """# The benchmark: every method on the same misaligned pairs
@@ -56,14 +57,15 @@ def write(folder: Path = entries.FOLDER.parent) -> list[Path]:
     """Write both pages from the entries below a folder; none without entries."""
     if not (found := load(folder / "entries")):
         return []
-    return [write_text(folder / "README.md", page(found)), write_text(folder / "index.html", sortable(found))]
+    parts = list(parts_of(found))
+    return [write_text(folder / "README.md", page(found, parts)), write_text(folder / "index.html", sortable(parts))]
 
 
-def page(found: Sequence[Mapping]) -> str:
-    """The leaderboard as Markdown."""
+def page(found: Sequence[Mapping], parts: Sequence[Rows]) -> str:
+    """The leaderboard as Markdown, of entries and of what `parts_of` makes of them."""
     sections = [HEAD.format(headings=", ".join(f"`## {heading}`" for heading in entries.CARD))]
     trained = {entry["name"]: _first_sentence(entry["card"]["What it was trained on"]) for entry in found}
-    for part, digest, rows in _parts(found):
+    for part, digest, rows in parts:
         sections.append(f"## {part}\n\n{_pairs(rows)} pairs; digest `{digest}`.\n")
         for metrics, words in ((MAIN, ["method", "trained on"]), (MORE, ["method"])):
             lines = [[*words, *map(_heading, metrics)], ["---"] * (len(metrics) + len(words))]
@@ -74,10 +76,10 @@ def page(found: Sequence[Mapping]) -> str:
     return "\n".join(sections)
 
 
-def sortable(found: Sequence[Mapping]) -> str:
+def sortable(parts: Sequence[Rows]) -> str:
     """The same tables as one HTML file; a click on a heading sorts by it."""
     blocks = []
-    for part, _, rows in _parts(found):
+    for part, _, rows in parts:
         head = "".join(f"<th>{escape(text)}</th>" for text in ("method", *map(_heading, (*MAIN, *MORE))))
         body = []
         for name, mine in rows:
@@ -125,7 +127,7 @@ def _first_sentence(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".").replace("|", "/")
 
 
-def _parts(found: Sequence[Mapping]) -> Iterator[tuple[str, str, list[tuple[str, Mapping]]]]:
+def parts_of(found: Sequence[Mapping]) -> Iterator[Rows]:
     """Each part with its digest and its rows, (name, part of the entry), in the order of the leaderboard."""
     known = {part["part"]: part["digest"] for entry in found for part in entry["parts"] if entry["name"] == "ours"}
     known |= {part["part"]: part["digest"] for entry in found for part in entry["parts"] if part["part"] not in known}
