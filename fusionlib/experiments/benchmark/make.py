@@ -16,6 +16,7 @@ Images of others are made from the user's own copy; drawn scenes may be passed o
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from fusionlib.experiments.benchmark.guide import CONVENTION, guide
 from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError, check_writable, write_bytes
 
+LOGGER = logging.getLogger(__name__)
 SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP", "drawn": "drawn scenes"}
 LEVELS = ("light", "medium", "heavy", "zero", "raw")
 SIZES = ("native", "256", "512")
@@ -92,7 +94,7 @@ def make(
     sources = [_open(name, size, count, "raw" in levels) for name in sets]
     if "raw" in levels:
         for source in (source for source in sources if source.raw is None):
-            print(f"{SETS[source.name]} has no raw frames: its level raw is left out.", flush=True)
+            LOGGER.info("%s has no raw frames: its level raw is left out.", SETS[source.name])
     if not any(_levels(source, levels) for source in sources):
         raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
     half = out.with_name(f".{out.name}.part")
@@ -192,5 +194,5 @@ def _labels(name: str, size: str):
     try:
         return boxes_of(name, data_root(), None if size == "native" else int(size))
     except InputError as error:
-        print(f"Boxes of {SETS[name]} are left out. {error}", flush=True)
+        LOGGER.info("Boxes of %s are left out. %s", SETS[name], error)
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import sys
+import logging
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -25,6 +25,7 @@ from fusionlib.data.sets import images_by_stem, matched
 from fusionlib.experiments.benchmark.folder import Benchmark, Part, open_benchmark
 from fusionlib.support.files import InputError
 
+LOGGER = logging.getLogger(__name__)
 OWN = "own"  # the name of the only part where there is no benchmark
 _READING = threading.Lock()  # the decoder sets Python's filters of warnings, which are one for all threads
 
@@ -103,11 +104,11 @@ def of_benchmark(fused: Path, folder: Path, fields: Path | None) -> Collected:
         name = min(cases)
         raise InputError(f"No image in {fused} has the name of a case of {folder}: name fused images as {name}.png.")
     for name in sorted(made.keys() - cases)[:3]:
-        print(f"{made[name]} belongs to no case of {folder} and is left out.", flush=True)
+        LOGGER.info("%s belongs to no case of %s and is left out.", made[name], folder)
     parts, triples, wrong = {}, [], []
     for part in benchmark.parts.values():
         if not part.cases.keys() & made.keys():
-            print(f"Part {part.name}: no fused image of it is there; it is left out.", flush=True)
+            LOGGER.info("Part %s: no fused image of it is there; it is left out.", part.name)
             continue
         parts[part.name] = part
         for case, pair in part.cases.items():
@@ -186,7 +187,7 @@ def refuse(wrong: Sequence[str]) -> None:
     if len(wrong) == 1:
         raise InputError(wrong[0])
     for sentence in wrong:
-        print(sentence, file=sys.stderr, flush=True)
+        LOGGER.warning(sentence)
     if wrong:
         raise InputError(f"{len(wrong)} files do not fit, as said above: correct them and run it again.")
 
