@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fusionlib import methods, presets
+from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import comparison, evaluation
 from fusionlib.experiments.comparison import (
     METRICS,
@@ -25,7 +26,6 @@ from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.protocol import Fused
 from fusionlib.notebook import gallery
 from fusionlib.notebook.ranks import ranks
-from fusionlib.notebook.reporting import paper_table
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
