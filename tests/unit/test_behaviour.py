@@ -5,6 +5,7 @@ A few changes are tried in every run; with FUSIONLIB_MUTATIONS=all, all of them 
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import shutil
@@ -93,6 +94,18 @@ def test_the_probe_sees_what_is_recorded(name: str) -> None:
     seen = record.probed([name])[name]
     assert not isinstance(seen, str), seen
     assert record.differing(seen, record.read()[name]["probe"]) == []
+
+
+def test_a_shell_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells and doctest keep the last value in `builtins._`, and the code has local variables of this name."""
+    entries = components.entries("network")
+    before = source.digest(entries)
+    for name in normal_form.OF_SHELLS:
+        monkeypatch.setattr(builtins, name, 1, raising=False)
+    for cached in vars(normal_form).values():
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
+    assert source.digest(entries) == before
 
 
 # --- the source of small packages

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]  # of the package
 UNSEEN = {"ctx", "type_comment", "kind", "type_params", "annotation", "returns", "simple", "lineno"}
 # Modules that name and store results: no number depends on them, so they are not followed.
 KEEPING = ("fusionlib.support.behaviour", "fusionlib.support.keys", "fusionlib.support.long_training")
+OF_SHELLS = ("_", "display", "get_ipython")  # what Python's shell, doctest and IPython add to the builtins
 SAID = ("print", "warn", "info", "warning")  # functions, and methods of loggers, whose calls change no result
 
 
@@ -247,7 +248,7 @@ class _Writer:
             return Reference(self.module.name, name)
         if name in self.imports:
             return resolve(self.imports[name])
-        return External(f"builtins.{name}") if hasattr(builtins, name) else None
+        return External(f"builtins.{name}") if name not in OF_SHELLS and hasattr(builtins, name) else None
 
     def _dotted(self, node: ast.Attribute) -> Reference | External | None:
         """What an attribute of a module stands for, as in `F.pad` or `metrics.endpoint_error`; None for any other."""
