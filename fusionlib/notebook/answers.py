@@ -25,8 +25,8 @@ LEVEL = 0.05  # of significance
 def against(measured: Measured, level: str, reference: str = "ours") -> pd.DataFrame:
     """`comparison.against` of all pairs together, and the 95 % bootstrap interval of each difference: `low`, `high`.
 
-    The intervals are those of single differences; p is corrected for the number of rows. So an interval may lie on one
-    side of 0 where the verdict is that there is no significant difference.
+    The intervals are those of single differences; p is corrected for the number of rows and metrics. So an interval may
+    lie on one side of 0 where the verdict is that there is no significant difference.
     """
     table = measured.table[measured.table["level"] == level].assign(dataset="all")
     found = comparison.against(replace(measured, table=table), level, reference)

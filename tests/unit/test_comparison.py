@@ -234,6 +234,22 @@ def test_a_verdict_follows_the_direction_of_the_metric(metric: str, verdict: str
     assert found["pairs"].eq(12).all() and "ours" not in found.index
 
 
+def test_rows_that_differ_in_nothing_are_told_apart_in_at_most_one_table_of_twenty() -> None:
+    """The A/A check, on 1,000 tables: pairs differ, as they do, and methods by independent noise alone."""
+    rng, wrong = np.random.default_rng(0), 0
+    names, pairs = ("ours", "a", "b", "c"), [str(number) for number in range(18)]
+    rows = [Row(name, "one") for name in names]
+    frame = pd.DataFrame([(name, "set", "medium", pair) for name in names for pair in pairs])
+    frame.columns = ["method", "dataset", "level", "pair"]
+    for _ in range(1000):
+        for metric in ("Q_CC", "Q_CV"):
+            frame[metric] = np.tile(rng.normal(size=18), len(names)) + rng.normal(0, 0.3, len(frame))
+        found = against(Measured(rows, frame, {}), "medium", columns=["Q_CC", "Q_CV"])
+        assert len(found) == 6
+        wrong += (found["verdict"] != "not significantly different").any()
+    assert 10 <= wrong <= 50
+
+
 # --- showing
 
 
