@@ -37,7 +37,7 @@ def test_eight_to_twelve_single_sentences() -> None:
     found = findings.findings(SHIPPED.folder)
     assert 8 <= len(found) <= 12
     for each in found:
-        assert each.text.endswith(".") and ". " not in each.text and re.fullmatch(r"\d\d", each.notebook)
+        assert each.text.endswith(".") and ". " not in each.text and re.fullmatch(r"\d\db?", each.notebook)
     assert "has not been run" in findings.basis(SHIPPED.folder)
 
 
@@ -64,6 +64,14 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
     assert "cannot be reached" in findings._bound(folder)
     edit(folder, "table1.csv", "Q_CC", 2, method="bound", level="medium")
     assert "can be reached" in findings._bound(folder)
+
+
+def test_what_moves_at_rest_is_said(folder: Path) -> None:
+    assert "at most 0.0 px" in findings._rest(folder)
+    rows = pd.read_csv(folder / "tables" / "at_rest.csv")
+    rows.loc[(rows["method"] == "ours_refined") & (rows["input"] == "noise"), "moved"] = 2 / 256
+    rows.to_csv(folder / "tables" / "at_rest.csv", index=False)
+    assert "at most 2.0 px" in findings._rest(folder)
 
 
 def test_what_has_no_table_has_no_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
