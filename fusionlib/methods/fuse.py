@@ -13,7 +13,7 @@ from fusionlib import methods
 from fusionlib.data import Pair, read_pair, recolour, save_image
 from fusionlib.data.sets import matched
 from fusionlib.methods.fast import fast
-from fusionlib.support.files import InputError, atomic
+from fusionlib.support.files import InputError, atomic, printable
 from fusionlib.support.inputs import checked_device, without_evidence
 
 LOGGER = logging.getLogger(__name__)
@@ -92,14 +92,14 @@ def fuse_files(
     for count, (sources, image_path, field_path) in enumerate(jobs, 1):
         targets = [path for path in (image_path, field_path) if path]
         if skip_existing and _younger(targets, sources):
-            LOGGER.info(f"{count}/{len(jobs)}  {image_path} is there")
+            LOGGER.info(f"{count}/{len(jobs)}  {printable(image_path)} is there")
             continue
         image, found = _fuse(chosen, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
         if field_path:
             with atomic(field_path) as part:
                 np.savez_compressed(part, **found, convention=CONVENTION)
         save_image(image_path, image)  # last: it says that the pair is done
-        LOGGER.info(f"{count}/{len(jobs)}  wrote {' and '.join(map(str, targets))}")
+        LOGGER.info(f"{count}/{len(jobs)}  wrote {' and '.join(map(printable, targets))}")
         written += targets
     return written
 

@@ -100,6 +100,15 @@ def _brief(path: Path) -> str:
     return path.stem if len(stem) <= 200 else f"{path.stem[:30]}~{hashlib.sha256(stem).hexdigest()[:16]}"
 
 
+def printable(path: Path | str) -> str:
+    """A name for messages: bytes that are no text, which no log file and no other process takes, become escapes.
+
+    >>> printable("a" + chr(0xDCFF) + ".png")
+    'a\\\\udcff.png'
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def remove_halves(path: Path | str) -> None:
     """Remove what killed processes have left of a file, and of those beside it whose names begin like its own.
 

@@ -23,7 +23,7 @@ from fusionlib.data.decode import decode
 from fusionlib.data.images import read_infrared, read_visible, size_of, to_uint8
 from fusionlib.data.sets import images_by_stem, matched
 from fusionlib.experiments.benchmark.folder import Benchmark, Part, open_benchmark
-from fusionlib.support.files import InputError
+from fusionlib.support.files import InputError, printable
 
 LOGGER = logging.getLogger(__name__)
 OWN = "own"  # the name of the only part where there is no benchmark
@@ -104,7 +104,7 @@ def of_benchmark(fused: Path, folder: Path, fields: Path | None) -> Collected:
         name = min(cases)
         raise InputError(f"No image in {fused} has the name of a case of {folder}: name fused images as {name}.png.")
     for name in sorted(made.keys() - cases)[:3]:
-        LOGGER.info("%s belongs to no case of %s and is left out.", made[name], folder)
+        LOGGER.info("%s belongs to no case of %s and is left out.", printable(made[name]), printable(folder))
     parts, triples, wrong = {}, [], []
     for part in benchmark.parts.values():
         if not part.cases.keys() & made.keys():
@@ -187,7 +187,7 @@ def refuse(wrong: Sequence[str]) -> None:
     if len(wrong) == 1:
         raise InputError(wrong[0])
     for sentence in wrong:
-        LOGGER.warning(sentence)
+        LOGGER.warning(printable(sentence))
     if wrong:
         raise InputError(f"{len(wrong)} files do not fit, as said above: correct them and run it again.")
 
