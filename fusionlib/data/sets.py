@@ -9,7 +9,7 @@ Convention:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -82,6 +82,11 @@ class PairSet(Sequence[Pair]):
                 self._cache[name] = stored
                 self._cached_bytes += size
         return _map_images(stored, lambda image: image.float() / 255)
+
+    def one_by_one(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, `ir` and `vi` of every pair, images (1, 1, H, W)."""
+        for index, name in enumerate(self.names):
+            yield name, *self.stack([index])
 
     def stack(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Batch the pairs at these positions: `ir` and `vi`, each (B, 1, H, W); InputError if they differ in size."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from fusionlib import data, methods, metrics
+from fusionlib import methods, metrics
 from fusionlib.data import PairSet, open_set
 from fusionlib.data.paper_tables import systems_in
 from fusionlib.deformation import Misaligned
@@ -112,8 +112,7 @@ def run(
     kept, parts, missing = result_tables.read(path), [], {}
     for name in preset.test_sets:
         pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
-        facts = {"size": preset.test_size, name: data.checksum(name, pairs.names)}
-        key = Key.of([*data.components_of(name), *scored], **facts)
+        key = runner.key_of(pairs, *scored)
         for level, row in product(preset.levels, rows):
             where, origin = {"dataset": name, "level": level, "method": row.method}, origins[row.method]
             if _can_be_measured(origin, result_tables.rows_of(kept, where)):

@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import data
 from fusionlib.data import PairSet
 from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
@@ -40,18 +39,12 @@ def run(methods: Mapping[Method, Key], pairs: PairSet, levels: Sequence[str], dr
     Returns:
         Columns method, level, what, and those of `parts`.
     """
-    dataset = pairs.title or "pairs"
-    facts = {"size": pairs[0].ir.shape[-1], "draws": draws, dataset: data.checksum(dataset, pairs.names)}
-    key = Key.of([*data.components_of(dataset), "deformation", "error-parts"], **facts)
-    return runner.run(
-        path,
-        [
-            runner.Part(
-                {"method": method.name, "level": level}, key | mark, partial(_measure, method, pairs, level, draws)
-            )
-            for (method, mark), level in product(methods.items(), levels)
-        ],
-    )
+    key = runner.key_of(pairs, "deformation", "error-parts", draws=draws)
+    measured = []
+    for (method, mark), level in product(methods.items(), levels):
+        where, measure = {"method": method.name, "level": level}, partial(_measure, method, pairs, level, draws)
+        measured.append(runner.Part(where, key | mark, measure))
+    return runner.run(path, measured)
 
 
 def _measure(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:
@@ -73,8 +66,7 @@ def parts(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFram
         the length of the mean error at each pixel over the other draws, `chance` what is left without that mean.
     """
     rows = []
-    for index, name in enumerate(pairs.names):
-        ir, vi = pairs.stack([index])
+    for name, ir, vi in pairs.one_by_one():
         moved = [evaluation.deform(ir, name, level, seed=draw) for draw in range(draws)]
         valid = torch.cat([each.valid for each in moved])
         wanted = torch.cat([each.phi_gt for each in moved])

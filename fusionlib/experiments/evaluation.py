@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import data, metrics
+from fusionlib import metrics
 from fusionlib.data import PairSet
 from fusionlib.deformation import Misaligned, fold_share, misalign_by_key
 from fusionlib.experiments import runner
@@ -50,8 +50,7 @@ class Case:
 
 def cases(pairs: PairSet, level: str, seed: int = 0) -> Iterator[Case]:
     """Every pair of a set, its infrared deformed by `deform`, one at a time."""
-    for index, name in enumerate(pairs.names):
-        ir, vi = pairs.stack([index])
+    for name, ir, vi in pairs.one_by_one():
         yield Case(name, ir, vi, deform(ir, name, level, seed))
 
 
@@ -89,8 +88,7 @@ def run(methods: Mapping[Method, Key], sets: Mapping[str, PairSet], levels: Sequ
     """
     parts = []
     for (name, pairs), level in product(sets.items(), levels):
-        facts = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
-        key = Key.of([*data.components_of(name), "deformation", "scores"], **facts)
+        key = runner.key_of(pairs, "deformation", "scores")
         for method, mark in {None: Key(), **methods}.items():  # None: the bound, which no method is needed for
             where = {"method": BOUND if method is None else method.name, "dataset": name, "level": level}
             parts.append(runner.Part(where, key | mark, partial(_measure, method, pairs, name, level)))

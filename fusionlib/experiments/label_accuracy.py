@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionlib import data
 from fusionlib.data import PairSet
 from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
@@ -53,8 +52,7 @@ def run(methods: Mapping[Method, Key], sets: Mapping[str, PairSet], levels: Sequ
     for mark in methods.values():
         marks |= mark
     for (name, pairs), level in product(sets.items(), levels):
-        facts = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
-        key = Key.of([*data.components_of(name), "deformation", "label-accuracy"], **facts)
+        key = runner.key_of(pairs, "deformation", "label-accuracy")
         measure = partial(_measure, list(methods), pairs, level)
         parts.append(runner.Part({"set": name, "level": level}, key | marks, measure))
     return runner.run(path, parts)
@@ -74,8 +72,7 @@ def at_blocks(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataF
     the label" and "NAME, to the corrected label".
     """
     found = []
-    for index, name in enumerate(pairs.names):
-        ir, vi = pairs.stack([index])
+    for name, ir, vi in pairs.one_by_one():
         own, moved = own_misalignment(ir, vi), evaluation.deform(ir, name, level)
         label, right = at(moved.phi_gt, own["x"], own["y"]), corrected(moved.phi_gt, own)
         apart = {"the pair itself": label - right, "doing nothing": label}

@@ -59,8 +59,7 @@ def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Ar
     parts, scored = [], ["deformation", "scores", *([] if area is None else ["head-scores"])]
     for (name, split), size in product(config.sets, config.sizes):
         pairs = open_set(name, split, size, count=config.count)
-        facts = {"size": size, "draws": config.draws, name: data.checksum(name, pairs.names)}
-        key = Key.of([*data.components_of(name), *scored], **facts)
+        key = runner.key_of(pairs, *scored, draws=config.draws)
         for level, (method, mark) in product(config.levels, methods.items()):
             where = {"set": name, "split": split, "size": size, "level": level, "method": method.name}
             parts.append(runner.Part(where, key | mark, partial(_measure, method, pairs, level, config.draws, area)))
@@ -69,8 +68,7 @@ def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Ar
 
 def _measure(method: Method, pairs: PairSet, level: str, draws: int, area: Area | None) -> pd.DataFrame:
     rows = []
-    for index, name in enumerate(pairs.names):
-        ir, vi = pairs.stack([index])
+    for name, ir, vi in pairs.one_by_one():
         for draw in range(draws):
             moved = evaluation.deform(ir, name, level, seed=draw)
             if area is not None:
@@ -179,7 +177,7 @@ def _measure_steps(
     network: FusionNetwork, steps: Refinement | None, pairs: PairSet, raw: RawSet, levels: Sequence[str], draws: int
 ) -> pd.DataFrame:
     net = network if steps is None else RefinedNetwork(network, steps).eval()
-    members = [(name, *pairs.stack([index])) for index, name in enumerate(pairs.names)]
+    members = list(pairs.one_by_one())
     given = {
         level: [(evaluation.deform(ir, name, level, draw), vi) for name, ir, vi in members for draw in range(draws)]
         for level in levels

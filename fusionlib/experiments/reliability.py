@@ -10,7 +10,7 @@ a visible image in little light.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor
 
-from fusionlib import data
 from fusionlib.data import PairSet
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation, robustness, runner
@@ -72,8 +71,7 @@ def run(sets: Sequence[tuple[PairSet, Sequence[Condition]]], method: Method, mar
     """
     parts = []
     for pairs, conditions in sets:
-        facts = {"size": pairs[0].ir.shape[-1], "places": PLACES, pairs.title: data.checksum(pairs.title, pairs.names)}
-        key = Key.of([*data.components_of(pairs.title), "deformation", "hardships", "confidence"], **facts) | mark
+        key = runner.key_of(pairs, "deformation", "hardships", "confidence", places=PLACES) | mark
         for condition in conditions:
             where = {"set": pairs.title, "condition": str(condition)}
             parts.append(runner.Part(where, key, partial(_measure, pairs, condition, method)))
@@ -82,7 +80,7 @@ def run(sets: Sequence[tuple[PairSet, Sequence[Condition]]], method: Method, mar
 
 def _measure(pairs: PairSet, condition: Condition, method: Method) -> pd.DataFrame:
     rows = []
-    for name, ir, vi in _members(pairs):
+    for name, ir, vi in pairs.one_by_one():
         moved, seen = condition.given(ir, vi, name)
         fused = method.fuse(moved.ir, seen)
         sure, right = fused.confidence[0, 0], _right(fused.field, moved)[0, 0]
@@ -107,6 +105,14 @@ def calibration_error(rows: pd.DataFrame) -> float:
     return float(((found["confidence"] - found["right"]).abs() * found["places"]).sum() / found["places"].sum())
 
 
+def calibration_interval(rows: pd.DataFrame, draws: int = 500, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of `calibration_error`, drawing pairs, by percentiles."""
+    by_pair, random = [each for _, each in rows.groupby("pair", sort=False)], np.random.default_rng(seed)
+    drawn = (random.integers(0, len(by_pair), len(by_pair)) for _ in range(draws))
+    errors = [calibration_error(pd.concat([by_pair[place] for place in places])) for places in drawn]
+    return tuple(np.quantile(errors, (0.025, 0.975)).tolist())
+
+
 def fit(network: RefinedNetwork, pairs: PairSet, conditions: Sequence[Condition] = ALL) -> Calibration:
     """The calibration of a network: maximum likelihood on pairs that it has not been trained on.
 
@@ -116,7 +122,7 @@ def fit(network: RefinedNetwork, pairs: PairSet, conditions: Sequence[Condition]
         conditions: under which they are given, each with equal weight.
     """
     seen, right = [], []
-    for name, ir, vi in _members(pairs):
+    for name, ir, vi in pairs.one_by_one():
         for condition in conditions:
             moved, dark = condition.given(ir, vi, name)
             with torch.inference_mode():
@@ -133,9 +139,8 @@ def fit(network: RefinedNetwork, pairs: PairSet, conditions: Sequence[Condition]
 
 def fitted(network: RefinedNetwork, mark: Key, pairs: PairSet, path: Path) -> pd.DataFrame:
     """`fit` under all conditions, in one row, or what was fitted before; `mark` is the key of the network."""
-    facts = {"size": pairs[0].ir.shape[-1], "places": PLACES, pairs.title: data.checksum(pairs.title, pairs.names)}
-    scored = ("deformation", "hardships", "confidence")
-    key = Key.of([*data.components_of(pairs.title), *scored], conditions=[str(each) for each in ALL], **facts) | mark
+    facts = {"places": PLACES, "conditions": list(map(str, ALL))}
+    key = runner.key_of(pairs, "deformation", "hardships", "confidence", **facts) | mark
     part = runner.Part({"set": pairs.title}, key, lambda: pd.DataFrame([asdict(fit(network, pairs))]))
     return runner.run(path, [part]).drop(columns="set")
 
@@ -151,11 +156,6 @@ def logistic(seen: np.ndarray, right: np.ndarray) -> Calibration:
         return float(np.mean(np.logaddexp(0, odds) - right * odds)), gradient
 
     return Calibration(*(minimize(loss, np.zeros(design.shape[1]), jac=True, method="BFGS").x / scale).tolist())
-
-
-def _members(pairs: PairSet) -> Iterator[tuple[str, Tensor, Tensor]]:
-    for index, name in enumerate(pairs.names):
-        yield name, *pairs.stack([index])
 
 
 def _right(field: Tensor, moved: Misaligned) -> Tensor:

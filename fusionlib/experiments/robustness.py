@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fusionlib import data, deformation
+from fusionlib import deformation
 from fusionlib.data import PairSet
 from fusionlib.deformation import Level, get_level
 from fusionlib.experiments import evaluation, runner
@@ -120,9 +120,7 @@ def run(
         A row for each amount, method and pair: trial, amount, method, pair, and the columns of
         `evaluation.registration`.
     """
-    dataset = pairs.title or "pairs"
-    facts = {"size": pairs[0].ir.shape[-1], dataset: data.checksum(dataset, pairs.names)}
-    key = Key.of([*data.components_of(dataset), "deformation", "hardships", "scores"], **facts)
+    key = runner.key_of(pairs, "deformation", "hardships", "scores")
     parts = []
     for amount, method in product(map(float, amounts or trial.amounts), methods):
         where = {"trial": trial.name, "amount": amount, "method": method.name}
@@ -166,8 +164,7 @@ def at_rest(methods: Mapping[Method, Key], pairs: PairSet, path: Path) -> pd.Dat
         A row for each input ("aligned" and those of `NOTHING`), method and pair: set, input, method, pair, moved, the
         mean length of the field in parts of the image side.
     """
-    facts = {"size": pairs[0].ir.shape[-1], pairs.title: data.checksum(pairs.title, pairs.names)}
-    key = Key.of([*data.components_of(pairs.title), "hardships"], **facts)
+    key = runner.key_of(pairs, "nothing")
     parts = []
     for given, method in product(("aligned", *NOTHING), methods):
         where = {"set": pairs.title, "input": given, "method": method.name}
@@ -177,8 +174,7 @@ def at_rest(methods: Mapping[Method, Key], pairs: PairSet, path: Path) -> pd.Dat
 
 def _moved(given: str, method: Method, pairs: PairSet) -> pd.DataFrame:
     rows = []
-    for index, name in enumerate(pairs.names):
-        ir, vi = pairs.stack([index])
+    for name, ir, vi in pairs.one_by_one():
         field = method.fuse(ir if given == "aligned" else NOTHING[given](ir, name), vi).field
         side = (ir.shape[-2] * ir.shape[-1]) ** 0.5
         rows.append({"pair": name, "moved": field.norm(dim=1).mean().item() / side})

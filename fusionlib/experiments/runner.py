@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
+from fusionlib import data
+from fusionlib.data import PairSet
 from fusionlib.support import result_tables
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import may_start, refused, show_earlier
@@ -34,6 +36,19 @@ class Part:
 
     def __str__(self) -> str:
         return ", ".join(f"{column} {value}" for column, value in self.where.items())
+
+
+def key_of(pairs: PairSet, *behaviour: str, **facts: object) -> Key:
+    """The key of what is measured on a set of pairs: its files and how they are read, their size, and what else counts.
+
+    Args:
+        pairs: of one set and size.
+        behaviour: components of the code beside those that read the pairs, see `support.behaviour.components`.
+        facts: settings, by name.
+    """
+    name = pairs.title or "pairs"
+    read = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
+    return Key.of([*data.components_of(name), *behaviour], **facts, **read)
 
 
 Work = Callable[[list[Part]], Iterator[tuple[Part, pd.DataFrame]]]

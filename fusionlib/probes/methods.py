@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import astuple, replace
 
 import torch
+from torch import Tensor
 
-from fusionlib.experiments.reliability import logistic
-from fusionlib.methods import Ours
+from fusionlib.experiments import reliability
+from fusionlib.methods import Fused, Ours
 from fusionlib.methods import classical as registrations
 from fusionlib.methods.field_confidence import cues, field_confidence
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement, refine
 from fusionlib.methods.simple_fusion import RULES
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
-from fusionlib.probes.views import DOUBLE, SINGLE, Seen, pair
+from fusionlib.probes.views import DOUBLE, SINGLE, Pairs, Seen, pair
 
 
 def filled(config: NetworkConfig) -> FusionNetwork:
@@ -63,15 +64,27 @@ def refinement() -> Iterator[Seen]:
     yield "hardly any evidence", refine(phi, confidence * 0.11 / confidence.mean(), Refinement()), DOUBLE
 
 
+class HalfSure:
+    """Finds a fixed field, with a confidence that rises from left to right."""
+
+    name = "half sure"
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        phi = 0.4 * torch.sin(torch.arange(ir.shape[-1]) / 9).expand(1, 2, *ir.shape[-2:])
+        return Fused(vi, phi, ir, torch.linspace(0, 1, ir.shape[-1]).expand_as(vi))
+
+
 def confidence() -> Iterator[Seen]:
-    """The cues of two fields, the confidence that follows, and a calibration."""
+    """The cues of two fields, the confidence that follows, a calibration, and how often a method is right."""
     y, x = torch.meshgrid(torch.linspace(0, 6, 40).double(), torch.linspace(0, 5, 48).double(), indexing="ij")
     found = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None]
     seen = cues(found, 0.8 * found, (0.5 + 0.4 * torch.cos(3 * x - y))[None, None])
     yield "cues", seen, DOUBLE
     yield "confidence", field_confidence(seen), DOUBLE
+    binned = reliability._measure(Pairs(1, torch.float32), reliability.Condition("light", 30.0), HalfSure())
+    yield "places, their confidence, and how many are right", binned[["places", "confidence", "right"]].to_numpy(), 1e-3
     right = (seen[0, 0] + 0.3 * torch.sin(5 * x)).flatten() > -0.8
-    yield "calibration", astuple(logistic(seen[0].flatten(1).T.numpy(), right.numpy())), 1e-3
+    yield "calibration", astuple(reliability.logistic(seen[0].flatten(1).T.numpy(), right.numpy())), 1e-3
 
 
 def classical() -> Iterator[Seen]:

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from fusionlib.support.files import CLOSED, FULL
+from fusionlib.support.files import CLOSED, FULL, printable
 
 # What surroundings do to a command, not a mistake in it.
 SURROUNDINGS = (*CLOSED, *FULL, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EIO)
@@ -73,7 +73,7 @@ class _Lines(logging.Handler):
     """A line each: what warns on stderr, everything else on stdout, as both are at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().encode("utf-8", "backslashreplace").decode()
+        text = printable(record.getMessage())
         print(text, file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout, flush=True)
 
 

@@ -100,13 +100,13 @@ def _brief(path: Path) -> str:
     return path.stem if len(stem) <= 200 else f"{path.stem[:30]}~{hashlib.sha256(stem).hexdigest()[:16]}"
 
 
-def printable(path: Path | str) -> str:
-    """A name for messages: bytes that are no text, which no log file and no other process takes, become escapes.
+def printable(text: Path | str) -> str:
+    """Text for messages: bytes of names that are no text, which no log file and no other process takes, as escapes.
 
     >>> printable("a" + chr(0xDCFF) + ".png")
     'a\\\\udcff.png'
     """
-    return str(path).encode("utf-8", "backslashreplace").decode()
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def remove_halves(path: Path | str) -> None:

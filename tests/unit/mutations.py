@@ -289,6 +289,7 @@ CHANGED = (
         "evidence squared", "methods/field_refinement.py", "above.clamp(0, 1)", "above.clamp(0, 1) ** 2", "refinement"
     ),
     Edit("confidence without the match", "methods/field_confidence.py", "[around.log(),", "[0 * around,", "confidence"),
+    Edit("farther is right", "methods/field_confidence.py", "WITHIN = 1 / 256", "WITHIN = 1 / 128", "confidence"),
     Edit("another constant", "experiments/robustness.py", "full_like(ir, 0.5)", "full_like(ir, 0.4)", "nothing"),
     Edit(
         "tolerance of ECC",

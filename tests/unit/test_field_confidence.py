@@ -121,6 +121,9 @@ def test_the_calibration_error_is_zero_only_if_it_is_as_often_right_as_it_says()
     assert reliability.calibration_error(rows_of(said, said)) < 1e-9
     assert reliability.calibration_error(rows_of(said, said**2)) > 0.1
     assert reliability.diagram(rows_of(said, said)).index.tolist() == list(range(10))
+    over = rows_of(said, said**2).assign(pair=[str(number % 5) for number in range(25)])
+    low, high = reliability.calibration_interval(over)
+    assert low < reliability.calibration_error(over) < high < 0.3
 
 
 def test_the_regression_finds_the_weights_that_made_the_data() -> None:

@@ -86,8 +86,8 @@ def scene(
         height: Rows of the images, at least 32; the config's when left out.
         width: Columns of the images, at least 32; the config's when left out.
         config: How likely night is and how much is on the road.
-        dtype: In which light and heat are computed. In float32 a pixel in ten thousand differs by one level between
-            processors, whose instructions round otherwise; in float64 all of them give the same bytes.
+        dtype: In which light and heat are computed. In float32 some pixels differ by one level between processors,
+            whose instructions round otherwise; in float64 all of them give the same bytes.
 
     Returns:
         The aligned pair and its boxes.

@@ -32,6 +32,7 @@ COMPONENTS = {
         "fusionlib.methods.field_confidence.cues",
         "fusionlib.methods.field_confidence.field_confidence",
         "fusionlib.experiments.reliability.logistic",
+        "fusionlib.experiments.reliability._measure",
     ),
     "classical": ("fusionlib.methods.classical.register", "fusionlib.methods.classical.REGISTRATIONS"),
     "simple-fusion": ("fusionlib.methods.simple_fusion.RULES",),
