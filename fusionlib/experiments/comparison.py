@@ -22,6 +22,7 @@ from torch import Tensor
 from fusionlib import methods, metrics
 from fusionlib.data import PairSet, open_set
 from fusionlib.data.paper_tables import systems_in
+from fusionlib.data.scenes import scenes_of
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation, runner
 from fusionlib.experiments.evaluation import BOUND, together
@@ -181,19 +182,20 @@ def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> p
 
 
 def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
-    """95 % bootstrap intervals of `means`, in the same rows and columns: (low, high), or None where there is none."""
+    """95 % bootstrap intervals over scenes of `means`, in the same rows and columns: (low, high), or None."""
     here = together(measured.table[measured.table["level"] == level])
     groups = dict(iter(here.groupby(["dataset", "method"], sort=False)))
     found = means(measured, level, columns)[list(columns)].astype(object)
     for (name, part, method), values in found.iterrows():
         for column, mean in values.items():
-            ends = interval(groups[name, method][column]) if pd.notna(mean) else None
+            mine = groups.get((name, method))
+            ends = interval(mine[column], scenes_of(mine["pair"])) if pd.notna(mean) else None
             found.at[(name, part, method), column] = ends
     return found
 
 
 def against(measured: Measured, level: str, reference: str = "ours", columns: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Every method against one, pair by pair: is the difference more than the choice of pairs can explain?
+    """Every method against one, pair by pair: is the difference more than the choice of scenes can explain?
 
     Returns:
         A row for each set, method and metric: pairs, difference (mean of method - reference), p (of `sign_flips`, then
@@ -207,7 +209,7 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
     for name, each in here.groupby("dataset", sort=False) if reference not in measured.missing else ():
         values = each.pivot(index="pair", columns="method", values=list(columns))
         apart = {(of, by): (values[by, of] - values[by, reference]).dropna() for by in columns for of in others}
-        tested = holm({row: sign_flips(differences) for row, differences in apart.items()})
+        tested = holm({row: sign_flips(each, scenes_of(each.index)) for row, each in apart.items()})
         for row, differences in apart.items():
             mean, p = differences.mean(), tested[row]
             found.append((name, *row, len(differences), mean, p, verdict(mean, p, row[1])))

@@ -27,6 +27,7 @@ from fusionlib import data, metrics
 from fusionlib.benches import BenchConfig
 from fusionlib.data import PairSet, open_set
 from fusionlib.data.raw_pairs import HOMOGRAPHIES, RawSet
+from fusionlib.data.scenes import scenes_of
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
@@ -95,14 +96,17 @@ def against_identity(rows: pd.DataFrame) -> pd.DataFrame:
     """What is left of the misalignment with its interval, and how many pairs are better and worse than unregistered.
 
     Returns:
-        Rows as in `summary`: EPE_share, low, high (95 % bootstrap over pairs), and shares of the pairs whose mean error
-        is more than a tenth of a pixel below (better) or above (worse) that of the identity; the others are equal.
+        Rows as in `summary`: EPE_share, low, high (95 % bootstrap over scenes), and shares of the pairs whose mean
+        error is more than a tenth of a pixel below (better) or above (worse) that of the identity; the others are
+        equal.
     """
     places = ["set", "split", "size", "level", "method"]
     of_pair = rows.groupby([*places, "pair"], sort=False)[["EPE", "EPE_identity"]].mean()
     found = {}
     for place, pairs in of_pair.groupby(places, sort=False):
-        low, high = statistics.share_interval(pairs["EPE"], pairs["EPE_identity"])
+        low, high = statistics.share_interval(
+            pairs["EPE"], pairs["EPE_identity"], scenes_of(pairs.index.get_level_values("pair"))
+        )
         gain = pairs["EPE_identity"] - pairs["EPE"]
         found[place] = {
             "EPE_share": pairs["EPE"].mean() / pairs["EPE_identity"].mean(), "low": low, "high": high,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table
+from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import together
 from fusionlib.experiments.sweep_rows import Row
@@ -49,7 +50,9 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
             wide = here.pivot(index=["set", "pair", "seed"], columns="row", values=metric)
             apart = wide[others].sub(wide[reference], axis=0)
             seeds, pairs = apart.groupby("seed").mean(), apart.groupby(["set", "pair"]).mean()
-            p = holm({name: sign_flips(pairs[name]) for name in others})
+            p = holm(
+                {name: sign_flips(pairs[name], scenes_of(pairs.index.get_level_values("pair"))) for name in others}
+            )
             for name in others:
                 low, high = seeds[name].min(), seeds[name].max()
                 line = (data, name, metric, len(pairs), pairs[name].mean(), low, high, p[name])

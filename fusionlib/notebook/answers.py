@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison
 from fusionlib.experiments.comparison import METRICS, Measured
 from fusionlib.metrics.directions import direction
@@ -32,7 +33,8 @@ def against(measured: Measured, level: str, reference: str = "ours") -> pd.DataF
     found = comparison.against(replace(measured, table=table), level, reference)
     wide = table.pivot(index="pair", columns="method", values=METRICS)
     pairs = zip(found["metric"], found["method"], strict=True)
-    ends = [interval((wide[metric][method] - wide[metric][reference]).dropna()) for metric, method in pairs]
+    apart = [(wide[metric][method] - wide[metric][reference]).dropna() for metric, method in pairs]
+    ends = [interval(each, scenes_of(each.index)) for each in apart]
     return found.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
 
 

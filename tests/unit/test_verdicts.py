@@ -34,7 +34,7 @@ def joint(values: dict[str, list[float]], **columns: object) -> pd.DataFrame:
     for method, numbers in values.items():
         others = printed.loc[titles[method], FUSION[1:]].to_dict() if method in titles else {}
         for pair, number in enumerate(numbers):
-            rows.append({"method": method, "pair": f"{pair:05d}", "weights": "retrained", "Q_CC": number, **others})
+            rows.append({"method": method, "pair": f"pair {pair}", "weights": "retrained", "Q_CC": number, **others})
     level = {"dataset": "RoadScene", "level": "medium", "fingerprint": "f", "EPE": 1.0, "made_by": "m"}
     return pd.DataFrame(rows).assign(**level | columns)
 
