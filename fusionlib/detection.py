@@ -19,9 +19,10 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from fusionlib.support.boxes import CLASSES, checked, crop, nms, scale
+from fusionlib.support.boxes import CLASSES, collected, nms, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.support.keys import NEUTRAL
 from fusionlib.support.quiet_import import import_quietly
 from fusionlib.support.settings import check
 from fusionlib.support.weights import filled, read_state, settings_of
@@ -44,6 +45,7 @@ class DetectorConfig:
             maintained and installable; its own weights are the defaults.
         begin_small: start training with predicted boxes of 25 pixels instead of 120, as a short training on small
             objects needs.
+        start: "random" weights, or backbone and neck of "coco" (`training.coco`); who trains a detector heeds it.
         confidence: smallest score of a detection. 0.001 and the next two are the usual values for average precision; to
             draw boxes, 0.25 is usual.
         overlap: IoU threshold of the non-maximum suppression.
@@ -55,6 +57,7 @@ class DetectorConfig:
     classes: float = 0.5
     distribution: float = 1.5
     begin_small: bool = False
+    start: str = field(default="random", metadata=NEUTRAL)
     confidence: float = 0.001
     overlap: float = 0.6
     most: int = 300
@@ -62,6 +65,8 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         if self.size not in ("n", "s"):
             raise InputError(f"There is no detector of size {self.size!r}: choose 'n' or 's'.")
+        if self.start not in ("random", "coco"):
+            raise InputError(f"A detector cannot start from {self.start!r}: choose 'random' or 'coco'.")
         check(self, "box", "classes", "distribution")
         check(self, "confidence", "overlap", most=1)
         check(self, "most", least=1)
@@ -148,18 +153,12 @@ class Detector(nn.Module):
         Raises:
             InputError: another number of targets, None among them (an unlabelled image), or an invalid box.
         """
-        batch = len(predictions.scores)
-        if len(targets) != batch:
-            raise InputError(f"There are boxes for {len(targets)} images and predictions for {batch}: give one each.")
-        if any(target is None for target in targets):
-            raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of this loss.")
-        device, (height, width) = predictions.scores.device, predictions.size
+        batch, device = len(predictions.scores), predictions.scores.device
+        image, seen = collected(targets, batch, predictions.size)
         padded = tuple(MULTIPLE * cells for cells in predictions.grids[-1])
-        seen = [crop(checked(target).to(device).float(), 0, 0, height, width, min_visible=0) for target in targets]
-        label, x0, y0, x1, y1 = scale(torch.cat(seen), padded, (1, 1)).unbind(1)
-        counts = torch.tensor([len(one) for one in seen])
+        label, x0, y0, x1, y1 = scale(seen.to(device), padded, (1, 1)).unbind(1)
         found = {
-            "batch_idx": torch.arange(batch).repeat_interleave(counts).to(device),
+            "batch_idx": image.to(device),
             "cls": label,
             "bboxes": torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], 1),
         }
@@ -211,7 +210,7 @@ def decode(predictions: Predictions, config: DetectorConfig) -> list[Tensor]:
     limit = torch.tensor([width, height, width, height])
     corners = corners.clamp(min=0).minimum(limit)
     scores = predictions.scores.float().sigmoid().cpu()
-    return [_detections(*image, config) for image in zip(corners, scores, strict=True)]
+    return [select(*image, config) for image in zip(corners, scores, strict=True)]
 
 
 def _positions(predictions: Predictions) -> tuple[Tensor, Tensor]:
@@ -226,8 +225,8 @@ def _positions(predictions: Predictions) -> tuple[Tensor, Tensor]:
     return torch.cat(centres, 1), torch.cat(sides, 1)
 
 
-def _detections(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
-    """Detections (M, 6) of one image, of (A, 4) corners and (K, A) scores."""
+def select(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
+    """Detections (M, 6) of one image, by falling score, of corners (A, 4) in pixels and scores (K, A) in [0, 1]."""
     kept = []
     for label, score in enumerate(scores):
         score, order = score.sort(descending=True, stable=True)

@@ -1,15 +1,13 @@
 """The weights of the compared systems: where they are found, and how they come into a network.
 
-Published weights are looked for in three places: `weights/NAME` of the data root, where `python -m fusionlib data fetch
-NAME` puts them, then NAME below the folder that the environment variable FUSIONLIB_WEIGHTS names, then `weights/NAME`
-beside the data root. Every file is held against its recorded SHA-256. Weights retrained here
+Published weights are looked for in three places (`support.paths.weight_file`), and every file is held against its
+recorded SHA-256. Weights retrained here
 (`fusionlib.methods.retraining`) are NAME.safetensors below results/<preset>/weights.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 from fusionlib.data.systems import System
 from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint
 from fusionlib.support.files import InputError, fingerprint, sha256
-from fusionlib.support.paths import ROOT, data_root
+from fusionlib.support.paths import ROOT, weight_file
 from fusionlib.support.weights import key_of, read_header, read_state
 
 PRESETS = ("paper", "mini")  # whose results hold weights that may be used anywhere: those of smoke mean nothing
@@ -129,12 +127,9 @@ def _given(path: Path, system: System) -> Source:
 
 
 def _path(system: System, file: str) -> Path:
-    """Where a published file lies; the name of a TensorFlow checkpoint leads to its .index and .data files."""
-    named = os.environ.get("FUSIONLIB_WEIGHTS")
-    folders = [data_root() / "weights", *([Path(named).expanduser()] if named else []), data_root().parent / "weights"]
-    for path in (folder / system.name / file for folder in folders):
-        if path.exists() or _index(path).exists():
-            return path
+    """Where a published file lies, see `weight_file`."""
+    if path := weight_file(system.name, file):
+        return path
     advice = f"run `{_command(system)}`, or name the folder that has them in FUSIONLIB_WEIGHTS"
     raise InputError(f"The published weights of {system.title} are not here: {advice}.")
 

@@ -107,7 +107,11 @@ def average_precision() -> Iterator[Seen]:
         )
         truth = [box for split in ("val", "test") for box in bench.labelled("RoadScene", split, 64, 9).boxes]
         seen: list[float] = []
-        rows = bench.scores(find, config)
+        given = {
+            title: [find(*images)[0] for part in parts for images in part.deformed(config.level)]
+            for title, parts in bench.tested(config).items()
+        }
+        rows = bench.scores(given, config)
         for what in rows.select_dtypes("number"):
             yield what, rows[what].to_numpy(), SINGLE
         yield "given", seen, SINGLE

@@ -23,6 +23,7 @@ PROBES: dict[str, Callable[[], Iterator[Seen]]] = {
     "training": training.training,
     "warm-start": training.warm_start,
     "detector": training.detector,
+    "anchor-detector": training.anchor_detector,
     "retraining": training.retraining,
     "network": methods.network,
     "refinement": methods.refinement,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -19,6 +20,7 @@ from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
 from fusionlib.probes.methods import filled
 from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
 from fusionlib.support.weights import read_state
+from fusionlib.training import anchor_detector as anchors
 from fusionlib.training import batches as making_batches
 from fusionlib.training import detectors, loop
 from fusionlib.training import warm_start as starts
@@ -139,6 +141,42 @@ def detector() -> Iterator[Seen]:
     found = fresh.detect(images[:2])
     yield "found", [len(each) for each in found], 0.2
     yield "scores", torch.cat(found)[:, 5] if sum(map(len, found)) else 0, 0.2
+
+
+def anchor_detector() -> Iterator[Seen]:
+    """Of made-up outputs the loss, its gradient and the decoded boxes; and what published weights become."""
+    detector = anchors.AnchorDetector(1).eval()
+    detector.net.model[-1].anchors.copy_(1 + 8 * _waves(3, 3, 2).abs())
+    grids = [(4 * _waves(2, 3, 8, 64 // stride, 96 // stride)).requires_grad_() for stride in anchors.STRIDES]
+    made = anchors.Anchored(grids, (60, 90))
+    boxes = [torch.tensor([[0, 8.0, 10, 40, 50], [2, 60, 20, 89, 44]]), torch.tensor([[1, 3.0, 2, 11, 20]])]
+    loss = detector.loss(made, boxes)
+    yield "loss", loss.item(), SINGLE
+    for number, gradient in enumerate(torch.autograd.grad(loss, grids)):
+        yield f"gradient {number}", gradient, 1e-4
+    with torch.no_grad():
+        corners, scores = detector._decoded(made)
+    yield "corners", corners, SINGLE
+    yield "scores", scores, SINGLE
+
+    state = anchors.AnchorDetector(3).state_dict()
+    published = {name.removeprefix("net."): _waves(*value.shape) for name, value in state.items()}
+    for name, value in published.items():
+        if ".24.m." in name:
+            published[name] = _waves(255, *value.shape[1:])
+    with mock.patch.object(anchors.coco, "tensors", lambda: published):
+        changed = anchors.AnchorDetector.published(2)
+    yield "first", changed.net.model[0].conv.weight, SINGLE
+    yield "head", torch.cat([layer.weight.flatten() for layer in changed.net.model[-1].m]), SINGLE
+    images = torch.cat([pair(number, 64, 64, torch.float32)[1] for number in range(2)])
+    found = torch.cat(detector.detect(images, enlarged=anchors.ENLARGED))
+    yield "found", [len(found), float(found[:, 4].max()) if len(found) else 0.0], 0.2
+
+
+def _waves(*shape: int) -> Tensor:
+    """Numbers in [-1, 1] that are the same on every machine."""
+    count = torch.tensor(shape).prod().item()
+    return torch.sin(torch.arange(count, dtype=torch.float64) * 0.7 + 0.3).float().reshape(shape)
 
 
 def retraining() -> Iterator[Seen]:

@@ -10,7 +10,7 @@ Convention:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -106,6 +106,26 @@ def project(boxes: Tensor, homography: np.ndarray) -> Tensor:
     u, v = u / w + 0.5, v / w + 0.5
     around = np.stack([u.min(0), v.min(0), u.max(0), v.max(0)], 1)
     return torch.cat([boxes[:, :1], torch.from_numpy(around).to(boxes.dtype)], 1)
+
+
+def collected(targets: Sequence[Tensor | None], images: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The boxes of a batch of images in one table: the image (T,) of each, and the boxes (T, 5), cut at the border.
+
+    Args:
+        targets: (N, 5) of each image.
+        images: how many there should be.
+        size: (H, W) of the images.
+
+    Raises:
+        InputError: another number of targets, None among them (an unlabelled image), or an invalid box.
+    """
+    if len(targets) != images:
+        raise InputError(f"There are boxes for {len(targets)} images and predictions for {images}: give one each.")
+    if any(target is None for target in targets):
+        raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of this loss.")
+    seen = [crop(checked(target).float(), 0, 0, *size, min_visible=0) for target in targets]
+    counts = torch.tensor([len(one) for one in seen])
+    return torch.arange(images).repeat_interleave(counts), torch.cat(seen)
 
 
 def nms(rows: Tensor, overlap: float) -> Tensor:

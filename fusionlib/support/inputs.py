@@ -67,7 +67,8 @@ def without_evidence(image: Tensor) -> str:
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """Repeat the lower and right border until both sides of (B, C, H, W) are multiples of `multiple`."""
     height, width = image.shape[-2:]
-    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+    below, right = -height % multiple, -width % multiple
+    return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -17,6 +17,19 @@ def data_root() -> Path:
     return Path(os.environ.get("FUSIONLIB_DATA") or FACTS).expanduser()
 
 
+def weight_file(name: str, file: str) -> Path | None:
+    """Where published weights lie: `weights/NAME` of the data root, where `python -m fusionlib data fetch NAME` puts
+    them, else NAME below the folder that FUSIONLIB_WEIGHTS names, else `weights/NAME` beside the data root.
+
+    Returns:
+        The file, or None. The name of a TensorFlow checkpoint leads to its .index and .data files.
+    """
+    named = os.environ.get("FUSIONLIB_WEIGHTS")
+    folders = [data_root() / "weights", *([Path(named).expanduser()] if named else []), data_root().parent / "weights"]
+    found = (folder / name / file for folder in folders)
+    return next((path for path in found if path.exists() or path.with_name(f"{path.name}.index").exists()), None)
+
+
 def notebook_number(name: str) -> str | None:
     """The number that the name of a notebook begins with; None of a name that is no notebook's.
 

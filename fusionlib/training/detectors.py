@@ -1,6 +1,7 @@
 """Detectors for plain images, as Table 3 needs them: one of the same kind and budget for each method's fused images.
 
-No weights are downloaded: a detector starts from random ones, or from those of a detector trained before (`start`).
+A detector starts from random weights, from those of a detector trained before (`start`), or from COCO's
+(`DetectorConfig.start`); the latter keeps the published head with anchors (`fusionlib.training.anchor_detector`).
 What is random (order, mirroring, windows) depends on the seed and the epoch alone, so that a training that was killed
 and resumed ends in the same weights as one that was not.
 
@@ -24,9 +25,11 @@ from torch import Tensor
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.support.boxes import checked, crop, flip, scale
 from fusionlib.support.files import InputError
-from fusionlib.support.keys import Key
+from fusionlib.support.keys import NEUTRAL, Key
+from fusionlib.support.machine import computes_in_bfloat16
 from fusionlib.support.settings import check
-from fusionlib.support.weights import key_of, read_state
+from fusionlib.support.weights import key_of, read_state, settings_of
+from fusionlib.training.anchor_detector import AnchorDetector
 from fusionlib.training.run import Run
 
 GREY = 0.45  # value outside an image
@@ -49,6 +52,9 @@ class DetectorTraining:
         average: the final weights are an exponential moving average over about 1 / (1 - average) steps, since the last
             weights alone depend much on the last few batches.
         clip: largest norm of the gradient.
+        frozen: number of first layers that keep the weights and BatchNorm statistics they start with; 10 is the
+            backbone. Few images then cannot spoil what COCO taught, and a step costs a third less.
+        mixed_precision: kinds of device on which layers compute in bfloat16, as in `recipe.TrainingConfig`.
     """
 
     detector: DetectorConfig = field(default_factory=lambda: DetectorConfig(begin_small=True))
@@ -63,14 +69,28 @@ class DetectorTraining:
     mirror: bool = True
     average: float = 0.98
     clip: float = 10.0
+    frozen: int = field(default=0, metadata=NEUTRAL)
+    mixed_precision: tuple[str, ...] = field(default=(), metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         check(self, "epochs", "batch", "side", least=1)
-        check(self, "learning_rate", "weight_decay")
+        check(self, "learning_rate", "weight_decay", "frozen")
         check(self, "warmup", "mosaic", "average", most=1)
         check(self, "clip", most=math.inf)
         if not all(0 < each < math.inf for each in self.zoom):
             raise InputError(f"zoom of DetectorTraining is {self.zoom}; give two finite numbers above 0.")
+
+
+# Begun from COCO, its backbone left as it is; whole images, hardly enlarged or reduced, since small windows, mosaics
+# and large changes of scale pay only in long trainings.
+FROM_COCO = DetectorTraining(
+    detector=DetectorConfig(start="coco"),
+    side=512,
+    zoom=(0.8, 1.25),
+    mosaic=0.0,
+    frozen=10,
+    mixed_precision=("cuda", "cpu"),
+)
 
 
 def train_detector(
@@ -79,9 +99,9 @@ def train_detector(
     config: DetectorTraining | None = None,
     seed: int = 0,
     path: Path | str | None = None,
-    start: Detector | None = None,
+    start: Detector | AnchorDetector | None = None,
     device: str | None = None,
-) -> Detector:
+) -> Detector | AnchorDetector:
     """Train a detector; images whose boxes are None are left out.
 
     Args:
@@ -92,7 +112,7 @@ def train_detector(
         path: of the weights, `.safetensors`, with the log (`.csv`, a row an epoch) beside them. If they are there and
             the same settings, seed, images and boxes made them, they are read; a training goes on from the checkpoint
             of a killed one. None keeps nothing.
-        start: a detector whose weights the training starts from, instead of random ones.
+        start: a detector whose weights the training starts from, instead of random ones or COCO's.
         device: "cpu", "cuda", ...; None takes a GPU if there is one. On a GPU, sums in varying order make results vary.
 
     Returns:
@@ -107,9 +127,9 @@ def train_detector(
     images, there = _labelled(images, boxes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = Detector(images.shape[1], config.detector)
+        net = build(images.shape[1], config.detector, published=start is None)
     if start is not None:
-        if (start.channels, start.config.size) != (net.channels, net.config.size):
+        if (type(start), start.channels, start.config.size) != (type(net), net.channels, net.config.size):
             raise InputError("The detector to start from has another size or other channels: train one like it.")
         net.load_state_dict(start.state_dict())
     path = None if path is None else Path(path)
@@ -132,10 +152,24 @@ def train_detector(
     return net
 
 
+def build(channels: int, config: DetectorConfig, published: bool = True) -> Detector | AnchorDetector:
+    """The detector that the settings describe, with its initial weights; COCO's only if `published`."""
+    if config.start == "coco":
+        return AnchorDetector.published(channels, config) if published else AnchorDetector(channels, config)
+    return Detector(channels, config)
+
+
+def read(path: Path | str) -> Detector | AnchorDetector:
+    """The detector whose weights `train_detector` has written, ready to detect; errors as in `Detector.load`."""
+    return (AnchorDetector if settings_of(path, "detector")["start"] == "coco" else Detector).load(path)
+
+
 class _Learning:
     """A detector in training: its weights, their running mean, and the optimiser."""
 
-    def __init__(self, net: Detector, config: DetectorTraining, steps: int) -> None:
+    def __init__(self, net: Detector | AnchorDetector, config: DetectorTraining, steps: int) -> None:
+        for layer in net.net.model[: config.frozen]:
+            layer.requires_grad_(False)
         self.net, self.averaged = net.train(), deepcopy(net)
         self.config = config
         learned = [weight for weight in net.parameters() if weight.requires_grad]
@@ -154,7 +188,13 @@ class _Learning:
 
     def step(self, images: Tensor, found: list[Tensor]) -> float:
         """One step of the optimiser; returns the loss of the batch."""
-        loss = self.net.loss(self.net(images), found)
+        for layer in self.net.net.model[: self.config.frozen]:
+            layer.eval()
+        kind = images.device.type
+        half = kind in self.config.mixed_precision and (kind != "cpu" or computes_in_bfloat16())
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            predicted = self.net(images)
+        loss = self.net.loss(predicted, found)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
@@ -218,7 +258,7 @@ def _labelled(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None])
     return torch.stack(chosen).cpu().float(), [checked(boxes[index]).cpu() for index in kept]
 
 
-def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: Detector) -> Key:
+def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: torch.nn.Module) -> Key:
     """Key of everything that the weights depend on."""
     digest = hashlib.sha256()
     for tensor in (images, *boxes, *net.state_dict().values()):

@@ -319,6 +319,21 @@ CHANGED = (
         "rng.random() >= config.mosaic",
         "detector",
     ),
+    Edit("which anchors fit a box", "training/anchor_detector.py", "FITS = 4.0", "FITS = 3.0", "anchor-detector"),
+    Edit(
+        "the nearest neighbours of a cell",
+        "training/anchor_detector.py",
+        "[[0, 0], [-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5]]",
+        "[[0, 0], [-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.4]]",
+        "anchor-detector",
+    ),
+    Edit(
+        "the first layer of COCO",
+        "training/anchor_detector.py",
+        "state[FIRST].sum(1, keepdim=True) / channels",
+        "state[FIRST].mean(1, keepdim=True)",
+        "anchor-detector",
+    ),
     Edit("half of the kept features", "training/warm_start.py", "[1::2]", "[::2]", "warm-start"),
     Edit(
         "activation of a system",

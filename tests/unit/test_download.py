@@ -24,6 +24,11 @@ from fusionlib.support.paths import FACTS
 
 FILES = {"ir/a b.png": b"infrared", "vi/a b.png": b"visible", "vi/c.png": b"another"}
 BY_HAND = {"brats2020", "m3fd_full"}
+# At a commit, or an asset of a release.
+PINNED = re.compile(
+    r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/[\w./-]+"
+    r"|https://github\.com/[\w-]+/[\w-]+/releases/download/v[\d.]+/[\w.-]+"
+)
 
 
 class Upstream(SimpleHTTPRequestHandler):
@@ -273,7 +278,7 @@ def test_a_registry_is_consistent(name: str) -> None:
         assert re.fullmatch("[0-9a-f]{64}", facts["sha256"]) and facts["bytes"] > 0
         if entry.by_hand is None:
             url = facts.get("url") or entry.base_url + file
-            assert re.fullmatch(r"https://raw\.githubusercontent\.com/[\w-]+/[\w-]+/[0-9a-f]{40}/[\w./-]+", url)
+            assert PINNED.fullmatch(url)
             assert url.endswith(Path(file).suffix)
 
 

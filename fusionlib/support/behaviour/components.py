@@ -24,6 +24,7 @@ COMPONENTS = {
     "training": ("fusionlib.training.train",),
     "warm-start": ("fusionlib.training.warm_start.warm_start", "fusionlib.training.warm_start.calibrate"),
     "detector": ("fusionlib.training.detectors.train_detector", "fusionlib.detection.Detector"),
+    "anchor-detector": ("fusionlib.training.anchor_detector.AnchorDetector",),
     "retraining": ("fusionlib.methods.retraining.train",),
     # fused images
     "network": ("fusionlib.network.FusionNetwork", "fusionlib.methods.Ours"),
@@ -46,8 +47,8 @@ COMPONENTS = {
     "label-accuracy": ("fusionlib.experiments.label_accuracy.at_blocks",),
     "error-parts": ("fusionlib.experiments.error_parts.parts",),
     "average-precision": (
-        "fusionlib.experiments.detection_bench.scores",
-        "fusionlib.experiments.detection_bench.fused",
+        "fusionlib.experiments.detection_bench.scoring.scores",
+        "fusionlib.experiments.detection_bench.images.fused",
     ),
     "cost": (
         "fusionlib.experiments.profiling.count",
