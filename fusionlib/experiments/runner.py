@@ -97,10 +97,7 @@ def outdated(path: Path, parts: Sequence[Part], minutes: float | None = None) ->
     Raises:
         InputError: rows are missing, or of other settings, and nobody has asked for long trainings.
     """
-    table = result_tables.read(path)
-    had = [result_tables.keys_of(table, part.where) for part in _able(parts)]
-    pairs = zip(_able(parts), had, strict=True)
-    wanted = [(part, keys) for part, keys in pairs if not keys or any(map(part.key.differing, keys))]
+    wanted = lacking(path, parts)
     total = (minutes or 0) * len(wanted)
     if may_start(total):
         return [part for part, _ in wanted]
@@ -112,6 +109,13 @@ def outdated(path: Path, parts: Sequence[Part], minutes: float | None = None) ->
         changed |= dict.fromkeys(differing)
     show_earlier(f"{path.name}, {len(wanted)} of {len(parts)} parts", changed, total)
     return []
+
+
+def lacking(path: Path, parts: Sequence[Part]) -> list[tuple[Part, list[Key]]]:
+    """The parts whose rows are missing or of another key, each with the keys that the file has for it."""
+    table = result_tables.read(path)
+    had = [(part, result_tables.keys_of(table, part.where)) for part in _able(parts)]
+    return [(part, keys) for part, keys in had if not keys or any(map(part.key.differing, keys))]
 
 
 def _able(parts: Sequence[Part]) -> list[Part]:

@@ -184,6 +184,20 @@ def matches(detections: Tensor, boxes: Tensor, overlap: float = 0.5) -> Matches:
     return Matches(detections, boxes, right, by)
 
 
+def objects_of(rows: pd.DataFrame, images: int) -> list[Tensor]:
+    """The detections (M, 6), best first, of each image of one set; `rows` as `detection_bench.found` gives them."""
+    columns = ["class", "score", "x0", "y0", "x1", "y1"]
+    there = rows.dropna(subset="class").sort_values("score", ascending=False, kind="stable")
+    each = [there.loc[there["place"] == place, columns].to_numpy() for place in range(images)]
+    return [torch.tensor(one, dtype=torch.float32).reshape(-1, 6) for one in each]
+
+
+def f1(detections: Tensor, boxes: Tensor) -> float:
+    """Harmonic mean of the precision and the recall of one image's detections (M, 6); `boxes` (N, 5), at least one."""
+    right = matches(detections, boxes).right.sum().item()
+    return 2 * right / (len(detections) + len(boxes))
+
+
 def precision_recall(right: Tensor, claimed: Tensor) -> tuple[float, float]:
     """Share of the detections that are right, and of the boxes that are found; NaN where there is none."""
     return tuple(each.float().mean().item() if len(each) else float("nan") for each in (right, claimed))

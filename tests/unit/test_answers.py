@@ -140,13 +140,53 @@ def test_harm_is_what_the_paired_test_finds(extra: float, says: str) -> None:
     assert says in text and "at `light` it leaves 0.2" in text
 
 
-def test_precision_names_the_best_other_method_and_says_whether_the_intervals_overlap() -> None:
+def seeds(points: float, low: float, high: float, p: float) -> dict[str, float]:
+    return {"seeds": 5, "difference": points, "low": low, "high": high, "p": p}
+
+
+def test_precision_names_the_best_other_method_and_says_what_is_certain() -> None:
     found = pd.DataFrame(
-        {"value": [4.8, 6.3, 1.0, 9.0], "low": [3.5, 4.6, 0.5, 8.0], "high": [7.3, 8.3, 1.5, 10.0]},
-        index=["ours", "visible", "average", "ours, head"],
+        {"value": [30.0, 24.0, 20.0, 31.0], "low": [27.0, 22.0, 18.0, 29.0], "high": [33.0, 28.0, 22.0, 34.0]},
+        index=["ours", "imf", "murf", "ours, head"],
     )
-    text = training_answers.precision(found)
-    assert "4.8 % (3.5 to 7.3), below" in text and "`visible`, with 6.3 %" in text and "not certain" in text
-    found.loc["ours"] = [9.5, 9.0, 10.0]
-    text = training_answers.precision(found)
-    assert ", above" in text and "do not overlap" in text
+    text = training_answers.precision(found, pd.DataFrame([seeds(6, 4, 8, 0.01)], index=["imf"]))
+    assert "above the best other method, `imf`" in text and "images overlap" in text
+    assert "is more than another training changes" in text
+    found.loc["imf"] = [40.0, 36.0, 44.0]
+    text = training_answers.precision(found, pd.DataFrame([seeds(-10, -22, 2, 0.3)], index=["imf"]))
+    assert "below the best other method" in text and "do not overlap" in text and "no more than another" in text
+    assert training_answers.precision(found, pd.DataFrame(columns=["difference", "p"])).endswith("do not overlap.")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [((3, 0.01), (2, 0.02), "Yes"), ((3, 0.01), (1, 0.4), "In part"), ((1, 0.4), (-1, 0.6), "Not to be told"),
+     ((-3, 0.01), (-2, 0.02), "No"), ((3, 0.01), (-3, 0.01), "No")],
+)  # fmt: skip
+def test_whether_the_detection_loss_helps_is_what_the_seeds_say(first: tuple, second: tuple, verdict: str) -> None:
+    apart = pd.DataFrame(
+        [
+            {"dataset": name, "mean": "mAP50", "method": "ours, without l_ob"} | seeds(points / 100, 0, 0, p)
+            for name, (points, p) in {"RoadScene": first, "M3FD": second}.items()
+        ]
+    )
+    images = pd.DataFrame(
+        [
+            (method, f"{pair}", metric, 0.5 + (method == "with") * (metric == "Q_CC") * 0.1 + pair / 100)
+            for method in ("with", "without") for metric in METRICS for pair in range(9)
+        ], columns=["method", "pair", "metric", "value"],
+    )  # fmt: skip
+    lines = training_answers.difference_by_metric(images, "with", "without")
+    assert lines.at["Q_CC", "difference"] == pytest.approx(0.1) and lines.at["Q_CC", "p"] < 0.05
+    text = training_answers.does_it_help(apart, lines).data
+    assert text.startswith(f"**{verdict}.**") and "differ significantly in Q_CC." in text
+    nothing = training_answers.does_it_help(apart[:0], lines).data
+    assert nothing.startswith("**Not to be told here**")
+
+
+def test_the_best_rows_stand_beside_the_printed_range() -> None:
+    rows = pd.DataFrame(
+        {"mAP50": [50.0, 60.0], "mAP50:90": [20.0, 30.0]}, index=pd.MultiIndex.from_product([["M3FD"], ["a", "b"]])
+    )
+    text = training_answers.highest(rows, pd.Series([80.1, 82.5]))
+    assert "on M3FD `b` with 30.0 % (60.0 % mAP50)" in text and "80.1 to 82.5" in text

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
+from coco_weights import made_up
 
 from fusionlib import data, methods, presets, training
 from fusionlib.benches import DetectionBenchConfig
 from fusionlib.data import labels
+from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.experiments import detection_bench, evaluation
 from fusionlib.experiments.detection_bench import labelled
+from fusionlib.experiments.detection_bench import training as bench_training
 from fusionlib.support import boxes
 from fusionlib.support.keys import Key
+from fusionlib.support.weights import read_state
+from fusionlib.training import coco, detectors
+from fusionlib.training.anchor_detector import AnchorDetector
 
 TINY = presets.load("smoke").detection
 TINY = replace(
@@ -24,6 +31,7 @@ TINY = replace(
     methods=("average",),
     seeds=(0, 1),
 )
+COCO = replace(TINY, start=replace(TINY.start, detector=DetectorConfig(start="coco"), frozen=10))
 
 
 def test_every_drawn_scene_is_labelled() -> None:
@@ -52,34 +60,128 @@ def test_methods_are_given_the_deformed_infrared() -> None:
         assert torch.equal(image[None], evaluation.deform(ir, seen.pairs.names[place], "medium").ir)
 
 
-def test_a_finder_that_knows_the_boxes_is_perfect_and_one_that_finds_nothing_has_none() -> None:
+def test_a_method_with_a_side_of_its_own_fuses_at_that_side() -> None:
+    seen, sides = labelled("synthetic", "test", 64, count=1), []
+
+    class Half:
+        name = "half"
+
+        def fuse(self, ir: torch.Tensor, vi: torch.Tensor) -> methods.Fused:
+            sides.append((ir.shape, vi.shape))
+            return methods.Fused((ir + vi) / 2, None, None)
+
+    image = detection_bench.fused(Half(), seen, "medium", side=32)
+    assert sides == [(torch.Size([1, 1, 32, 32]),) * 2] and image.shape == (1, 1, 64, 64)
+
+
+def test_all_boxes_found_is_perfect_and_none_found_is_nothing() -> None:
     config = DetectionBenchConfig("synthetic", tests=(("drawn", "synthetic", ("test",)),), size=64, count=4)
-    truth = iter(data.open_set("synthetic", "test", 64, count=4))
-
-    def oracle(ir: torch.Tensor, vi: torch.Tensor) -> list[torch.Tensor]:
-        found = next(truth).boxes
-        return [torch.cat([found[:, :1], torch.ones(len(found), 1), found[:, 1:]], 1)]
-
-    rows = detection_bench.scores(oracle, config).set_index("class")
+    truth = [pair.boxes for pair in data.open_set("synthetic", "test", 64, count=4)]
+    oracle = [torch.cat([each[:, :1], torch.ones(len(each), 1), each[:, 1:]], 1) for each in truth]
+    rows = detection_bench.scores({"drawn": oracle}, config).set_index("class")
     assert rows.at["all", "mAP50:95"] == pytest.approx(1) and rows.at["all", "mAP50:90_low"] == pytest.approx(1)
     assert rows["dataset"].unique().tolist() == ["drawn"] and rows["mAP50_low"].isna().sum() == len(rows) - 1
-    nothing = detection_bench.scores(lambda ir, vi: [torch.zeros(0, 6)], config).set_index("class")
+    nothing = detection_bench.scores({"drawn": [torch.zeros(0, 6)] * 4}, config).set_index("class")
     assert nothing.at["all", "mAP50"] == 0 and nothing.at["all", "boxes"] == rows.at["all", "boxes"]
 
 
 def test_a_row_is_measured_once(tmp_path, monkeypatch) -> None:
-    trainings = []
-    own = detection_bench.detector_on
-    monkeypatch.setattr(detection_bench, "detector_on", lambda m, *rest: trainings.append(m.name) or own(m, *rest))
+    trainings, whole = [], bench_training.train_and_score
+    monkeypatch.setattr(bench_training, "train_and_score", lambda job: trainings.append(job.path.stem) or whole(job))
     compared = {methods.load(name): methods.origin(name).key for name in ("average", "visible")}
     path = tmp_path / "detection.csv"
-    first = detection_bench.run(TINY, compared, path, tmp_path, seeds={"visible": (0, 1)})
-    assert trainings == ["average", "visible", "visible"]
-    assert first.groupby(["method", "seed"], sort=False).ngroups == 3
-    again = detection_bench.run(TINY, compared, path, tmp_path, seeds={"visible": (0, 1)})
-    assert len(trainings) == 3 and again.equals(first)
-    detection_bench.run(TINY, {methods.load("average"): Key({"simple-fusion": "0"})}, path, tmp_path)
-    assert trainings[3:] == ["average"]
+    first = detection_bench.run(TINY, compared, path, tmp_path)
+    assert trainings == ["average_0", "average_1", "visible_0", "visible_1"]
+    assert first.groupby(["method", "seed"], sort=False).ngroups == 4
+    again = detection_bench.run(TINY, compared, path, tmp_path)
+    assert len(trainings) == 4 and again.equals(first)
+    detection_bench.run(
+        replace(TINY, seeds=(0,)), {methods.load("average"): Key({"simple-fusion": "0"})}, path, tmp_path
+    )
+    assert trainings[4:] == ["average_0"]
+
+
+def test_images_are_made_once_for_all_seeds_and_kept_with_8_bits(tmp_path) -> None:
+    method, mark, calls = methods.load("average"), methods.origin("average").key, []
+
+    class Counted:
+        name = "average"
+
+        def fuse(self, ir: torch.Tensor, vi: torch.Tensor) -> methods.Fused:
+            calls.append(1)
+            return method.fuse(ir, vi)
+
+    path = detection_bench.pictures(Counted(), mark, TINY, tmp_path)
+    assert len(calls) == 6 and detection_bench.pictures(Counted(), mark, TINY, tmp_path) == path and len(calls) == 6
+    kept, seen = read_state(path), labelled("synthetic", "train", 64, count=3)
+    exact = detection_bench.fused(method, seen, "medium")
+    assert kept["train"].dtype == torch.uint8 and kept["drawn scenes"].shape == (3, 1, 64, 64)
+    assert (kept["train"] / 255 - exact).abs().max() <= 0.5 / 255 + 1e-6
+    detection_bench.pictures(Counted(), Key({"simple-fusion": "0"}), TINY, tmp_path)
+    assert len(calls) == 12
+
+
+def test_all_detectors_of_a_seed_begin_with_the_same_weights(tmp_path) -> None:
+    begin = [detection_bench.start(TINY, seed, tmp_path / f"start_{seed}.safetensors") for seed in (0, 1)]
+    again = detection_bench.start(TINY, 0, tmp_path / "start_0.safetensors")
+    one, other, third = (torch.cat([weight.flatten() for weight in each.parameters()]) for each in (*begin, again))
+    assert torch.equal(one, third) and not torch.equal(one, other)
+
+
+def test_without_the_weights_of_coco_detectors_start_from_random_ones(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(coco, "weight_file", lambda name, file: None)
+    compared = {methods.load("average"): methods.origin("average").key}
+    asked = replace(COCO, seeds=(0,))
+    rows = detection_bench.run(asked, compared, tmp_path / "detection.csv", tmp_path)
+    assert len(rows) and "start from random ones" in capsys.readouterr().out
+    detector = detectors.read(tmp_path / "average_0.safetensors")
+    assert isinstance(detector, Detector) and detector.config.start == "random"
+    assert detection_bench.untrained(asked, compared, tmp_path / "untrained.csv", tmp_path).empty
+
+
+def test_rows_from_coco_are_shown_where_its_weights_are_not(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(coco, "tensors", made_up)
+    monkeypatch.setattr(coco, "weight_file", lambda name, file: tmp_path / file)
+    compared, asked = {methods.load("average"): methods.origin("average").key}, replace(COCO, seeds=(0,))
+    asked = replace(asked, own=replace(asked.own, detector=asked.start.detector))
+    rows = detection_bench.run(asked, compared, tmp_path / "detection.csv", tmp_path)
+    assert isinstance(detectors.read(tmp_path / "average_0.safetensors"), AnchorDetector)
+    found = detection_bench.untrained(asked, compared, tmp_path / "untrained.csv", tmp_path)
+    ((method, mark),), boxed = compared.items(), tmp_path / "found.csv"
+    drawn = detection_bench.found(asked, method, mark, boxed, tmp_path)
+    monkeypatch.setattr(coco, "weight_file", lambda name, file: None)
+    monkeypatch.setattr(bench_training, "train_and_score", None)
+    assert detection_bench.run(asked, compared, tmp_path / "detection.csv", tmp_path).equals(rows)
+    assert detection_bench.untrained(asked, compared, tmp_path / "untrained.csv", tmp_path).equals(found)
+    (tmp_path / "average_0.safetensors").unlink()
+    assert detection_bench.found(asked, method, mark, boxed, tmp_path).equals(drawn)
+
+
+def test_methods_are_compared_seed_by_seed() -> None:
+    rows = [
+        {"method": method, "seed": seed, "dataset": "drawn", "class": name, "mAP50": value + seed / 10, "mAP50:90": 0.1}
+        for method, value in {"ours": 0.5, "average": 0.3, "visible": 0.5}.items()
+        for seed in (0, 1, 2)
+        for name in ("car", "all")
+    ]
+    lines = detection_bench.against(pd.DataFrame(rows)).set_index(["mean", "method"])
+    better, equal = lines.loc[("mAP50", "average")], lines.loc[("mAP50", "visible")]
+    assert better["difference"] == pytest.approx(0.2) and better["p"] == 0 and better["seeds"] == 3
+    assert equal["difference"] == pytest.approx(0) and equal["p"] == 1
+    assert detection_bench.against(pd.DataFrame(rows), reference="imf").empty
+
+
+def test_layers_that_are_frozen_stay_as_they_began(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(coco, "tensors", made_up)
+    images, found = torch.rand(4, 1, 64, 64), [boxes.tensor([(0, 5, 5, 40, 40)])] * 4
+    settings = detectors.DetectorTraining(
+        detector=DetectorConfig(start="coco"), epochs=1, batch=2, side=64, mosaic=0, frozen=10
+    )
+    begin = AnchorDetector.published().state_dict()
+    after = detectors.train_detector(images, found, settings).state_dict()
+    first = [name for name in begin if int(name.split(".")[2]) < 10]
+    assert all(torch.equal(begin[name], after[name]) for name in first)
+    assert not all(torch.equal(begin[name], after[name]) for name in begin)
 
 
 def test_the_head_is_scored_on_the_fused_feature(tmp_path) -> None:

@@ -146,3 +146,23 @@ def test_threshold_picture_draws_what_counts_and_what_is_missed():
     assert png(few) != png(many)
     lines = np.array([line.get_ydata() for line in many.axes[1].lines[:2]])
     assert (np.diff(lines[1]) <= 0).all()  # recall falls with the threshold
+
+
+def test_objects_of_a_table_are_detections_of_each_image_best_first() -> None:
+    rows = pd.DataFrame(
+        [[2, 0, 0.5, 1, 2, 3, 4], [0, 2, 0.3, 0, 0, 9, 9], [0, 1, 0.8, 0, 0, 5, 5], [1, *[float("nan")] * 6]],
+        columns=["place", "class", "score", "x0", "y0", "x1", "y1"],
+    )
+    first, none, last = scores.objects_of(rows, 3)
+    assert (
+        first[:, 1].tolist() == pytest.approx([0.8, 0.3])
+        and none.shape == (0, 6)
+        and last[0, 2:].tolist() == [1, 2, 3, 4]
+    )
+
+
+def test_f1_is_one_for_all_boxes_and_nothing_else() -> None:
+    truth = torch.tensor([[0.0, 0, 0, 10, 10], [1, 20, 20, 40, 40]])
+    right = torch.cat([truth[:, :1], torch.tensor([[0.9], [0.8]]), truth[:, 1:]], 1)
+    assert scores.f1(right, truth) == 1 and scores.f1(right[:1], truth) == pytest.approx(2 / 3)
+    assert scores.f1(right[:0], truth) == 0

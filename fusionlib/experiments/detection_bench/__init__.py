@@ -1,0 +1,39 @@
+"""Table 3: how well objects are found on what each method makes of unregistered pairs.
+
+Protocol, the same for every method: the pairs are deformed and fused, and the images kept with 8 bits; one detector of
+the same kind learns on the fused training images, with the same budget and the same seeds; it is scored on fused images
+that it has not seen. With each seed, all detectors begin with the same weights: YOLOv5n as COCO has made it
+(`fusionlib.training.coco`), trained on the aligned training pairs as they are. What has a detection head of its own is
+scored end to end: its head finds objects on its fused feature. And COCO's detector as published is scored on all images
+(`untrained`): what it says depends on no training here.
+
+PAPER-GAP: the paper says "YOLOv5", "M3FD" and "mAP 50->90" and nothing about who trained which detector on what, nor
+where the boxes of its 152 training pairs come from, since RoadScene has none. Here they are those that FLIR drew on the
+same frames (`fusionlib.data.labels`).
+
+Columns of the table: method, seed, dataset, class ("all" is their mean), boxes, AP50 to AP95, mAP50, mAP50:90,
+mAP50:95; of "all" also the ends of the bootstrap interval over images, as mAP50:90_low and so on.
+"""
+
+from fusionlib.experiments.detection_bench.images import Labelled, fused, labelled, pictures, read_images, tested
+from fusionlib.experiments.detection_bench.scoring import against, end_to_end, head, score_images, scores, untrained
+from fusionlib.experiments.detection_bench.training import found, minutes, run, start
+
+__all__ = [
+    "Labelled",
+    "against",
+    "end_to_end",
+    "found",
+    "fused",
+    "head",
+    "labelled",
+    "minutes",
+    "pictures",
+    "read_images",
+    "run",
+    "score_images",
+    "scores",
+    "start",
+    "tested",
+    "untrained",
+]

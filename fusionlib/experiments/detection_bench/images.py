@@ -1,0 +1,98 @@
+"""The images that detectors learn on and are scored on: labelled pairs, deformed and fused, kept with 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fusionlib import data
+from fusionlib.benches import DetectionBenchConfig
+from fusionlib.data import PairSet, data_root, labels, open_set
+from fusionlib.experiments import evaluation
+from fusionlib.methods import Method
+from fusionlib.support import boxes
+from fusionlib.support.keys import Key
+from fusionlib.support.weights import key_of, read_state, save_weights
+
+TRAIN = "train"  # the name of the training images beside those of the tests
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """The labelled pairs of a split: their places in `pairs` and the boxes (N, 5) of each."""
+
+    pairs: PairSet
+    places: list[int]
+    boxes: list[Tensor]
+
+    def deformed(self, level: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Infrared, deformed as in `evaluation.deform`, and visible image of each pair, (1, 1, H, W)."""
+        for place in self.places:
+            ir, vi = self.pairs.stack([place])
+            yield evaluation.deform(ir, self.pairs.names[place], level).ir, vi
+
+
+def labelled(dataset: str, split: str, size: int, count: int | None = None) -> Labelled:
+    """The pairs of a split that somebody has labelled, those that were found empty included."""
+    pairs = open_set(dataset, split, size, count=count)
+    if dataset.lower() == "synthetic":
+        return Labelled(pairs, list(range(len(pairs))), [pair.boxes for pair in pairs])
+    known, read = set(labels.labelled(dataset, pairs.names, empty=True)), labels.boxes_of(dataset, data_root(), size)
+    places = [place for place, name in enumerate(pairs.names) if name in known]
+    found = [read(pairs.names[place]) for place in places]
+    none = boxes.tensor()
+    return Labelled(pairs, places, [none if each is None else each for each in found])
+
+
+def tested(config: DetectionBenchConfig) -> dict[str, list[Labelled]]:
+    """The labelled pairs of each test, by its name in the table, split by split."""
+    return {
+        title: [labelled(dataset, split, config.size, config.count) for split in splits]
+        for title, dataset, splits in config.tests
+    }
+
+
+def fused(method: Method, seen: Labelled, level: str, side: int | None = None) -> Tensor:
+    """What a method makes of the deformed pairs: (N, 1, H, W) in [0, 1], made at another side if one is given."""
+    images = []
+    for ir, vi in seen.deformed(level):
+        given = [F.interpolate(each, (side, side), mode="area") if side else each for each in (ir, vi)]
+        image = method.fuse(*given).image
+        images.append(F.interpolate(image, ir.shape[-2:], mode="bilinear") if side else image)
+    return torch.cat(images)
+
+
+def pictures(method: Method, mark: Key, config: DetectionBenchConfig, folder: Path) -> Path:
+    """The file of all that a method makes of the pairs, kept in `folder`: uint8 (N, 1, H, W), by TRAIN and by test."""
+    path, side = folder / f"{method.name}_pictures.safetensors", dict(config.own_sides).get(method.name)
+    key = images_key(config) | mark | Key.of(side=side or config.size)
+    if not path.exists() or key.differing(key_of(path)):
+        train = labelled(config.dataset, TRAIN, config.size, config.count)
+        images = {TRAIN: fused(method, train, config.level, side)}
+        for title, splits in tested(config).items():
+            images[title] = torch.cat([fused(method, seen, config.level, side) for seen in splits])
+        save_weights(path, {name: (255 * each).round().byte() for name, each in images.items()}, {}, key)
+    return path
+
+
+def read_images(path: Path) -> dict[str, Tensor]:
+    """The images of a file of `pictures`, float32 in [0, 1]."""
+    return {name: each.float() / 255 for name, each in read_state(path).items()}
+
+
+def images_key(config: DetectionBenchConfig, *more: object) -> Key:
+    """What the images of every method rest on: the pairs, their boxes, size, number and deformation, and `more`."""
+    sets = {config.dataset: [TRAIN]}
+    for _, dataset, splits in config.tests:
+        sets.setdefault(dataset, []).extend(splits)
+    known = {name: data.splits(name) for name in sets}
+    names = {name: [each for split in sets[name] for each in known[name].get(split, [])] for name in sets}
+    pairs = {name: data.checksum(name, members, labels=True) for name, members in names.items()}
+    behaviour = dict.fromkeys(each for name in sets for each in data.components_of(name, labels=True))
+    settings = [config.dataset, config.tests, config.level, config.count, *more]
+    return Key.of([*behaviour, "deformation"], size=config.size, settings=settings, **pairs)

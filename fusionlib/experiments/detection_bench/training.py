@@ -1,0 +1,155 @@
+"""One detector for every method and seed: its start, its training, its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from fusionlib import data
+from fusionlib.benches import DetectionBenchConfig
+from fusionlib.detection import Detector
+from fusionlib.experiments import runner
+from fusionlib.experiments.detection_bench.images import TRAIN, images_key, labelled, pictures, read_images
+from fusionlib.experiments.detection_bench.scoring import BEHAVIOUR, score_images
+from fusionlib.methods import Method
+from fusionlib.support.keys import Key
+from fusionlib.support.long_training import minutes_for
+from fusionlib.support.parallel import spread
+from fusionlib.training import coco, detectors
+from fusionlib.training.anchor_detector import AnchorDetector
+
+SHOWN = 0.25  # smallest score of a box that is drawn, as usual
+
+
+def start(config: DetectionBenchConfig, seed: int, path: Path) -> Detector | AnchorDetector:
+    """The detector that all others of a seed begin with; kept at `path`, and trained only if it is not there."""
+    seen = labelled(config.dataset, TRAIN, config.size, config.count)
+    ir, vi = seen.pairs.stack(seen.places)
+    images = torch.cat([ir, vi, (ir + vi) / 2])
+    return detectors.train_detector(images, seen.boxes * 3, config.start, seed, path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The detector of one method and seed: its images and its start, as files, and where it is kept while it learns."""
+
+    config: DetectionBenchConfig
+    seed: int
+    pictures: Path
+    start: Path
+    path: Path
+
+
+def train_and_score(job: Job) -> pd.DataFrame:
+    """Train the detector of a job, or go on where it was stopped, and give its rows."""
+    seen = labelled(job.config.dataset, TRAIN, job.config.size, job.config.count)
+    images, begin = read_images(job.pictures), detectors.read(job.start)
+    own = detectors.train_detector(images[TRAIN], seen.boxes, job.config.own, job.seed, job.path, start=begin)
+    return score_images(own.detect, images, job.config)
+
+
+def run(
+    config: DetectionBenchConfig,
+    methods: Mapping[Method, Key],
+    path: Path,
+    folder: Path,
+    cluster: str | None = None,
+) -> pd.DataFrame:
+    """Train and score a detector for every method and seed, or read what was measured before; a run that was stopped
+    goes on from there.
+
+    Args:
+        config: what is measured, with which seeds. Where the weights of COCO are asked for and not here, what is not
+            measured yet starts from random ones.
+        methods: each with the key of what it is, see `methods.origin`.
+        path: CSV file in which the rows are kept, part by part.
+        folder: where images (57 MB a method at 512 pixels), starts and unfinished detectors are kept.
+        cluster: as in `parallel.spread`.
+    """
+    parts, named = _parts(config, methods)
+    wanted = {str(part) for part, _ in runner.lacking(path, parts)}
+    if wanted and (here := _from_what_is_here(config)) != config:
+        config = here
+        parts = [
+            part if str(part) not in wanted else new for part, new in zip(parts, _parts(here, methods)[0], strict=True)
+        ]
+
+    def work(missing: list[runner.Part]) -> Iterator[tuple[runner.Part, pd.DataFrame]]:
+        jobs, begins = {}, {}
+        for part in missing:
+            method, seed = named[str(part)]
+            begins[f"start, seed {seed}"] = begin = (config, seed, folder / f"start_{seed}.safetensors")
+            images = pictures(method, methods[method], config, folder)
+            jobs[str(part)] = Job(config, seed, images, begin[-1], _kept(folder, method.name, seed))
+        for _ in spread(_begin, begins, cluster):
+            pass
+        back = {str(part): part for part in missing}
+        for name, rows in spread(train_and_score, jobs, cluster):
+            yield back[name], rows
+
+    return runner.run(path, parts, minutes=minutes(config), work=work)
+
+
+def found(config: DetectionBenchConfig, method: Method, mark: Key, path: Path, folder: Path) -> pd.DataFrame:
+    """What the detector of a method and the first seed finds with a score above `SHOWN`, kept in the CSV file `path`.
+
+    Arguments as in `run`, which has trained the detector.
+
+    Returns:
+        A row an object: dataset, place (of the image among those of its set), class, score, x0, y0, x1, y1 in pixels;
+        of an image without any, a row without numbers.
+    """
+    seed = config.seeds[0]
+
+    def measure() -> pd.DataFrame:
+        detector, rows = detectors.read(_kept(folder, method.name, seed)), []
+        images = read_images(pictures(method, mark, config, folder))
+        for title, *_ in config.tests:
+            for place, image in enumerate(images[title]):
+                objects = detector.detect(image[None])[0]
+                shown = objects[objects[:, 1] > SHOWN].tolist() or [[float("nan")] * 6]
+                rows += [(title, place, *each) for each in shown]
+        return pd.DataFrame(rows, columns=["dataset", "place", "class", "score", "x0", "y0", "x1", "y1"])
+
+    parts, _ = _parts(replace(config, seeds=(seed,)), {method: mark})
+    return runner.run(path, [replace(part, measure=measure) for part in parts], minutes=minutes(config))
+
+
+def _kept(folder: Path, name: str, seed: int) -> Path:
+    return folder / f"{name}_{seed}.safetensors"
+
+
+def _begin(job: tuple[DetectionBenchConfig, int, Path]) -> None:
+    start(*job)
+
+
+def _from_what_is_here(config: DetectionBenchConfig) -> DetectionBenchConfig:
+    """The settings, with detectors that start from random weights where COCO's are asked for and not here."""
+    changed = {}
+    for name in ("start", "own"):
+        training = getattr(config, name)
+        changed[name] = replace(training, detector=coco.config_here(training.detector))
+    return replace(config, **changed)
+
+
+def _parts(
+    config: DetectionBenchConfig, methods: Mapping[Method, Key]
+) -> tuple[list[runner.Part], dict[str, tuple[Method, int]]]:
+    """A part for every method and seed, and by its text the method and the seed."""
+    behaviour = Key.of(BEHAVIOUR)
+    key, parts, named = images_key(config, config.start, config.own) | behaviour, [], {}
+    for method, mark in methods.items():
+        for seed in config.seeds:
+            parts.append(runner.Part({"method": method.name, "seed": seed}, key | mark))
+            named[str(parts[-1])] = method, seed
+    return parts, named
+
+
+def minutes(config: DetectionBenchConfig) -> float:
+    """How long the detector of one method takes, without the common start and without fusing."""
+    pairs = config.count or len(data.splits(config.dataset).get(TRAIN, [])) or data.SYNTHETIC_SCENES[TRAIN]
+    return minutes_for(pairs * config.own.epochs * config.own.side**2)

@@ -1,0 +1,263 @@
+"""The paper's statements about its tables, tested on what was measured here: effect, interval, verdict.
+
+One rule for all. A statement says that Ours, or one setting, is better than some rows in some numbers:
+
+    supported       significantly better than each of these rows, in each of these numbers
+    contradicted    significantly worse than one of them in one number
+    not to be told  neither
+
+Significant is p < 5 % after Holm's correction for all comparisons of the statement. The replicate is what the statement
+is about: the scene where methods are compared (`data.scenes`), the training where settings or detectors are, the head
+in Table 7. A count has no chance in it. What the paper's own tables say of its text is in `fusionlib.report.claims`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.data.scenes import scenes_of
+from fusionlib.experiments import comparison, mri_study
+from fusionlib.experiments.comparison import METRICS
+from fusionlib.metrics.directions import direction
+from fusionlib.metrics.statistics import holm, interval, paired_t, sign_flips
+from fusionlib.notebook.answers import LEVEL, signed
+from fusionlib.notebook.sentences import listed
+from fusionlib.report.claims import OPTIMUM
+from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, TIMES
+from fusionlib.support import result_tables
+
+SUPPORTED, CONTRADICTED, OPEN = VERDICTS = ("supported", "contradicted", "not to be told")
+OURS, REMOVED = "ours", "ours, without l_ob"
+BUDGETS = "equal budgets for all systems, or their published weights"
+SEEDS = "more seeds and longer trainings: a row is trained for a few epochs here"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One comparison of a statement.
+
+    Attributes:
+        row, metric: with what Ours is compared, and in which number.
+        gain: by how much Ours is better; below 0, worse.
+        low, high: its 95 % interval.
+        p: of "no difference", not corrected.
+    """
+
+    row: str
+    metric: str
+    gain: float
+    low: float
+    high: float
+    p: float
+
+    def __str__(self) -> str:
+        return f"{self.metric} {signed(self.gain)} ({signed(self.low)} to {signed(self.high)}) against {self.row}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement of the paper: its section, what it says, and what gives (what was compared, on what, at which level).
+
+    `change` says what would settle or change the verdict.
+    """
+
+    section: str
+    says: str
+    files: tuple[str, ...]
+    compare: Callable[[Path, str], tuple[list[Compared], str]]
+    change: str
+    levels: bool = False
+
+
+def tested(folder: Path | str) -> pd.DataFrame:
+    """Every statement whose tables a preset has, whose results are in `folder`.
+
+    Returns:
+        Columns section, the paper says, tested on, effect (in each number the comparison that is worst for Ours, with
+        its interval; a positive number is in favour of Ours), verdict, at light (the verdict at the level `light`,
+        where that was measured), and what would change it.
+    """
+    folder, lines = Path(folder), []
+    for each in STATEMENTS:
+        if all((folder / "tables" / name).exists() for name in each.files):
+            found, on = each.compare(folder, "medium")
+            if not found:
+                continue
+            light = verdict(each.compare(folder, "light")[0]) if each.levels else "-"
+            effect = "; ".join(str(one) for one in _worst(found))
+            lines.append((each.section, each.says, on, effect, verdict(found), light, each.change))
+    columns = ["section", "the paper says", "tested on", "effect", "verdict", "at light", "what would change it"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def verdict(found: list[Compared]) -> str:
+    """One of `VERDICTS`, by the rule of this module."""
+    corrected = holm({str(place): each.p for place, each in enumerate(found)})
+    signs = [0 if corrected[str(place)] >= LEVEL else 1 if each.gain > 0 else -1 for place, each in enumerate(found)]
+    return CONTRADICTED if min(signs, default=0) < 0 else SUPPORTED if min(signs, default=0) > 0 else OPEN
+
+
+def counted(lines: pd.DataFrame) -> dict[str, int]:
+    """How many statements have which verdict."""
+    return {name: int((lines["verdict"] == name).sum()) for name in VERDICTS}
+
+
+def sentence(folder: Path) -> str:
+    """The verdicts in half a sentence, as the findings have it."""
+    lines, parts = tested(folder), []
+    for name, count in counted(lines).items():
+        which = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
+        parts.append(f"{count} {name}{which}")
+    return f"of {len(lines)} statements about its tables, here {listed(parts)}"
+
+
+def _worst(found: list[Compared]) -> Iterator[Compared]:
+    """In each number the comparison with the smallest gain."""
+    for metric in dict.fromkeys(each.metric for each in found):
+        yield min((each for each in found if each.metric == metric), key=lambda each: each.gain)
+
+
+def _sign(metric: str) -> int:
+    return 1 if direction(metric) == "higher" else -1
+
+
+# --- one function a kind of evidence
+
+
+def _over_scenes(number: int) -> Callable[[Path, str], tuple[list[Compared], str]]:
+    def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
+        measured = comparison.read(number, folder / "tables" / COMPARED[number])
+        here = measured.table[measured.table["level"] == level]
+        rows = {row.method: row.printed for row in measured.rows if row.printed and row.method != OURS}
+        found, scenes = [], scenes_of(here["pair"].unique())
+        for metric in METRICS[:4]:
+            wide = here.pivot(index="pair", columns="method", values=metric)
+            for method, printed in rows.items() if OURS in wide else ():
+                if method in wide:
+                    gain = _sign(metric) * (wide[OURS] - wide[method]).dropna()
+                    group = scenes_of(gain.index)
+                    found.append(
+                        Compared(printed, metric, gain.mean(), *interval(gain, group), sign_flips(gain, group))
+                    )
+        rows = len({each.row for each in found})
+        return found, f"{rows} rows, {len(scenes)} pairs of {len(set(scenes))} scenes"
+
+    return compare
+
+
+def _over_heads(folder: Path, level: str) -> tuple[list[Compared], str]:
+    measured = comparison.read(7, folder / "tables" / COMPARED[7])
+    here = measured.table[measured.table["level"] == level]
+    here = here.assign(head=here["pair"].map(mri_study.subject))
+    means = here.groupby(["head", "method"])[METRICS[:4]].mean()
+    found = []
+    for row in measured.rows:
+        if row.printed and row.method != OURS and row.method in means.index.unique("method"):
+            for metric in METRICS[:4]:
+                wide = means[metric].unstack()
+                found.append(_of_replicates(row.printed, metric, wide[OURS] - wide[row.method]))
+    return found, f"{len({each.row for each in found})} rows, {here['head'].nunique()} heads"
+
+
+def _over_trainings(number: int, reference: str, *names: str) -> Callable[[Path, str], tuple[list[Compared], str]]:
+    """Rows of Table 4 or 5 against the reference; all others, if none is named."""
+
+    def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
+        table = result_tables.read(folder / "tables" / SWEPT[number])
+        table = table[(table["epochs"] == table["epochs"].mode()[0]) & (table["level"] == level)]
+        printed = paper_table(number).index.get_level_values("row")
+        rows = [
+            row for row in table["row"].unique() if row in printed and row != reference and row in (names or printed)
+        ]
+        means, found = table.groupby(["seed", "row"])[METRICS[:4]].mean(), []
+        for row in rows if reference in means.index.unique("row") else ():
+            for metric in METRICS[:4]:
+                wide = means[metric].unstack()
+                found.append(_of_replicates(row, metric, (wide[reference] - wide[row]).dropna()))
+        return found, f"{len(rows)} rows, {table['seed'].nunique()} seeds, {table['pair'].nunique()} pairs"
+
+    return compare
+
+
+def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
+    """Of Ours - row, one value a seed or head."""
+    low, high, p = paired_t(_sign(metric) * difference)
+    return Compared(row, metric, _sign(metric) * difference.mean(), low, high, p)
+
+
+def _detected(*methods: str) -> Callable[[Path, str], tuple[list[Compared], str]]:
+    """The detectors on images of Ours against those on the images of some methods, or of all."""
+
+    def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
+        table = result_tables.read(folder / "tables" / DETECTION)
+        whole = table[(table["class"] == "all") & ~table["method"].str.endswith("head")]
+        found = []
+        for dataset, here in whole.groupby("dataset", sort=False):
+            wide = 100 * here.pivot(index="seed", columns="method", values="mAP50:90")
+            others = [name for name in wide if name != OURS and (name in methods or not methods) and name != REMOVED]
+            for name in [*others, *(name for name in methods if name == REMOVED and name in wide)]:
+                low, high, p = paired_t((wide[OURS] - wide[name]).dropna())
+                gain = (wide[OURS] - wide[name]).mean()
+                found.append(Compared(name, f"mAP50:90 on {dataset}", gain, low, high, p))
+        rows = len({each.row for each in found})
+        return found, f"{rows} rows, {whole['seed'].nunique()} seeds of the detectors, in points"
+
+    return compare
+
+
+def _operations(folder: Path, level: str) -> tuple[list[Compared], str]:
+    table = result_tables.read(folder / "tables" / COUNTS).set_index("method")["thop"]
+    return [_certain(name, "G operations", table[name] - table[OURS]) for name in table.index.drop(OURS)], "a count"
+
+
+def _seconds(folder: Path, level: str) -> tuple[list[Compared], str]:
+    """The time of Ours against that of each system, less a tenth of it: "only a bit longer"."""
+    times = result_tables.read(folder / "tables" / TIMES)
+    times = times[(times["side"] == times["side"].max()) & (times["threads"] == times["threads"].max())]
+    times = times.set_index("method")
+    found = [
+        _certain(name, "s", 1.1 * times.at[name, "low"] - times.at[OURS, "high"]) for name in times.index.drop(OURS)
+    ]
+    return found, f"{int(times['side'].iloc[0])} px, {int(times['threads'].iloc[0])} threads, quartiles of the calls"
+
+
+def _certain(row: str, metric: str, gain: float) -> Compared:
+    return Compared(row, metric, gain, gain, gain, 0.0 if gain else 1.0)
+
+
+STATEMENTS = (
+    Statement("4.2.1", "Table 1: best in all four metrics", (COMPARED[1],), _over_scenes(1), BUDGETS, levels=True),
+    Statement("4.2.2", "Table 2: best in all four metrics", (COMPARED[2],), _over_scenes(2), BUDGETS, levels=True),
+    Statement(
+        "4.2.3", "Table 3: the highest accuracy of detection", (DETECTION,), _detected(),
+        "more labelled pairs: the full M3FD, which cannot be fetched by a program",
+    ),
+    Statement(
+        "3.4", "The detection loss makes the fusion target-aware", (DETECTION,), _detected(REMOVED),
+        "several trainings of the network with and without it; there is one of each",
+    ),
+    Statement("4.3", "Table 4: the loss l_c helps", (SWEPT[4],), _over_trainings(4, "Ours", "w/o l_c"), SEEDS),
+    Statement("4.3", "Table 4: the loss l_s helps", (SWEPT[4],), _over_trainings(4, "Ours", "w/o l_s"), SEEDS),
+    Statement(
+        "4.3", "Table 4: the concatenation helps", (SWEPT[4],),
+        _over_trainings(4, "Ours", "w/o concat of F_i^r and F_v"), SEEDS,
+    ),
+    Statement(
+        "4.4", "Table 5: optimal at gamma 2 and lambdas 10, 5, 5", (SWEPT[5],), _over_trainings(5, OPTIMUM), SEEDS
+    ),
+    Statement(
+        "4.5", "Table 6: the fewest operations", (COUNTS,), _operations, "other widths: the paper names none",
+    ),
+    Statement(
+        "4.5", "Table 6: only a bit longer than the fastest", (TIMES,), _seconds, "a GPU: these are times on a CPU"
+    ),
+    Statement(
+        "4.7", "Table 7: significant advantages in fusion", (COMPARED[7],), _over_heads,
+        "more heads: BraTS itself, for who has it", levels=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,110 @@
+"""The paper's statements are supported, contradicted or not to be told, by one rule, on whatever tables there are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.report import tested_claims
+from fusionlib.report.tested_claims import CONTRADICTED, OPEN, SUPPORTED, Compared, verdict
+from fusionlib.support.paths import SHIPPED
+
+FUSION = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM"]
+
+
+def one(gain: float, p: float) -> Compared:
+    return Compared("row", "Q_CC", gain, gain - 1, gain + 1, p)
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ([one(1, 0.001), one(2, 0.01)], SUPPORTED),
+        ([one(1, 0.001), one(2, 0.04)], SUPPORTED),
+        ([one(1, 0.03), one(2, 0.04)], OPEN),  # by Holm, the smaller one is 0.06
+        ([one(1, 0.001), one(-2, 0.01)], CONTRADICTED),
+        ([one(1, 0.001), one(-2, 0.4)], OPEN),
+        ([one(1, float("nan"))], OPEN),
+        ([], OPEN),
+    ],
+)
+def test_the_rule(found: list[Compared], says: str) -> None:
+    assert verdict(found) == says
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the shipped tables, which a test may change."""
+    shutil.copytree(SHIPPED.tables, tmp_path / "mini" / "tables")
+    return tmp_path / "mini"
+
+
+def line(folder: Path, says: str) -> pd.Series:
+    found = tested_claims.tested(folder).set_index("the paper says")
+    return found.loc[next(name for name in found.index if says in name)]
+
+
+def test_every_statement_of_the_shipped_tables_has_a_verdict_an_effect_and_what_would_change_it() -> None:
+    found = tested_claims.tested(SHIPPED.folder)
+    assert len(found) == len(tested_claims.STATEMENTS) and set(found["verdict"]) <= set(tested_claims.VERDICTS)
+    assert (
+        found["effect"].str.contains(r" \(.* to .*\) against ").all()
+        and found["what would change it"].str.len().gt(5).all()
+    )
+    assert sum(tested_claims.counted(found).values()) == len(found)
+    text = tested_claims.sentence(SHIPPED.folder)
+    assert f"of {len(found)} statements" in text and "not to be told" in text
+
+
+def test_what_is_better_in_everything_is_supported_and_worse_in_one_number_contradicted(folder: Path) -> None:
+    path = folder / "tables" / "table1.csv"
+    table, up = pd.read_csv(path, dtype={"pair": str}), {"Q_CC": 1, "Q_AB/F": 1, "Q_CV": -1, "Q_SSIM": 1}
+    ours = table["method"] == "ours"
+    noise = np.random.default_rng(0).normal(0, 0.01, len(table))
+    for metric, sign in up.items():
+        table[metric] = 1 + noise + 0.5 * sign * ours
+    table.to_csv(path, index=False)
+    assert line(folder, "Table 1")["verdict"] == line(folder, "Table 1")["at light"] == SUPPORTED
+    table.loc[ours & (table["level"] == "medium"), "Q_SSIM"] -= 1
+    table.to_csv(path, index=False)
+    assert line(folder, "Table 1")["verdict"] == CONTRADICTED and line(folder, "Table 1")["at light"] == SUPPORTED
+    assert "Q_SSIM -0.5" in line(folder, "Table 1")["effect"]
+
+
+def test_pairs_of_one_scene_do_not_support_a_statement(folder: Path) -> None:
+    path = folder / "tables" / "table2.csv"
+    table = pd.read_csv(path, dtype={"pair": str})
+    table = table[(table["dataset"] == "M3FD") & table["pair"].between("00000", "00005")]
+    for metric, sign in {"Q_CC": 1, "Q_AB/F": 1, "Q_CV": -1, "Q_SSIM": 1}.items():
+        table[metric] = 1 + 0.5 * sign * (table["method"] == "ours")
+    table.to_csv(path, index=False)
+    found = line(folder, "Table 2")
+    assert found["verdict"] == OPEN and "6 pairs of 1 scenes" in found["tested on"]
+
+
+def test_settings_are_compared_over_trainings(folder: Path) -> None:
+    rows = [name for name in paper_table(4).index.get_level_values("row")]
+    lines = [
+        {"row": row, "epochs": 3, "seed": seed, "dataset": "RoadScene", "level": "medium", "pair": f"p{pair}"}
+        | {metric: 1 + seed / 100 + 0.2 * (1 if metric != "Q_CV" else -1) * (row == "Ours") + pair for metric in FUSION}
+        for row in rows for seed in range(8) for pair in range(2)
+    ]  # fmt: skip
+    pd.DataFrame(lines).to_csv(folder / "tables" / "table4.csv", index=False)
+    assert line(folder, "l_c")["verdict"] == SUPPORTED and "8 seeds" in line(folder, "l_c")["tested on"]
+    jumping = pd.DataFrame(lines)
+    jumping.loc[jumping["row"] == "w/o l_c", FUSION] += (
+        0.5 * (jumping["seed"] % 2).to_numpy()[jumping["row"] == "w/o l_c", None]
+    )
+    jumping.to_csv(folder / "tables" / "table4.csv", index=False)
+    assert line(folder, "l_c")["verdict"] == OPEN and line(folder, "l_s")["verdict"] == SUPPORTED
+
+
+def test_what_was_not_measured_is_left_out(folder: Path) -> None:
+    (folder / "tables" / "table7.csv").unlink()
+    assert not tested_claims.tested(folder)["the paper says"].str.contains("Table 7").any()
+    assert tested_claims.tested(folder.parent / "nothing").empty
