@@ -240,8 +240,11 @@ def misalign_by_key(
     """
     height, width = ir.shape[-2:]
     levels = level if isinstance(level, list) else [level] * len(keys)
-    psi = [sample_field(one, height, width, key, ir.device) for one, key in zip(levels, keys, strict=True)]
-    return misalign(ir, torch.cat(psi), tolerance)
+    drawn = [draw(get_level(one), height, width, (key, 0), ir.device) for one, key in zip(levels, keys, strict=True)]
+    psi = torch.cat(drawn)
+    for index in fold_share(psi).nonzero().flatten().tolist():  # rare, and asked once for the whole batch
+        psi[index] = sample_field(levels[index], height, width, keys[index], ir.device)[0]
+    return misalign(ir, psi, tolerance)
 
 
 def _check_field(phi: Tensor) -> None:

@@ -12,7 +12,11 @@ LEAST_CORRELATION = 0.2  # of neighbours, under which an image is noise
 
 
 def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
-    """Height and width of two images (B, 1, H, W) that can be fused; InputError says what is wrong otherwise."""
+    """Height and width of two images (B, 1, H, W) that can be fused; InputError says what is wrong otherwise.
+
+    NaN and infinity are not looked for in a training on a GPU, which would wait at each step until the answer is back;
+    there the loss is looked at.
+    """
     for name, image in (("Infrared", ir), ("Visible", vi)):
         if image.ndim != 4:
             raise InputError(f"{name} must be (B, 1, H, W), not {tuple(image.shape)}; add what is missing.")
@@ -26,7 +30,8 @@ def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
         raise InputError(f"Infrared {tuple(ir.shape)} and visible {tuple(vi.shape)} differ in size; resize one.")
     if min(ir.shape[-2:]) < smallest:
         raise InputError(f"Images of {ir.shape[-2]} x {ir.shape[-1]} are too small; each side needs {smallest} pixels.")
-    if not (torch.isfinite(ir).all() and torch.isfinite(vi).all()):
+    learning = torch.is_grad_enabled() and ir.device.type != "cpu"
+    if not learning and not (torch.isfinite(ir).all() and torch.isfinite(vi).all()):
         raise InputError("An image contains NaN or infinity; replace those pixels before fusing.")
     return ir.shape[-2], ir.shape[-1]
 

@@ -152,7 +152,7 @@ def one_epoch(
     model.prepare(settings, fusion_alone)
     kind = torch.device(device).type
     half = kind in settings.mixed_precision and (kind != "cpu" or computes_in_bfloat16())
-    sums: dict[str, float] = {}
+    sums, names = 0.0, []
     start = stepped = time.perf_counter()
     preparing, count = 0.0, 0
     for batch in batches(pairs, recipe, epoch, device):
@@ -160,9 +160,9 @@ def one_epoch(
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             terms = model.terms(batch, registration_alone, fusion_alone)
             terms["l_t"] = total_loss(terms, recipe.losses)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.item()
-        if not math.isfinite(sums["l_t"]):  # before the gradient: on a CPU, that of a warp by NaN ends the process
+        # Summed where they are: a number that is read back makes a GPU wait for everything before it.
+        names, sums = list(terms), sums + torch.stack([value.detach().double() for value in terms.values()])
+        if kind == "cpu" and not sums[-1].isfinite():  # here the gradient of a warp by NaN would end the process
             raise InputError(f"The loss is {terms['l_t'].item()} in epoch {epoch + 1}: lower the learning rate.")
         optimiser.zero_grad(set_to_none=True)
         terms["l_t"].backward()
@@ -173,7 +173,7 @@ def one_epoch(
         schedule.step()
         count += 1
         stepped = time.perf_counter()
-    means = {name: value / count for name, value in sums.items()}
+    means = dict(zip(names, (sums / count).tolist(), strict=True)) if count else {}
     seconds = stepped - start
     return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": peak_memory(device)}
 
