@@ -6,9 +6,9 @@
         "means": {METRIC: {"mean": ..., "low": ..., "high": ..., "images": ...}},
         "against": {NAME: {METRIC: {"difference": ..., "p": ..., "verdict": ..., "images": ...}}}}]}
 
-Intervals are 95 % bootstrap intervals of the mean over the pairs of a part; comparisons are paired by image, and their
-p-values (`statistics.sign_flips`) are corrected by Holm's method over the metrics of one comparison. Parts may be
-compared where their digests are equal, since then the images are.
+Intervals are 95 % bootstrap intervals of the mean over the scenes of a part (`data.scenes`); comparisons are paired by
+image, and their p-values (`statistics.sign_flips`) are corrected by Holm's method over the metrics of one comparison.
+Parts may be compared where their digests are equal, since then the images are.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import fusionlib
+from fusionlib.data.scenes import scenes_of
 from fusionlib.metrics.directions import direction
 from fusionlib.metrics.statistics import holm, interval, sign_flips, verdict
 from fusionlib.support.files import InputError, fingerprint, write_text
@@ -52,9 +53,9 @@ def means(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict]:
     """Of every metric its mean over the images where it is defined, the interval of that, and their number."""
     found = {}
     for metric in dict.fromkeys(metric for values in scores.values() for metric in values):
-        values = [each[metric] for each in scores.values() if each.get(metric) is not None]
-        if values:
-            low, high = interval(values)
+        there = {pair: each[metric] for pair, each in scores.items() if each.get(metric) is not None}
+        if values := list(there.values()):
+            low, high = interval(values, scenes_of(there))
             numbers = {"mean": math.fsum(values) / len(values), "low": low, "high": high}
             found[metric] = {key: _short(number) for key, number in numbers.items()} | {"images": len(values)}
     return found
@@ -64,12 +65,13 @@ def compared(scores: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dic
     """Of every metric that both have: mean difference to the other entry, p after Holm, and the verdict at 5 %."""
     apart = {}
     for metric in dict.fromkeys(metric for values in scores.values() for metric in values if direction(metric)):
-        both = [(mine.get(metric), other.get(pair, {}).get(metric)) for pair, mine in scores.items()]
-        if differences := [mine - its for mine, its in both if mine is not None and its is not None]:
+        both = {pair: (mine.get(metric), other.get(pair, {}).get(metric)) for pair, mine in scores.items()}
+        if differences := {pair: mine - its for pair, (mine, its) in both.items() if None not in (mine, its)}:
             apart[metric] = differences
-    tested = holm({metric: sign_flips(differences) for metric, differences in apart.items()})
+    tested = holm({metric: sign_flips(list(each.values()), scenes_of(each)) for metric, each in apart.items()})
     found = {}
     for metric, differences in apart.items():
+        differences = list(differences.values())
         mean, p = math.fsum(differences) / len(differences), tested[metric]
         facts = {"difference": _short(mean), "p": _short(p), "verdict": verdict(mean, p, metric)}
         found[metric] = facts | {"images": len(differences)}
