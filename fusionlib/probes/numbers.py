@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fusionlib import metrics
+from fusionlib.benches import DetectionBenchConfig
 from fusionlib.data import Pair, PairSet
 from fusionlib.deformation import misalign_by_key, warp
 from fusionlib.experiments import detection_bench as bench
@@ -102,9 +103,7 @@ def average_precision() -> Iterator[Seen]:
         return [torch.from_numpy(found).float()]
 
     with data_root():
-        config = replace(
-            bench.DetectionBenchConfig(), tests=(("RoadScene", "RoadScene", ("val", "test")),), size=64, count=9
-        )
+        config = replace(DetectionBenchConfig(), tests=(("RoadScene", "RoadScene", ("val", "test")),), size=64, count=9)
         truth = [box for split in ("val", "test") for box in bench.labelled("RoadScene", split, 64, 9).boxes]
         seen: list[float] = []
         given = {
