@@ -45,7 +45,7 @@ class DetectorConfig:
             maintained and installable; its own weights are the defaults.
         begin_small: start training with predicted boxes of 25 pixels instead of 120, as a short training on small
             objects needs.
-        start: "random" weights, or backbone and neck of "coco" (`training.coco`); who trains a detector heeds it.
+        start: "random" weights, or those of "coco"; for detectors on images (`training.detectors`) alone.
         confidence: smallest score of a detection. 0.001 and the next two are the usual values for average precision; to
             draw boxes, 0.25 is usual.
         overlap: IoU threshold of the non-maximum suppression.

@@ -163,7 +163,7 @@ def _detected(table: pd.DataFrame) -> Iterator[tuple[Key, Number]]:
         if method in titles:
             value, low, high = (100 * rows[f"{metric}{end}"].mean() for end in ("", "_low", "_high"))
             facts = (
-                f"YOLOv5n begun from COCO and trained here on 137 images, one for each of {len(rows)} seeds",
+                f"YOLOv5n begun from COCO and trained here for minutes, one for each of {len(rows)} seeds",
                 f"scored on {count:.0f} boxes of {data}: the paper names neither detector nor pairs",
             )
             yield (titles[method], metric), Number(value, low, high, "images", facts)

@@ -8,7 +8,7 @@ At each position stand three boxes, each around an anchor of a size of its own. 
 
 PAPER-GAP: Eq. (8) is "the loss function used during the training of YOLOv5", and there are two YOLOv5. The head on the
 fused feature (`fusionlib.detection`) is the maintained one, without anchors. The detectors of Table 3 keep the head of
-the published weights, so that nothing that COCO taught is thrown away: 137 pictures could not teach it again.
+the published weights, so that nothing that COCO taught is thrown away: so few pictures could not teach it again.
 
 Source: ultralytics/yolov5 v7.0, and the constants of its "hyp.scratch-low".
 """

@@ -7,6 +7,7 @@ file is executed. Its tensors are then kept as safetensors beside it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fusionlib.data.download import registry
 from fusionlib.detection import DetectorConfig
-from fusionlib.support.files import InputError, atomic, sha256
+from fusionlib.support.files import InputError, sha256
+from fusionlib.support.keys import Key
 from fusionlib.support.paths import weight_file
+from fusionlib.support.weights import key_of, read_state, save_weights
 
 LOGGER = logging.getLogger(__name__)
 NAME, FILE = "yolov5n", "yolov5n.pt"
@@ -61,15 +63,13 @@ def tensors() -> dict[str, Tensor]:
         raise InputError(
             f"{path} is not the published file: remove it and run `python -m fusionlib data fetch {NAME}`."
         )
-    kept = path.with_suffix(".safetensors")
-    if kept.exists():
-        return load_file(kept)
+    kept, key = path.with_suffix(".safetensors"), Key.of(file=sha256(path))
+    with contextlib.suppress(InputError):  # it is not there yet, or somebody else's
+        if not key.differing(key_of(kept)):
+            return read_state(kept)
     found = read_pickle(path)
-    try:
-        with atomic(kept) as part:
-            save_file(found, part)
-    except InputError:
-        LOGGER.debug(f"{path.parent} is read-only; the pickle is read each time")
+    with contextlib.suppress(InputError):  # the folder may be read-only; then the pickle is read each time
+        save_weights(kept, found, {}, key)
     return found
 
 
@@ -81,9 +81,7 @@ def read_pickle(path: Path | str) -> dict[str, Tensor]:
     """
     try:
         with torch.serialization.safe_globals([(_Shell, name) for name in MODULES]), warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # about the pickle's protocol, of files that are refused anyway
+            warnings.simplefilter("ignore", UserWarning)  # of the protocol of pickles that are refused anyway
             content = torch.load(path, map_location="cpu", weights_only=True)
         return {name: value.float().contiguous() for name, value in _walk(content["model"])}
     except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:

@@ -94,6 +94,8 @@ class Recipe:
     start: Recipe | None = None
 
     def __post_init__(self) -> None:
+        if self.detector is not None and self.detector.start != "random":
+            raise InputError("The head on the fused feature starts from random weights: leave start of its settings.")
         if self.start is not None and self.start.network != self.network:
             raise InputError("A recipe and its start have different networks; give both the same NetworkConfig.")
 

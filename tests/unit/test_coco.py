@@ -111,6 +111,18 @@ def test_they_are_kept_as_safetensors(tmp_path, monkeypatch, yolo) -> None:
     assert first.keys() == again.keys() and all(torch.equal(first[name], again[name]) for name in first)
 
 
+@pytest.mark.parametrize("content", [b"", b"somebody else's"])
+def test_what_is_not_made_of_the_published_file_is_not_taken(tmp_path, monkeypatch, yolo, content: bytes) -> None:
+    model, path = yolo(), tmp_path / coco.FILE
+    torch.save({"model": model}, path)
+    known = download.registry(coco.NAME)
+    known.files[coco.FILE]["sha256"] = sha256(path)
+    monkeypatch.setattr(coco, "registry", lambda name: known)
+    monkeypatch.setattr(coco, "weight_file", lambda name, file: path)
+    (tmp_path / "yolov5n.safetensors").write_bytes(content)
+    assert torch.equal(coco.tensors()["model.0.weight"], model.state_dict()["model.0.weight"])
+
+
 def test_without_the_file_a_detector_starts_from_random_weights(monkeypatch, capsys) -> None:
     monkeypatch.setattr(coco, "weight_file", lambda name, file: None)
     asked = DetectorConfig(start="coco")

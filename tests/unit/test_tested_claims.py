@@ -84,7 +84,7 @@ def test_pairs_of_one_scene_do_not_support_a_statement(folder: Path) -> None:
         table[metric] = 1 + 0.5 * sign * (table["method"] == "ours")
     table.to_csv(path, index=False)
     found = line(folder, "Table 2")
-    assert found["verdict"] == OPEN and "6 pairs of 1 scenes" in found["tested on"]
+    assert found["verdict"] == OPEN and "6 pairs of 1 scene" in found["tested on"]
 
 
 def test_settings_are_compared_over_trainings(folder: Path) -> None:

@@ -68,7 +68,7 @@ def run(
         methods: each with the key of what it is, see `methods.origin`.
         path: CSV file in which the rows are kept, part by part.
         folder: where images (57 MB a method at 512 pixels), starts and unfinished detectors are kept.
-        cluster: as in `parallel.spread`.
+        cluster: as in `parallel.spread`; its workers must see `folder`.
     """
     parts, named = _parts(config, methods)
     wanted = {str(part) for part, _ in runner.lacking(path, parts)}
@@ -129,11 +129,14 @@ def _begin(job: tuple[DetectionBenchConfig, int, Path]) -> None:
 
 
 def _from_what_is_here(config: DetectionBenchConfig) -> DetectionBenchConfig:
-    """The settings, with detectors that start from random weights where COCO's are asked for and not here."""
+    """The settings, with detectors that start from random weights, and learn in all layers, without COCO's."""
     changed = {}
     for name in ("start", "own"):
         training = getattr(config, name)
-        changed[name] = replace(training, detector=coco.config_here(training.detector))
+        detector = coco.config_here(training.detector)
+        if detector != training.detector:
+            training = replace(training, detector=replace(detector, begin_small=True), frozen=0)
+        changed[name] = training
     return replace(config, **changed)
 
 
