@@ -23,6 +23,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fusionlib.data import PairSet
+from fusionlib.data.scenes import scenes_of
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation, robustness, runner
 from fusionlib.methods import Method
@@ -106,10 +107,11 @@ def calibration_error(rows: pd.DataFrame) -> float:
 
 
 def calibration_interval(rows: pd.DataFrame, draws: int = 500, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of `calibration_error`, drawing pairs, by percentiles."""
-    by_pair, random = [each for _, each in rows.groupby("pair", sort=False)], np.random.default_rng(seed)
-    drawn = (random.integers(0, len(by_pair), len(by_pair)) for _ in range(draws))
-    errors = [calibration_error(pd.concat([by_pair[place] for place in places])) for places in drawn]
+    """95 % bootstrap interval of `calibration_error`, drawing scenes (`data.scenes`), by percentiles."""
+    by_scene = [each for _, each in rows.groupby(scenes_of(rows["pair"]), sort=False)]
+    random = np.random.default_rng(seed)
+    drawn = (random.integers(0, len(by_scene), len(by_scene)) for _ in range(draws))
+    errors = [calibration_error(pd.concat([by_scene[place] for place in places])) for places in drawn]
     return tuple(np.quantile(errors, (0.025, 0.975)).tolist())
 
 

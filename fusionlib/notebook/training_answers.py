@@ -5,6 +5,7 @@ As in `fusionlib.notebook.answers`: every number is taken from a table.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 
 import pandas as pd
@@ -93,18 +94,26 @@ def difference_by_level(rows: pd.DataFrame, one: str, two: str, value: str = "EP
         Rows level: pairs, share of the identity's error that each leaves, difference in pixels, its 95 % bootstrap
         interval (low, high), and p of the paired test, corrected by Holm for the number of levels.
     """
-    lines, p_values = {}, {}
+    apart = {}
     for level, here in rows.groupby("level", sort=False):
         means = here.groupby(["method", "set", "pair"])[[value, f"{value}_identity"]].mean()
-        first, second = means.loc[one], means.loc[two]
-        difference = first[value] - second[value]
-        both = {one: first, two: second}
+        both = {name: means.loc[name] for name in (one, two)}
         share = {name: each[value].mean() / each[f"{value}_identity"].mean() for name, each in both.items()}
+        apart[level] = share, both[one][value] - both[two][value]
+    return _differences(apart, "level")
+
+
+def _differences(apart: Mapping[str, tuple[dict[str, float], pd.Series]], what: str) -> pd.DataFrame:
+    """A row for each name: pairs, the numbers beside them, and the differences, which have a level `pair` in the index,
+    as their mean, its interval over scenes, and p of the paired test, corrected by Holm for the number of rows.
+    """
+    lines, p_values = {}, {}
+    for name, (numbers, difference) in apart.items():
         scenes = scenes_of(difference.index.get_level_values("pair"))
         low, high = interval(difference, scenes)
-        lines[level] = {"pairs": len(difference), **share, "difference": difference.mean(), "low": low, "high": high}
-        p_values[level] = sign_flips(difference, scenes)
-    return pd.DataFrame.from_dict(lines, orient="index").assign(p=pd.Series(holm(p_values))).rename_axis("level")
+        lines[name] = {"pairs": len(difference), **numbers, "difference": difference.mean(), "low": low, "high": high}
+        p_values[name] = sign_flips(difference, scenes)
+    return pd.DataFrame.from_dict(lines, orient="index").assign(p=pd.Series(holm(p_values))).rename_axis(what)
 
 
 def does_it_harm(found: pd.DataFrame, what: str) -> Markdown:
@@ -135,16 +144,11 @@ def difference_by_metric(table: pd.DataFrame, one: str, two: str) -> pd.DataFram
         Rows metric: pairs, the mean of each, the difference, its 95 % bootstrap interval (low, high), and p of the
         paired test, corrected by Holm for the number of metrics.
     """
-    lines, p_values = {}, {}
+    apart = {}
     for metric in METRICS[:4]:  # those of the fused image
         values = table[table["metric"] == metric].pivot(index="pair", columns="method", values="value")
-        difference = values[one] - values[two]
-        means = {one: values[one].mean(), two: values[two].mean()}
-        scenes = scenes_of(difference.index)
-        low, high = interval(difference, scenes)
-        lines[metric] = {"pairs": len(difference), **means, "difference": difference.mean(), "low": low, "high": high}
-        p_values[metric] = sign_flips(difference, scenes)
-    return pd.DataFrame.from_dict(lines, orient="index").assign(p=pd.Series(holm(p_values))).rename_axis("metric")
+        apart[metric] = {name: values[name].mean() for name in (one, two)}, values[one] - values[two]
+    return _differences(apart, "metric")
 
 
 def does_it_help(apart: pd.DataFrame, by_metric: pd.DataFrame, without: str = "ours, without l_ob") -> Markdown:
