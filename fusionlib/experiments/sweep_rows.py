@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+from fusionlib import presets
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.network import AS_IN_THE_PAPER
 from fusionlib.presets import Preset, changed, first
@@ -84,6 +85,11 @@ def table5(preset: Preset) -> list[Row]:
 def settings_of(name: str) -> dict[str, float]:
     """ "gamma=2;lambda1=10;..." as numbers by name."""
     return {setting: float(value) for setting, value in (part.split("=") for part in name.split(";"))}
+
+
+def reference(number: int) -> str:
+    """Name of the row that the others of Table 4 or 5 are compared with: the full method, by the name it has there."""
+    return OURS if number == 4 else optimum(presets.load("paper"))
 
 
 def optimum(preset: Preset) -> str:

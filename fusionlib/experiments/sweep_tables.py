@@ -1,25 +1,27 @@
 """What the trainings of Tables 4 and 5 say: means, their spread over seeds, and which differences are significant.
 
-A difference between two rows may have come by chance in two ways. With other test pairs it might be reversed: a paired
-permutation test over pairs answers that (`statistics.sign_flips`, corrected by Holm for asking about several rows).
-With another seed it might be reversed, too: so a verdict needs all seeds to agree.
+A claim about a setting is a claim about trainings with it, so the replicate is the training: two rows are compared
+seed by seed, since those of one seed share order and deformations, and Student's t over the seeds says how far the mean
+difference may lie from what more trainings would give. The test pairs are the same throughout: whether other pairs
+would say the same is another question, and a test over pairs cannot answer this one. It calls two seeds of one and the
+same row significantly different (`notebook.training_answers.seeds_alone` counts how often).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table
-from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import together
 from fusionlib.experiments.sweep_rows import Row
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.metrics.directions import direction
-from fusionlib.metrics.statistics import NOT_SIGNIFICANT, holm, sign_flips, verdict
+from fusionlib.metrics.statistics import NOT_SIGNIFICANT, holm, paired_t, verdict
 
 
 def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
@@ -31,33 +33,33 @@ def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
-    """Every row compared with one: by how much do they differ, and is the difference significant?
+    """Every row compared with one: by how much do they differ, and would other trainings show it, too?
 
     Args:
         table: long table of `sweeps.run`, with the reference in it.
         reference: name of the row that the others are compared with.
-        rows: which others; by default all. So many questions are asked at once, which the p-values are corrected for.
+        rows: which others; by default all. So many questions are asked at once, times the metrics, and Holm's
+            correction is for all of them.
 
     Returns:
-        A row for each set, row and metric: pairs, difference (mean of row - reference), lowest and highest of the
-        seeds' own, p (paired over pairs, each the mean of its seeds; corrected) and verdict: "better", "worse", or
-        "not significantly different" if p is not below 5 % or the seeds do not agree.
+        A row for each set, row and metric: seeds, pairs, difference (mean of row - reference), low and high (95 %
+        interval of this one difference over seeds, `statistics.paired_t`), p (corrected; NaN of a single seed) and
+        verdict: "better", "worse", or "not significantly different" if p is not below 5 %.
     """
     others = [name for name in table["row"].unique() if name != reference and (rows is None or name in rows)]
     found = []
     for data, here in together(table.assign(set=table["dataset"])).groupby("dataset", sort=False):
-        for metric in SCORED:
-            wide = here.pivot(index=["set", "pair", "seed"], columns="row", values=metric)
-            apart = wide[others].sub(wide[reference], axis=0)
-            seeds, pairs = apart.groupby("seed").mean(), apart.groupby(["set", "pair"]).mean()
-            p = holm(
-                {name: sign_flips(pairs[name], scenes_of(pairs.index.get_level_values("pair"))) for name in others}
-            )
-            for name in others:
-                low, high = seeds[name].min(), seeds[name].max()
-                line = (data, name, metric, len(pairs), pairs[name].mean(), low, high, p[name])
-                found.append((*line, verdict(low, p[name], metric) if low * high > 0 else NOT_SIGNIFICANT))
-    names = ["data", "row", "metric", "pairs", "difference", "lowest seed", "highest seed", "p", "verdict"]
+        means, pairs = here.groupby(["row", "seed"])[METRICS].mean(), len(here.drop_duplicates(["set", "pair"]))
+        apart = {name: (means.loc[name] - means.loc[reference]).dropna() for name in others}
+        asked = list(product(others, METRICS))
+        told = {each: paired_t(apart[each[0]][each[1]]) for each in asked}
+        corrected = holm({each: p for each, (_, _, p) in told.items()})
+        for name, metric in asked:
+            (low, high, p), difference = told[name, metric], apart[name][metric].mean()
+            p = corrected[name, metric] if p == p else p
+            line = (data, name, metric, len(apart[name]), pairs, difference, low, high, p)
+            found.append((*line, verdict(difference, p, metric)))
+    names = ["data", "row", "metric", "seeds", "pairs", "difference", "low", "high", "p", "verdict"]
     return pd.DataFrame(found, columns=names)
 
 
@@ -71,7 +73,7 @@ def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: st
         reference: the paper's name of the row that the others are compared with.
 
     Returns:
-        Rows (row, metric): here, lowest and highest seed, paper, verdict here, and whether both go the same way.
+        Rows (row, metric): here, low and high (its interval), paper, verdict here, and whether both go the same way.
     """
     printed = paper_table(number).droplevel("dataset")
     names = {row.name: row.printed for row in rows if row.printed and row.printed != reference}
@@ -82,8 +84,8 @@ def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: st
             same = "–" if line["verdict"] == NOT_SIGNIFICANT else "yes" if there * line["difference"] > 0 else "no"
             lines[name, metric] = {
                 "here": line["difference"],
-                "lowest seed": line["lowest seed"],
-                "highest seed": line["highest seed"],
+                "low": line["low"],
+                "high": line["high"],
                 "paper": there,
                 "verdict here": line["verdict"],
                 "same way": same,

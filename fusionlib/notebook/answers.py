@@ -42,30 +42,24 @@ def better(found: pd.DataFrame) -> pd.Series:
     """1 where a row is significantly better than what it is compared with, -1 where worse, 0 where neither.
 
     Args:
-        found: lines with metric, difference, p and, of trainings with several seeds, the lowest and highest seed: then
-            all seeds have to lie on one side.
+        found: lines with metric, difference and p.
     """
-    sure = found["p"] < LEVEL
-    if "lowest seed" in found:
-        sure &= found["lowest seed"] * found["highest seed"] > 0
     up = found["metric"].map(lambda metric: 1 if direction(metric) == "higher" else -1)
-    return (up * found["difference"].map(lambda value: (value > 0) - (value < 0))).where(sure, 0)
+    return (up * found["difference"].map(lambda value: (value > 0) - (value < 0))).where(found["p"] < LEVEL, 0)
 
 
 def versus(found: pd.DataFrame, name: str, other: str = "Ours") -> str:
     """One method against another in a sentence: the metrics in which it is better, worse, or neither.
 
     Args:
-        found: its lines of `against`, one a metric; or of `sweep_tables.differences`, with the lowest and highest seed
-            in the place of the interval.
+        found: its lines of `against` or of `sweep_tables.differences`, one a metric.
         name: what the sentence calls it, such as "the average of both images".
     """
     mark, parts = better(found), []
-    lines = found.rename(columns={"lowest seed": "low", "highest seed": "high"})
     words = {1: ("significantly better", "than"), -1: ("significantly worse", "than")}
     for value, (word, link) in (words | {0: ("not significantly different", "from")}).items():
         if (mark == value).any():
-            told = [_amount(line.metric, line) if value else line.metric for line in lines[mark == value].itertuples()]
+            told = [_amount(line.metric, line) if value else line.metric for line in found[mark == value].itertuples()]
             parts.append(f"{word} {'' if parts else f'{link} {other} '}in {listed(told)}")
     return f"{name[0].upper()}{name[1:]} is {'; it is '.join(parts)}."
 

@@ -17,7 +17,7 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, detection_bench, mri_study, registration_bench, reliability
 from fusionlib.experiments.evaluation import BOUND
-from fusionlib.notebook import answers
+from fusionlib.notebook import answers, training_answers
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import tested_claims, verdicts
 from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, TIMES, minutes_of
@@ -201,18 +201,9 @@ def _detection(folder: Path) -> str:
 
 
 def _sweeps(folder: Path) -> str:
-    parts = []
-    for number, name in SWEPT.items():
-        table = result_tables.read(folder / "tables" / name)
-        table = table[table["row"].isin(paper_table(number).index.get_level_values("row"))]
-        epochs = table["epochs"].mode()[0]
-        means = table[table["epochs"] == epochs].groupby(["row", "seed"])["Q_CC"].mean().unstack("seed")
-        rows, seeds = means.mean(axis=1), (means.max(axis=1) - means.min(axis=1)).max()
-        parts.append(f"{seeds:.3f} in Table {number} (where the rows span {rows.max() - rows.min():.3f})")
-    return (
-        f"**Ablation and hyperparameters**: with {means.shape[1]} seeds of {epochs} epochs a row, the seed alone moves "
-        f"the Q_CC of a row by up to {listed(parts)}."
-    )
+    tables = {number: result_tables.read(folder / "tables" / name) for number, name in SWEPT.items()}
+    parts = [training_answers.in_short(table, number) for number, table in tables.items()]
+    return f"**Ablation and hyperparameters**: {'; '.join(parts)}."
 
 
 def _cost(folder: Path) -> str:

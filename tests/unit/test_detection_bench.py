@@ -137,9 +137,7 @@ def test_without_the_weights_of_coco_detectors_start_from_random_ones(tmp_path, 
     detector = detectors.read(tmp_path / "average_0.safetensors")
     assert isinstance(detector, Detector) and detector.config.start == "random" and detector.config.begin_small
     begun, after = detectors.read(tmp_path / "start_0.safetensors").state_dict(), detector.state_dict()
-    assert not torch.equal(
-        begun["net.model.0.conv.weight"], after["net.model.0.conv.weight"]
-    )
+    assert not torch.equal(begun["net.model.0.conv.weight"], after["net.model.0.conv.weight"])
     assert detection_bench.untrained(asked, compared, tmp_path / "untrained.csv", tmp_path).empty
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,8 +291,8 @@ def test_rows_come_in_their_order_whichever_was_first(straight, tmp_path) -> Non
 # --- what the tables say
 
 
-def long_table(effect: float, seeds: tuple[float, float]) -> pd.DataFrame:
-    """Twenty pairs, two rows, two seeds: the row is better by `effect` and by what each seed adds."""
+def long_table(effect: float, seeds: Sequence[float]) -> pd.DataFrame:
+    """Twenty pairs, two rows: the row is better by `effect` and by what each seed adds."""
     lines = []
     for pair in range(20):
         for seed, extra in enumerate(seeds):
@@ -301,19 +302,47 @@ def long_table(effect: float, seeds: tuple[float, float]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def test_a_verdict_needs_the_pairs_and_all_seeds() -> None:
-    def verdicts(effect: float, seeds: tuple[float, float]) -> dict[str, str]:
-        found = sweep_tables.differences(long_table(effect, seeds), "best").set_index("metric")
-        assert found["difference"].tolist() == pytest.approx([effect + sum(seeds) / 2] * len(found), abs=1e-3)
-        return found["verdict"].to_dict()
+SEEDS = (0.0, 0.01, -0.01, 0.005)
 
-    assert verdicts(0.1, (0.0, 0.01))["Q_CC"] == "better" and verdicts(0.1, (0.0, 0.01))["EPE"] == "worse"
-    assert verdicts(0.0, (0.0, 0.0))["Q_CC"] == NOT_SIGNIFICANT  # the pairs do not agree
-    assert verdicts(0.1, (0.0, -0.15))["Q_CC"] == NOT_SIGNIFICANT  # the seeds do not agree
+
+def test_a_verdict_needs_trainings_that_agree() -> None:
+    def differences(effect: float, seeds: Sequence[float]) -> pd.DataFrame:
+        found = sweep_tables.differences(long_table(effect, seeds), "best").set_index("metric")
+        assert (found["seeds"] == len(seeds)).all() and (found["pairs"] == 20).all()
+        assert found["difference"].tolist() == pytest.approx([effect + np.mean(seeds)] * len(found), abs=1e-3)
+        assert len(seeds) == 1 or ((found["low"] < found["difference"]) & (found["difference"] < found["high"])).all()
+        return found
+
+    sure = differences(0.1, SEEDS)
+    assert sure.at["Q_CC", "verdict"] == "better" and sure.at["EPE", "verdict"] == "worse"
+    assert (differences(0.1, [20 * each for each in SEEDS])["verdict"] == NOT_SIGNIFICANT).all()
+    single = differences(0.1, (0.0,))  # all twenty pairs agree, which says nothing of another training
+    assert (single["verdict"] == NOT_SIGNIFICANT).all() and single["p"].isna().all()
+
+
+def test_p_values_are_corrected_for_all_rows_and_metrics() -> None:
+    one = long_table(0.1, [3 * each for each in SEEDS])
+    both = pd.concat([one, one[one["row"] == "row"].replace({"row": "second"})])
+    p = [sweep_tables.differences(table, "best").set_index(["row", "metric"])["p"] for table in (one, both)]
+    assert p[1].tolist() == pytest.approx([2 * p[0].iloc[0]] * len(p[1])) and p[0].iloc[0] < 0.05
+
+
+def test_rows_that_differ_in_nothing_are_told_apart_in_at_most_one_table_of_twenty() -> None:
+    """The A/A check, on 1,000 tables of eight seeds: what a seed does to all rows of it, and noise of each training."""
+    rng, names = np.random.default_rng(0), ("best", "a", "b", "c")
+    frame = pd.DataFrame([(name, seed, "medium", "p") for name in names for seed in range(8)])
+    frame.columns = ["row", "seed", "level", "pair"]
+    tables = [frame.assign(dataset=str(number)) for number in range(1000)]
+    for table in tables:
+        for metric in METRICS:
+            table[metric] = np.tile(rng.normal(size=8), len(names)) + rng.normal(0, 0.3, len(table))
+    found = pd.concat([sweep_tables.differences(table, "best") for table in tables])
+    wrong = (found["verdict"] != NOT_SIGNIFICANT).groupby(found["data"]).any()
+    assert len(wrong) == 1000 and 5 <= wrong.sum() <= 50
 
 
 def test_the_heat_map_is_violet_where_a_row_is_better() -> None:
-    table = long_table(1.0, (0.0, 0.01))  # higher values throughout
+    table = long_table(1.0, SEEDS)  # higher values throughout
     values = sweep_tables.means(table).loc["drawn"].loc[["best", "row"]]
     figure = sweep_figures.heat_map(sweep_tables.differences(table, "best"), values)
     drawn = figure.axes[0].images[0].get_array()
@@ -362,7 +391,7 @@ def test_the_times_of_trainings_are_those_of_their_logs(straight: tuple) -> None
 
 
 def test_effects_are_held_against_the_paper_s() -> None:
-    table = long_table(0.1, (0.0, 0.01)).replace({"row": {"best": "Ours", "row": "w/o l_c"}})
+    table = long_table(0.1, SEEDS).replace({"row": {"best": "Ours", "row": "w/o l_c"}})
     rows = [Row("w/o l_c", printed="w/o l_c"), Row("Ours", printed="Ours"), Row("not in the paper")]
     found = sweep_tables.effects(sweep_tables.differences(table, "Ours"), 4, rows, "Ours")
     own = paper_table(4).droplevel("dataset")
@@ -372,10 +401,10 @@ def test_effects_are_held_against_the_paper_s() -> None:
 
 
 def test_the_page_of_results_says_what_differs_from_the_full_method() -> None:
-    table = long_table(0.1, (0.0, 0.01)).replace({"row": {"best": "Ours", "row": "w/o l_c"}}).assign(epochs=4)
+    table = long_table(0.1, SEEDS).replace({"row": {"best": "Ours", "row": "w/o l_c"}}).assign(epochs=4)
     longer = table[table["row"] == "Ours"].assign(epochs=8)
     shown = pages._swept(pd.concat([table, longer]), 4, "`table4.csv`")
-    assert "<summary>Table 4" in shown and "2 seeds of 4 epochs" in shown
+    assert "<summary>Table 4" in shown and "4 seeds of 4 epochs" in shown
     (line,) = [line for line in shown.splitlines() if line.startswith("| w/o l_c")]
     assert "Q_CC better" in line and "EPE worse" in line
     assert next(line for line in shown.splitlines() if line.startswith("| Ours")).endswith("| – |")
