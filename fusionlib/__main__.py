@@ -181,10 +181,7 @@ def _fuse(arguments: argparse.Namespace) -> int:
 def _data_fetch(arguments: argparse.Namespace) -> int:
     from fusionlib.data import download
 
-    names = [member for name in arguments.names for member in download.members(name)]
-    for name in names:
-        download.registry(name)  # a mistyped name is told before anything is fetched
-    return max([download.fetch_command(name) for name in names])
+    return download.fetch_commands(arguments.names)
 
 
 def _results_check(arguments: argparse.Namespace) -> int:

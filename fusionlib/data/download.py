@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 
 from fusionlib.data import systems
-from fusionlib.support.files import CLOSED, FULL, InputError, sha256
+from fusionlib.support.files import CLOSED, FULL, InputError, is_recorded
 from fusionlib.support.paths import FACTS, data_root
 
 LOGGER = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ TIMEOUT = 30  # seconds without an answer
 
 @dataclass(frozen=True)
 class Registry:
-    """What is known about a set; `files` maps a path below `folder` to sha256, bytes and (if not base_url + path) url.
+    """What is known about a set; `files` maps a path below `folder` to sha256, bytes and (if not base_url + path) url,
+    or, of a file that nobody here has seen, to git_blob and url (`files.is_recorded`).
 
     `by_hand` says how to get a set that no program can fetch, or whose upstream commit or paths are not known.
     """
@@ -142,7 +144,7 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
     store = pooch.create(
         path=folder,
         base_url=entry.base_url or "",
-        registry={file: f"sha256:{facts['sha256']}" for file, facts in entry.files.items()},
+        registry={file: _hash(facts) for file, facts in entry.files.items()},
         urls={file: facts["url"] for file, facts in entry.files.items() if "url" in facts},
         retry_if_failed=RETRIES,
     )
@@ -151,13 +153,14 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
     if progress:
         LOGGER.info(f"{_key(name)}: {total - len(absent)}/{total} files")
     for done, file in enumerate(absent, total - len(absent)):
+        facts = entry.files[file]
         try:
-            store.fetch(file, downloader=downloader)
+            if file in report.wrong and _hash(facts) is None:
+                (folder / file).unlink()  # pooch keeps what it cannot check
+            store.fetch(file, downloader=_checking(downloader, facts))
         except OSError as error:
             if error.errno in FULL:
-                room = (
-                    sum(facts["bytes"] for name, facts in entry.files.items() if name in absent[done - total :]) / 1e6
-                )
+                room = sum(entry.files[name].get("bytes", 0) for name in absent[done - total :]) / 1e6
                 fact = f"{folder} is full: {room:.0f} MB of {_key(name)} are still to be fetched"
                 raise InputError(f"{fact}, so free some space and run the command again.") from None
             if error.errno in CLOSED or isinstance(error, PermissionError):
@@ -176,10 +179,30 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
     return folder
 
 
-def fetch_command(name: str) -> int:
-    """`python -m fusionlib data fetch NAME`: fetch a set, say where it is, its terms and whom to cite; exit status."""
+def fetch_command(name: str) -> None:
+    """Fetch a set, and say where it is, its terms and whom to cite."""
     folder, entry = fetch(name), registry(name)
     print(f"{entry.title}\n  folder: {folder}\n  terms: {entry.terms}\n  cite: {entry.citation}")
+
+
+def fetch_commands(names: Sequence[str]) -> int:
+    """`python -m fusionlib data fetch NAME ...`; exit status.
+
+    One upstream that does not answer keeps nobody from the others: what failed is said when it fails, and at the end.
+    """
+    names, failed = [member for name in names for member in members(name)], []
+    for name in names:
+        registry(name)  # a mistyped name is told before anything is fetched
+    for name in names:
+        try:
+            fetch_command(name)
+        except InputError as error:
+            if len(names) == 1:
+                raise
+            LOGGER.warning(str(error))
+            failed.append(name)
+    if failed:
+        raise InputError(f"Of {len(names)} to be fetched, {len(failed)} failed, as said above: {', '.join(failed)}.")
     return 0
 
 
@@ -213,8 +236,24 @@ def _report(key: str, entry: Registry, root: Path) -> SetReport:
     folder = root / entry.folder
     missing = [file for file in entry.files if not (folder / file).is_file()]
     there = entry.files.keys() - set(missing)
-    wrong = [file for file, facts in entry.files.items() if file in there and sha256(folder / file) != facts["sha256"]]
+    wrong = [file for file, facts in entry.files.items() if file in there and not is_recorded(folder / file, facts)]
     return SetReport(key, folder, len(there) - len(wrong), tuple(missing), tuple(wrong))
+
+
+def _hash(facts: Mapping[str, object]) -> str | None:
+    """The checksum as pooch takes it; None of a git blob, which it does not know."""
+    return f"sha256:{facts['sha256']}" if "sha256" in facts else None
+
+
+def _checking(downloader: pooch.HTTPDownloader, facts: Mapping[str, object]) -> Callable:
+    """The same downloader, which raises ValueError, as pooch does, unless what it brings is the recorded file."""
+
+    def download(url: str, output: str, store: pooch.Pooch) -> None:
+        downloader(url, output, store)
+        if not is_recorded(output, facts):
+            raise ValueError(url)
+
+    return download
 
 
 def _key(name: str) -> str:

@@ -47,12 +47,15 @@ class System:
         paper: whom to cite.
         upstream, commit: repository on GitHub and the state of it that this was written from.
         licence: what upstream states about its code and weights.
-        files: the published weights, as in the registries of the data sets: path to sha256, bytes and url.
-        published: part of the network to the file that holds it; the part "" is all of it. Empty if upstream's weights
-            are not to be had. The file of a TensorFlow checkpoint is named without .index and .data.
+        files: the published weights, as in the registries of the data sets: path to sha256, bytes and url; of those
+            that nobody here has seen, to git_blob, by which the upstream commit names their content, and url.
+        published: part of the network to the file that holds it; the part "" is all of it. The file of a TensorFlow
+            checkpoint is named without .index and .data.
+        untried: the same for parts whose published weights could not be had where the results of this project were
+            made: their rows were measured with retrained ones. Where the files are, they are used instead.
         untuned: options of the method by which it does not train itself on each pair that it is given.
         partial: options of the method by which it does with the published parts, where others are missing.
-        budget: of the retraining; None if all weights are published.
+        budget: of the retraining; None if all weights are published and at hand.
         learning_rate: of the retraining, where the rate of all others is too high for this system; else None.
         retraining: how the loss relates to the published one, and what was cut for want of time.
     """
@@ -71,6 +74,7 @@ class System:
     retraining: str
     files: dict[str, dict]
     published: dict[str, str]
+    untried: dict[str, str] = field(default_factory=dict)
     untuned: dict[str, object] = field(default_factory=dict)
     partial: dict[str, object] | None = None
     budget: Budget | None = None

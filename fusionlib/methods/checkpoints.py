@@ -1,8 +1,8 @@
 """The weights of the compared systems: where they are found, and how they come into a network.
 
 Published weights are looked for in three places (`support.paths.weight_file`), and every file is held against its
-recorded SHA-256. Weights retrained here
-(`fusionlib.methods.retraining`) are NAME.safetensors below results/<preset>/weights.
+recorded checksum. Weights retrained here (`fusionlib.methods.retraining`) are NAME.safetensors below
+results/<preset>/weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fusionlib.data.systems import System
 from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint
-from fusionlib.support.files import InputError, fingerprint, sha256
+from fusionlib.support.files import InputError, fingerprint, is_recorded, sha256
 from fusionlib.support.paths import ROOT, weight_file
 from fusionlib.support.weights import key_of, read_header, read_state
 
@@ -50,14 +50,16 @@ def find(system: System, given: Path | str | None = None) -> Source:
 
     Args:
         system: which.
-        given: a file of weights, or a folder whose NAME.safetensors is taken before anything else, if it is there. By
-            default: what is published, else what was retrained here in the largest preset there is, else the published
-            part.
+        given: a file of weights, or a folder whose NAME.safetensors is taken if it is there, before all but
+            `System.untried`. By default: what is published, `System.untried` included if it is here, else what was
+            retrained here in the largest preset there is, else the published part.
 
     Raises:
         InputError: there are none, or a file is not what it should be; the message says how to get or make them.
     """
     given = None if given is None else Path(given)
+    if (given is None or given.is_dir()) and is_here(system):
+        return published(system, [*system.published, *system.untried])
     if given is not None and given.is_dir():
         mine = given / f"{system.name}.safetensors"
         given = mine if mine.exists() else None
@@ -74,21 +76,27 @@ def find(system: System, given: Path | str | None = None) -> Source:
     raise InputError(f"There are no weights of {system.title}, and none that could be fetched are published: {make}.")
 
 
+def is_here(system: System) -> bool:
+    """Whether a system has weights in `System.untried`, and this machine has all of them."""
+    return bool(system.untried) and all(weight_file(system.name, file) for file in system.untried.values())
+
+
 def published(system: System, parts: Iterable[str] | None = None) -> Source:
-    """The published files of some parts of a system, or of all that have one, each verified.
+    """The published files of some parts of a system, or of all in `System.published`, each verified.
 
     Raises:
         InputError: a file is not there, or not the recorded one.
     """
-    chosen = {part: system.published[part] for part in parts or system.published}
+    every = system.published | system.untried
+    chosen = {part: every[part] for part in parts or system.published}
     digests = []
     for file, facts in system.files.items():
         if file.startswith(tuple(chosen.values())):
             path = _path(system, file)
             digests.append(sha256(path))
-            if digests[-1] != facts["sha256"]:
+            if not is_recorded(path, facts):
                 raise InputError(f"{path} is not the published file: remove it and run `{_command(system)}`.")
-    kind = PUBLISHED if "" in chosen else IN_PART
+    kind = PUBLISHED if "" in chosen or system.untried.keys() & chosen.keys() else IN_PART
     return Source(kind, fingerprint(digests)[:8], {part: _path(system, file) for part, file in chosen.items()})
 
 
@@ -100,7 +108,10 @@ def fill(network: nn.Module, system: System, source: Source) -> nn.Module:
     """
     state = {} if source.retrained is None else read_state(source.retrained)
     for part, path in source.files.items():
-        state |= {f"{part}.{key}" if part else key: value for key, value in _read(path).items()}
+        found = {f"{part}.{key}" if part else key: value for key, value in _read(path).items()}
+        if part in system.untried:  # as upstream reads them: what the network does not know is left out
+            found = {key: value for key, value in found.items() if key in network.state_dict()}
+        state |= found
     if source.kind == IN_PART:
         drawn = network.state_dict()
         state |= {key: value for key, value in drawn.items() if key.partition(".")[0] not in source.files}
@@ -146,8 +157,27 @@ def _read(path: Path) -> dict[str, Tensor]:
     if _index(path).exists():
         return load_checkpoint(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError) as error:
+        return _named(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, UnpicklingError, AttributeError) as error:
         raise InputError(
             f"{path} is not a readable file of weights ({type(error).__name__}): fetch it again."
         ) from None
+
+
+def _named(saved: Mapping[str, object]) -> dict[str, Tensor]:
+    """The tensors of a file by their names in the network, in whatever way the file was saved.
+
+    Some files hold a state_dict for each part, beside those of the optimisers; those of a network that was trained on
+    several GPUs have `module.` before every name.
+
+    >>> saved = {"DM": {"module.a": torch.ones(1)}, "DM_opt": {"state": {}}, "epoch": 3}
+    >>> list(_named(saved))
+    ['DM.a']
+    """
+    found = {}
+    for name, value in saved.items():
+        for inner, tensor in value.items() if isinstance(value, Mapping) else [("", value)]:
+            if isinstance(tensor, Tensor):
+                parts = [part.removeprefix("module.") for part in (name, inner) if part]
+                found[".".join(parts)] = tensor
+    return found

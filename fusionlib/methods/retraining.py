@@ -99,7 +99,7 @@ def recipe(name: str, ours: Recipe, smoke: bool = False) -> Retraining:
 
 
 def prepare(names: Iterable[str], ours: Recipe, folder: Path, retrain: bool = False, smoke: bool = False) -> None:
-    """Train the systems of a comparison whose weights are not published, if asked to; all systems with `smoke`.
+    """Train the systems of a comparison whose published weights are not here, if asked to; all systems with `smoke`.
 
     Asked to means: by `retrain`, or, for missing weights and those of earlier code or data, as `long_training.asked`
     reads. Not asked, weights of earlier code or data are used as they are, and a printed line says so.
@@ -112,7 +112,8 @@ def prepare(names: Iterable[str], ours: Recipe, folder: Path, retrain: bool = Fa
         smoke: as in `recipe`; the weights are always trained.
     """
     for name in names:
-        if smoke or "" not in systems.system(name).published:
+        system = systems.system(name)
+        if smoke or not ("" in system.published or checkpoints.is_here(system)):
             path, settings = Path(folder) / f"{name}.safetensors", recipe(name, ours, smoke)
             if smoke or retrain or asked():
                 train_or_load(settings, folder, smoke or retrain)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib import presets
-from fusionlib.data.paper_tables import paper_table
+from fusionlib.data import systems
+from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, registration_bench, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import BOUND, summary
 from fusionlib.notebook.reporting import markdown
+from fusionlib.notebook.sentences import listed
 from fusionlib.report import findings, tested_claims, verdicts, web
 from fusionlib.report.our_numbers import COMPARED, DETECTION, SWEPT
 from fusionlib.report.shipped import FOLDER as EXECUTED
@@ -194,7 +195,7 @@ def _compared(measured: comparison.Measured, number: int, source: str) -> str:
     pairs = "slices, in the box around the head" if number == 7 else "pairs"
     parts = [
         f"Means over all {pairs}, from {source}; `weights` says where those of a row come from, and "
-        f"`{comparison.ABSENT}` that there were none to measure it with."
+        f"`{comparison.ABSENT}` that there were none to measure it with.{_untried(number)}"
     ]
     for level in measured.table["level"].unique():
         means = comparison.means(measured, level)
@@ -203,11 +204,22 @@ def _compared(measured: comparison.Measured, number: int, source: str) -> str:
     return verdicts.fold(f"Table {number}: every row, at each level of deformation", *parts)
 
 
+def _untried(number: int) -> str:
+    """Whose published weights these numbers were made without."""
+    titles = [title for name, title in systems_in(number).items() if systems.system(name).untried]
+    if not titles:
+        return ""
+    return (
+        f" Published weights of {listed(titles)} exist, could not be had here, and are used where "
+        "`python -m fusionlib data fetch weights` has brought them."
+    )
+
+
 def _swept(table: pd.DataFrame, number: int, source: str) -> str:
     """The paper's Table 4 or 5: every row's mean over pairs and seeds, and what differs from Ours."""
     epochs = int(table["epochs"].mode()[0])  # a few rows were trained longer, too
     table, named = table[table["epochs"] == epochs], paper_table(number).index.get_level_values("dataset")[0]
-    best = sweep_rows.OURS if number == 4 else sweep_rows.optimum(presets.load("paper"))
+    best = sweep_rows.reference(number)
     if best not in set(table["row"]):
         return ""  # the sweep has only begun
     means, tests = sweep_tables.means(table), sweep_tables.differences(table, best)
@@ -221,6 +233,6 @@ def _swept(table: pd.DataFrame, number: int, source: str) -> str:
         f"Table {number}: every row, with what differs from Ours",
         f"Means over {len(pairs.drop_duplicates(['dataset', 'pair']))} pairs ({data}) and {table['seed'].nunique()} "
         f"seeds of {epochs} epochs, from {source}. `against Ours` names the metrics that pass a paired test over the "
-        "pairs (5 %, Holm) and in which all seeds agree.",
+        "seeds (Student's t, 5 %, Holm over all rows and metrics).",
         markdown(rows),
     )

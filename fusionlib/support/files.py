@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -142,6 +142,20 @@ def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob(path: Path | str) -> str:
+    """Hexadecimal name that git gives to the content of a file: SHA-1 of "blob", its length, and the content."""
+    digest = hashlib.sha1(f"blob {Path(path).stat().st_size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def is_recorded(path: Path | str, facts: Mapping[str, object]) -> bool:
+    """Whether a file is the recorded one, by its `sha256`, or where no one here has seen it, by its `git_blob`."""
+    return sha256(path) == facts["sha256"] if "sha256" in facts else git_blob(path) == facts["git_blob"]
 
 
 def fingerprint(*parts: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import sha1, sha256
 from pathlib import Path
 
 import halfway
@@ -14,7 +14,7 @@ from fusionlib import methods
 from fusionlib.data import systems
 from fusionlib.methods import checkpoints
 from fusionlib.support.behaviour import record
-from fusionlib.support.files import InputError
+from fusionlib.support.files import InputError, git_blob
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import save_weights
 
@@ -137,6 +137,50 @@ def test_parts_are_put_together(network: nn.Module, tmp_path: Path, monkeypatch:
     both = methods.load("halfway", path)
     assert methods.origin("halfway", path).weights == "published + retrained" and both.gain == 1
     assert (both.network.mix.weight == 1).all() and (both.network.last.weight == 2).all()
+
+
+FORMS = {
+    "as it is": lambda state: state,
+    "trained on several GPUs": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "parts beside optimisers": lambda state: {
+        "mix": {"module.weight": state["mix.weight"], "module.bias": state["mix.bias"]},
+        "last": {"weight": state["last.weight"], "bias": state["last.bias"]},
+        "mix_opt": {"state": {}, "param_groups": [{"lr": 1e-3}]},
+        "epoch": 3,
+    },
+    "with what the network does not know": lambda state: state | {"grid": torch.ones(2, 2)},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_untried_weights_are_used_where_they_are(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    torch.save(FORMS[form](constant(network, 1)), tmp_path / "upstream.pth")
+    content = (tmp_path / "upstream.pth").read_bytes()
+    blob = sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+    facts = {"git_blob": blob, "url": "https://example.org/a.pth"}
+    system = halfway.install(tmp_path, monkeypatch, untried={"": "a.pth"}, files={"a.pth": facts})
+    retrain(tmp_path / "checkout" / "results" / "mini" / "weights" / "halfway.safetensors", constant(network, 2))
+    assert loaded() == 2 and methods.origin("halfway").weights == "retrained"
+    path = put(tmp_path / "root" / "weights", content)
+    assert loaded() == 1 and methods.origin("halfway").weights == "published"
+    assert loaded(weights=tmp_path / "checkout" / "results" / "mini" / "weights") == 1
+    assert checkpoints.find(system).files == {"": path}
+    path.write_bytes(content + b"!")
+    with pytest.raises(InputError, match=r"a\.pth is not the published file: remove it and run"):
+        methods.load("halfway")
+
+
+def test_untried_weights_of_another_network_are_refused(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / "root" / "weights", b"")
+    torch.save({"mix.weight": network.state_dict()["mix.weight"]}, path)
+    facts = {"git_blob": git_blob(path), "url": "https://example.org/a.pth"}
+    halfway.install(tmp_path, monkeypatch, untried={"": "a.pth"}, files={"a.pth": facts})
+    with pytest.raises(InputError, match=r"holds no weights of Halfway \(.*\): fetch or make them anew\.$"):
+        methods.load("halfway")
 
 
 def test_weights_of_another_network_are_refused(network: nn.Module, tmp_path: Path) -> None:

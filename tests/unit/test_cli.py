@@ -157,7 +157,7 @@ def test_mistakes_are_one_sentence(capsys):
     assert "Unknown preset 'huge'" in error(capsys, "reproduce", "--preset", "huge")
     assert "no data set 'roadscen'" in error(capsys, "data", "fetch", "roadscen")
     assert "no data set 'roadscen'" in error(capsys, "data", "check", "roadscen")
-    assert "No weights of EMMA that could be fetched are published" in error(capsys, "data", "fetch", "emma")
+    assert "No weights of IMF that could be fetched are published" in error(capsys, "data", "fetch", "imf")
     assert "no compared system 'magic'" in error(capsys, "retrain", "emma", "magic")
     assert "weights of DATFuse are published" in error(capsys, "retrain", "datfuse")
     with pytest.raises(SystemExit, match="2"):

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Iterator
 from functools import partial
-from hashlib import sha256
+from hashlib import sha1, sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pooch
 import pytest
 
 from fusionlib import data
+from fusionlib.__main__ import main
 from fusionlib.data import download, systems
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import FACTS
@@ -212,7 +213,7 @@ def test_weights_of_a_system_are_a_set_under_its_name(
         "tiny"
     ]
     assert [report.name for report in download.check()] == ["tiny", "halfway"]
-    assert download.fetch_command("halfway") == 0
+    assert download.fetch_commands(["Weights"]) == 0
     folder = tmp_path / "root" / "weights" / "halfway"
     assert (folder / "a.pth").read_bytes() == FILES["vi/c.png"]
     printed = capsys.readouterr().out
@@ -226,10 +227,47 @@ def test_weights_of_a_system_are_a_set_under_its_name(
         download.fetch("halfway")
 
 
+def test_a_file_that_nobody_has_seen_is_held_against_its_git_blob(
+    upstream: type[Upstream], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = json.loads((download.REGISTRY / "tiny.json").read_text())["base_url"]
+    blob = sha1(b"blob 7\0another").hexdigest()  # what `git hash-object` prints for the content "another"
+    files = {"deep/a.pth": {"git_blob": blob, "url": base + "renamed.png"}}
+    halfway.install(tmp_path, monkeypatch, files=files, untried={"": "deep/a.pth"})
+    assert download.weight_names() == ["halfway"]
+    path = download.fetch("halfway", progress=False) / "deep" / "a.pth"
+    assert path.read_bytes() == b"another" and download.check("halfway")[0].complete
+    path.write_bytes(b"altered")
+    assert download.check("halfway")[0].wrong == ("deep/a.pth",)
+    download.fetch("halfway", progress=False)
+    assert path.read_bytes() == b"another"
+    path.unlink()
+    (tmp_path / "served" / "renamed.png").write_bytes(b"tampered with")
+    with pytest.raises(
+        InputError, match=r"renamed\.png is not the file whose checksum is recorded, so it was not kept"
+    ):
+        download.fetch("halfway", progress=False)
+    assert [each for each in path.parent.iterdir()] == []
+
+
+def test_one_upstream_that_does_not_answer_keeps_nobody_from_the_others(
+    upstream: type[Upstream], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = json.loads((download.REGISTRY / "tiny.json").read_text())
+    (download.REGISTRY / "gone.json").write_text(
+        json.dumps(known | {"folder": "Gone", "base_url": known["base_url"] + "gone/"})
+    )
+    assert main(["data", "fetch", "gone", "tiny"]) == 2
+    assert fetched(tmp_path) == FILES
+    printed = capsys.readouterr()
+    assert "(404)" in printed.out + printed.err
+    assert printed.err.endswith("fusionlib: error: Of 2 to be fetched, 1 failed, as said above: gone.\n")
+
+
 def test_the_fetch_command_says_where_and_on_what_terms(
     upstream: type[Upstream], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert download.fetch_command("tiny") == 0
+    download.fetch_command("tiny")
     assert f"folder: {tmp_path / 'root' / 'Tiny'}\n  terms: -\n  cite: -\n" in capsys.readouterr().out
 
 

@@ -45,11 +45,17 @@ def test_an_entry_says_where_code_and_weights_come_from(name: str) -> None:
     system = systems.system(name)
     assert re.fullmatch(r"[\w-]+/[\w-]+", system.upstream) and re.fullmatch("[0-9a-f]{40}", system.commit)
     for file, facts in system.files.items():
-        assert re.fullmatch("[0-9a-f]{64}", facts["sha256"]) and facts["bytes"] > 0
+        seen = "sha256" in facts
+        if seen:
+            assert re.fullmatch("[0-9a-f]{64}", facts["sha256"]) and facts["bytes"] > 0
+        else:
+            assert re.fullmatch("[0-9a-f]{40}", facts["git_blob"]) and "bytes" not in facts
         assert facts["url"].startswith(f"https://raw.githubusercontent.com/{system.upstream}/{system.commit}/")
-        assert any(file.startswith(published) for published in system.published.values())
-    for published in system.published.values():
+        part = system.published if seen else system.untried
+        assert any(Path(file).parent == Path(published).parent for published in part.values())
+    for published in (system.published | system.untried).values():
         assert any(file.startswith(published) for file in system.files)
+    assert not system.published.keys() & system.untried.keys()
     assert ("" in system.published) == (system.budget is None)
     assert (system.partial is not None) == (bool(system.published) and "" not in system.published)
 

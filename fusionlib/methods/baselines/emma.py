@@ -3,7 +3,7 @@
 Z. Zhao, H. Bai, J. Zhang, Y. Zhang, K. Zhang, S. Xu, D. Chen, R. Timofte, L. Van Gool, "Equivariant Multi-Modality
 Image Fusion", CVPR 2024, doi 10.48550/arXiv.2305.11443.
 Published code: Zhaozixiang1228/MMIF-EMMA@9983ca2f627588cd001ed08e21eadf1ab5c48beb, no licence stated. Its weights,
-model/EMMA.pth, are not part of the copy of the repository that this was written beside: the network has to be trained.
+model/EMMA.pth, could not be had here (`System.untried`); without them the network has to be trained.
 
     infrared --encoder--> i1 .. i4 --\\
                                       join level by level --> f1 .. f4 --decoder, from f4 up, f3 .. f1 as skips--> fused

@@ -3,7 +3,8 @@
 H. Li, J. Liu, Y. Zhang, Y. Liu, "A Deep Learning Framework for Infrared and Visible Image Fusion Without Strict
 Registration", International Journal of Computer Vision 132, 1625-1644, 2024, doi 10.1007/s11263-023-01948-x.
 Published code: yuliu316316/IVF-WoReg@4ce681827c70bd69981397c978906b62370a6474, test code only, no licence file ("Usage
-of this code is free for research purposes only"); its weights, checkpoint/42.pkl, are listed but not to be had there.
+of this code is free for research purposes only"); its weights, checkpoint/42.pkl, could not be had here
+(`System.untried`).
 
     infrared --encoder--> g3     --offset-aware correction, guided by the visible g1----> U --\\
     visible  --encoder--> g1, g3 ------------------------------------------------------------ B --dense fusion--> fused

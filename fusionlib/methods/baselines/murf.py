@@ -4,7 +4,7 @@ H. Xu, J. Yuan, J. Ma, "MURF: Mutually Reinforcing Multi-Modal Image Registratio
 Pattern Analysis and Machine Intelligence 45(10), 12148-12166, 2023, doi 10.1109/TPAMI.2023.3283682.
 Published code: hanna-xu/MURF@79b270af4ec8a77a7ed880ec6890a5cf9fe3f268, folder RGB-IR, TensorFlow 1.14, no licence
 file. The checkpoints of SIEM and F2M come with it (`fusionlib.methods.baselines.murf_checkpoint` reads them); that of
-MCRM is listed, but was not to be had.
+MCRM could not be had here (`System.untried`).
 
     visible, infrared --MCRM (affine; trained, and tuned to each pair, by SIEM)--> visible --F2M (field)--> fused
 

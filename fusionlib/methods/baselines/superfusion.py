@@ -3,7 +3,8 @@
 L. Tang, Y. Deng, Y. Ma, J. Huang, J. Ma, "SuperFusion: A Versatile Image Registration and Fusion Network with Semantic
 Awareness", IEEE/CAA Journal of Automatica Sinica 9(12), 2121-2137, 2022, doi 10.1109/JAS.2022.106082.
 Published code: Linfeng-Tang/SuperFusion@b0fbb86e26825a677c0e6d59b45e62bd7fbda98a, MIT licence; its weights,
-checkpoint/MSRS.pth and checkpoint/RoadScene.pth (entries DM and FN), are listed but not to be had there.
+checkpoint/MSRS.pth and checkpoint/RoadScene.pth (entries DM and FN), could not be had here (`System.untried`). MSRS's
+are used where they are: those of RoadScene may have seen the pairs that are tested on.
 
     infrared, visible --DenseMatcher--> field;    warped infrared, luma of the visible --FusionNet--> fused luma
 

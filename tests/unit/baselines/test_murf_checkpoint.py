@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fusionlib.data import systems
+from fusionlib.methods import checkpoints
 from fusionlib.methods.baselines.murf import MURF
 from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint, read_checkpoint, torch_name
-from fusionlib.support.files import InputError
+from fusionlib.support.files import InputError, git_blob
 
 TENSORS = {
     "f2m_net/bf1": np.arange(3, dtype="<f4"),
@@ -58,9 +61,9 @@ def block(entries: list[tuple[bytes, bytes]]) -> bytes:
     return body + bytes(4) + (1).to_bytes(4, "little")
 
 
-def write_checkpoint(path: Path, kind: int = 1) -> Path:
+def write_checkpoint(path: Path, kind: int = 1, tensors: dict[str, np.ndarray] = TENSORS) -> Path:
     data, entries = b"", [(b"", field(1, 1))]
-    for name, tensor in TENSORS.items():
+    for name, tensor in tensors.items():
         shape = b"".join(field(2, field(1, side)) for side in tensor.shape)
         place = (field(4, len(data)) if data else b"") + field(5, tensor.nbytes)
         checksum = varint(6 << 3 | 5) + bytes(4)
@@ -92,6 +95,44 @@ def test_kernels_are_turned_into_torch_s_layout(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_names(name: str) -> None:
     assert torch_name(name) == NAMES[name]
+
+
+def name_in_tensorflow(name: str) -> str:
+    """The name there of a tensor of MCRM."""
+    level, layer, kind = name.split(".")
+    net = {"d4": "affine_net_d4", "d2": "affine_net_d2", "d1": "affine_net"}[level]
+    if layer == "fc":
+        return f"{net}/fcn1/dense/{'kernel' if kind == 'weight' else 'bias'}"
+    what, number = layer[:-1], layer[-1]
+    ends = {"conv": f"{kind[0]}{number}", "post": f"offset_b{number}"}
+    ends |= {
+        each: f"conv{number}_offset/{name}_conv/conv/conv2d/kernel"
+        for each, name in (("offset", "offset"), ("gate", "weight"))
+    }
+    return f"{net}/layer{number}/{ends[what]}"
+
+
+def test_the_coarse_stage_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint in the form of MCRM's published one, which holds SIEM's tensors, too, in the place of the file."""
+    system, facts = systems.system("murf"), dict(systems.system("murf").files)
+    made = {name: torch.randn_like(value) for name, value in MURF().mcrm.state_dict().items()}
+    turned = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+    tensors = {name_in_tensorflow(n): v.numpy().transpose(turned[v.ndim]).copy() for n, v in made.items()}
+    tensors["des_extract/RGB_Encoder/conv1/conv2d/bias"] = np.zeros(3, "<f4")
+    path = tmp_path / "murf" / system.untried["mcrm"]
+    path.parent.mkdir(parents=True)
+    write_checkpoint(path, tensors=dict(sorted(tensors.items())))
+    for file in [file for file, known in facts.items() if "git_blob" in known]:
+        facts[file] = {"git_blob": git_blob(tmp_path / "murf" / file), "url": ""}
+    monkeypatch.setenv("FUSIONLIB_WEIGHTS", str(tmp_path))
+    network = checkpoints.fill(MURF(), *_with_this_stage(system, facts))
+    torch.testing.assert_close(network.mcrm.state_dict(), made, rtol=0, atol=0)
+
+
+def _with_this_stage(system: systems.System, facts: dict) -> tuple[systems.System, checkpoints.Source]:
+    """The other parts may not be on this machine, so they stay as drawn."""
+    alone = replace(system, files=facts, published={})
+    return alone, replace(checkpoints.find(alone), kind=checkpoints.IN_PART)
 
 
 def test_what_is_missing_or_broken_is_refused(tmp_path: Path) -> None:
