@@ -17,7 +17,17 @@ from fusionlib.data import PairSet
 from fusionlib.data import labels as box_files
 from fusionlib.data.drawn import brain, synthetic
 from fusionlib.data.raw_pairs import RawSet
-from fusionlib.deformation import LEVELS, compose, fold_share, invert, jacobian_determinant, misalign_by_key, warp
+from fusionlib.deformation import (
+    LEVELS,
+    Level,
+    compose,
+    fold_share,
+    invert,
+    jacobian_determinant,
+    misalign_by_key,
+    sample_field,
+    warp,
+)
 from fusionlib.experiments import robustness
 from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair, scene
 from fusionlib.support import boxes
@@ -127,6 +137,9 @@ def deformation() -> Iterator[Seen]:
         yield f"{level} truth", moved.phi_gt, SINGLE
         yield f"{level} valid", moved.valid.double(), 1e-2
         yield f"{level} coarser", misalign_by_key(ir, level, [(0, "b", 1)], 0.02).phi_gt, SINGLE
+    steep = Level("steep", translation=0, rotation=0, elastic=0.03)  # the first draw of this key folds, the next not
+    fields = [sample_field("heavy", 48, 64, "b"), sample_field(steep, 48, 64, (0, "c", 3))]
+    yield "fields", torch.cat(fields), SINGLE
     y, x = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in (48, 64)), indexing="ij")
     phi = torch.stack([3 * torch.sin(y / 9) + 2, 2 * torch.cos(x / 11) - 60 * (x > 62)])[None]
     yield "warp", warp(ir, phi), DOUBLE

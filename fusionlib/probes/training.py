@@ -159,6 +159,10 @@ def anchor_detector() -> Iterator[Seen]:
     yield "corners", corners, SINGLE
     yield "scores", scores, SINGLE
 
+    centre, size = 1 + 2 * (1 + _waves(40, 2)), 2 + _waves(40, 2)
+    cells = anchors.responsible(centre, size, 2 + _waves(3, 2), (5, 5))
+    yield "cells", torch.cat([each.flatten() for each in cells]), SINGLE
+
     state = anchors.AnchorDetector(3).state_dict()
     published = {name.removeprefix("net."): _waves(*value.shape) for name, value in state.items()}
     for name, value in published.items():

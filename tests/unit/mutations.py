@@ -253,7 +253,7 @@ CHANGED = (
         "return (rgb * torch.tensor([0.2126, 0.7152, 0.0722]).view(3, 1, 1)).sum(0, keepdim=True)",
         "images",
     ),
-    Edit("percentile of a stretch", "data/images.py", "[0.1, 99.9]", "[0.2, 99.9]", "images"),
+    Edit("percentile of a stretch", "data/stretch.py", "(0.1, 99.9)", "(0.2, 99.9)", "images"),
     Edit(
         "white of a volume",
         "data/volumes.py",
@@ -263,10 +263,10 @@ CHANGED = (
     ),
     Edit("light at night", "data/drawn/synthetic.py", "0.5", "0.51", "drawn-scenes"),
     Edit("box at the border", "support/boxes.py", "u / w + 0.5", "u / w", "labels"),
-    Edit("window of SSIM", "metrics/fusion.py", "WINDOW = 11", "WINDOW = 9", "scores"),
+    Edit("window of SSIM", "metrics/images.py", "WINDOW = 11", "WINDOW = 9", "scores"),
     Edit("constant of SSIM", "metrics/fusion.py", "(0.03 * 255) ** 2", "(0.02 * 255) ** 2", "scores"),
     Edit("place of a raw frame", "data/raw_pairs.py", "-0.5 - shift", "-0.4 - shift", "raw-frames"),
-    Edit("side of a block", "experiments/label_accuracy.py", "side: int = 41", "side: int = 31", "label-accuracy"),
+    Edit("side of a block", "experiments/label_accuracy.py", "SIDE = 41", "SIDE = 31", "label-accuracy"),
     Edit("mean of the others", "experiments/error_parts.py", ".clamp(min=1)", ".clamp(min=2)", "error-parts"),
     Edit("margin of a head", "experiments/mri_study.py", "MARGIN = 4", "MARGIN = 5", "head-scores"),
     Edit(

@@ -59,8 +59,13 @@ def test_a_behaviour_that_changes_needs_a_reason(tmp_path, monkeypatch: pytest.M
     monkeypatch.setattr(record.source, "digest", lambda entries: "second")
     assert record.accept(["deformation"]) == {"deformation": "as before"}
     assert record.read()["deformation"]["source"] == "second"
+    more = seen | {"y": [1e-6, 1, 2.0, 2.0, 2.0, 2.0]}  # the probe looks at more, and what it saw before is the same
+    monkeypatch.setattr(record, "probed", lambda names: dict.fromkeys(names, more))
+    monkeypatch.setattr(record.source, "digest", lambda entries: "more")
+    assert record.accept(["deformation"]) == {"deformation": "as before"}
+    assert record.read()["deformation"]["probe"] == more
 
-    other = {"x": [1e-6, 4, 1.0, 0.5, 0.5, 0.50001]}
+    other = more | {"x": [1e-6, 4, 1.0, 0.5, 0.5, 0.50001]}
     monkeypatch.setattr(record, "probed", lambda names: dict.fromkeys(names, other))
     monkeypatch.setattr(record.source, "digest", lambda entries: "third")
     with pytest.raises(InputError, match="say why"):

@@ -73,9 +73,10 @@ def read() -> dict[str, dict]:
 def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
     """Record the current code; returns for each component whether it behaves "as before", or its new version.
 
-    A component that behaves as recorded keeps its version, whatever its source. Another one gets the next version,
-    which needs a reason, and results of earlier versions no longer fit. If the source is the recorded one, only the
-    probe can have changed: its numbers are recorded, and the version stays.
+    A component that behaves as recorded keeps its version, whatever its source; what its probe has learned to look at
+    since is recorded with it. Another one gets the next version, which needs a reason, and results of earlier versions
+    no longer fit. If the source is the recorded one, only the probe can have changed: its numbers are recorded, and the
+    version stays.
 
     Args:
         names: of the components to record.
@@ -95,8 +96,8 @@ def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
             new = {"version": 1, "reason": reason or "first recorded"}
         elif old["source"] == state:
             new = {"version": old["version"], "reason": old["reason"]}
-        elif agree(seen, old["probe"]):
-            new, seen = {"version": old["version"], "reason": old["reason"]}, old["probe"]
+        elif agree({place: seen[place] for place in seen.keys() & old["probe"].keys()}, old["probe"]):
+            new, seen = {"version": old["version"], "reason": old["reason"]}, seen | old["probe"]
         elif reason is None:
             raise InputError(f"{name} behaves otherwise than recorded: say why with --why, as results do not fit then.")
         else:
