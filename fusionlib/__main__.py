@@ -51,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "fusionlib", description="Target-aware unregistered infrared and visible image fusion"
-    )
+    parser = argparse.ArgumentParser("fusionlib", description="Target-aware unregistered infrared and visible fusion")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("reproduce", help="run notebooks headless and set the paper's numbers beside")
@@ -226,14 +224,10 @@ def _retrain(arguments: argparse.Namespace) -> int:
 
 
 def _publish(arguments: argparse.Namespace) -> int:
-    from fusionlib.report.publish import publish_all
+    from fusionlib.report import publish
     from fusionlib.support.paths import ROOT
 
-    if not Path(folder := arguments.results or ROOT / "results").is_dir():
-        raise InputError(f"{folder} is no folder: give the one that holds results.")
-    for page in publish_all(folder):
-        print(f"wrote {page}")
-    return 0
+    return publish.command(arguments.results or ROOT / "results")
 
 
 if __name__ == "__main__":

@@ -90,15 +90,22 @@ class Ours:
         return Fused(output.image.to(ir), field, warp(ir, field), sure if sure is None else sure.to(ir.device))
 
 
-NETWORKS = {"ours": NetworkConfig(), "ours_refined": NetworkConfig(), "as_in_the_paper": AS_IN_THE_PAPER}
+NETWORKS = {
+    "ours": NetworkConfig(),
+    "ours_refined": NetworkConfig(),
+    "ours_same_budget": NetworkConfig(),
+    "as_in_the_paper": AS_IN_THE_PAPER,
+}
 _REFINED = {"ours_refined": "ours"}  # name of its weights; see `fusionlib.methods.field_refinement`
+_ELSEWHERE = {"ours_same_budget": "same_budget/ours"}  # see `fusionlib.methods.retraining.same_budget`
+MADE_BY = {"ours": "reproduce 03", "same_budget/ours": "reproduce 04 --train"}
 
 
 def names() -> list[str]:
     """Names that `load` takes, alone or two joined by a +.
 
     >>> [name for name in names() if name.startswith("ours")]
-    ['ours', 'ours_refined']
+    ['ours', 'ours_refined', 'ours_same_budget']
     """
     return [*NETWORKS, *systems.names(), *CLASSICAL, *RULES]
 
@@ -217,7 +224,7 @@ def _weights_here(name: str) -> str:
         return origin(name).weights
     except InputError:
         if name in NETWORKS:
-            return "reproduce 03"
+            return MADE_BY.get(weights_name(name), "reproduce 03")
         return ("data fetch " if systems.system(name).published else "retrain ") + name
 
 
@@ -227,8 +234,7 @@ def shipped_weights(name: str) -> Path:
     for path in paths:
         if path.exists():
             return path
-    command = "python -m fusionlib reproduce 03 --preset mini"
-    make = f", or make them with `{command}`" if name == "ours" else ""
+    make = f", or make them with `python -m fusionlib {MADE_BY[name]} --preset mini`" if name in MADE_BY else ""
     raise InputError(f"There are no weights for {name!r} under results/: give a file of your own as weights{make}.")
 
 
@@ -258,7 +264,7 @@ def check_weights(name: str, weights: Path | str | None) -> None:
 
 def weights_name(name: str) -> str:
     """The stem of the file that holds the weights of a method."""
-    return _REFINED.get(name, name)
+    return (_REFINED | _ELSEWHERE).get(name, name)
 
 
 def _system(name: str) -> systems.System:

@@ -17,6 +17,7 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, detection_bench, mri_study, registration_bench, reliability
 from fusionlib.experiments.evaluation import BOUND
+from fusionlib.methods.retraining import SHARE
 from fusionlib.notebook import answers, training_answers
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import tested_claims, verdicts
@@ -62,7 +63,7 @@ def basis(folder: Path | str) -> str:
     """On what the findings rest, in one sentence."""
     folder = Path(folder)
     text = f"All of this comes from the preset `{folder.name}`"
-    if minutes := _own_minutes(folder):
+    if minutes := _minutes(folder):
         text += f" and one training of Ours of {minutes:.0f} minutes"
     if folder.name != "paper" and not (folder.parent / "paper" / "tables").is_dir():
         text += "; the preset `paper` (512 px, 150 epochs, for a GPU) has not been run"
@@ -148,10 +149,14 @@ def _systems(folder: Path) -> str:
         shares += table[table["method"].isin(names)].groupby("method")["EPE_share"].mean().to_list()
         logs = {part for name in names for part in name.split("+")}
         minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
+    brief = table[table["method"] == comparison.BRIEFLY]["EPE_share"]
+    short = ""
+    if len(brief):
+        short = f" (in {SHARE * _minutes(folder):.0f} of them it learns to leave {_percent(brief.mean())})"
     return (
         f"**Compared systems**: those of Tables 1 and 2 leave {_percent(min(shares))} to {_percent(max(shares))} of a "
         f"`medium` deformation; those retrained here got {min(minutes):.0f} to {max(minutes):.0f} minutes each, Ours "
-        f"{_own_minutes(folder):.0f}, so their rows say little about what their authors built."
+        f"{_minutes(folder):.0f}{short}, so their rows say little about what their authors built."
     )
 
 
@@ -279,7 +284,8 @@ def _compared(number: int) -> list[str]:
     return [row.method for row in comparison.rows_of(number) if row.printed and row.method != "ours"]
 
 
-def _own_minutes(folder: Path) -> float:
+def _minutes(folder: Path) -> float:
+    """Of both stages of Ours."""
     return sum(minutes_of(folder / "weights" / f"{name}.csv") for name in ("registration", "ours"))
 
 

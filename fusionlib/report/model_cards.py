@@ -37,6 +37,8 @@ WHAT = {
     "registration": "the registration, learned first and alone; `ours` begins with it",
     "without_detection": "`ours` without the detection loss",
     "as_in_the_paper": "the plainest reading of the paper",
+    "same_budget/registration": "the first stage of `same_budget/ours`",
+    "same_budget/ours": "`ours`, trained for as many minutes as the retrained systems",
     "mri/registration": "the method on brains before its finish, begun with `registration`",
     "mri/ours": "the method on brains: `mri/registration`, finished by its fusion alone",
     "mri/from_nothing": "the method on brains, begun with random weights",

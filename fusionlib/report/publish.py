@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fusionlib.experiments.benchmark import leaderboard
 from fusionlib.report import index_page, model_cards, pages, shipped
-from fusionlib.support.files import write_text
+from fusionlib.support.files import InputError, write_text
 from fusionlib.support.paths import ROOT
 
 
@@ -45,3 +45,12 @@ def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
     found = [preset for preset in (*pages.PRESETS, "smoke") if (Path(results) / preset / "tables").is_dir()]
     written = [path for preset in found for path in publish(results, preset)]
     return list(dict.fromkeys([*written, *leaderboard.write(Path(results) / "benchmark")]))
+
+
+def command(results: Path | str) -> int:
+    """`python -m fusionlib publish`: write all pages, and say which; exit status."""
+    if not Path(results).is_dir():
+        raise InputError(f"{results} is no folder: give the one that holds results.")
+    for page in publish_all(results):
+        print(f"wrote {page}")
+    return 0

@@ -103,6 +103,8 @@ def _recipes(preset: Preset) -> dict[str, Recipe | Retraining]:
         "registration": preset.recipe.start,
         "as_in_the_paper": presets.as_in_the_paper(preset).recipe,
         "without_detection": replace(preset.recipe, detector=None),
+        "same_budget/ours": (brief := retraining.same_budget(preset.recipe)),
+        "same_budget/registration": brief.start,
         "mri/ours": on_brains,
         "mri/registration": first,
         "mri/from_nothing": replace(first, start=None),

@@ -34,7 +34,7 @@ from fusionlib.support import result_tables
 SUPPORTED, CONTRADICTED, OPEN = VERDICTS = ("supported", "contradicted", "not to be told")
 OURS, REMOVED = "ours", "ours, without l_ob"
 BUDGETS = "equal budgets for all systems, or their published weights"
-SEEDS = "more seeds and longer trainings: a row is trained for a few epochs here"
+SEEDS = "trainings in full: here a row goes on for a few epochs from a start that all share"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from fusionlib.support.keys import Key, settings
 from fusionlib.support.long_training import minutes_for
 from fusionlib.support.settings import check
 
+STAGES = ("epochs", "registration_epochs", "fusion_epochs", "crop_epochs")  # numbers of epochs in a `TrainingConfig`
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -107,6 +109,19 @@ class Recipe:
         start = {"start": self.start.key().digest} if self.start is not None else {}
         facts = {"settings": own, **start, self.dataset: data.checksum(self.dataset, names, labelled)}
         return Key.of(data.components_of(self.dataset, labelled), **facts) | Key.of(["training"])
+
+    def shortened(self, share: float) -> Recipe:
+        """The same training in this share of its epochs, stage by stage, its start too; each keeps one epoch at least.
+
+        >>> short = Recipe(training=TrainingConfig(epochs=100, registration_epochs=80, crop_epochs=50)).shortened(0.1)
+        >>> short.training.epochs, short.training.registration_epochs, short.training.crop_epochs
+        (10, 8, 5)
+        """
+        found = {name: getattr(self.training, name) for name in STAGES}
+        fewer = {name: max(1, round(share * count)) for name, count in found.items() if count}
+        every = min(self.training.validate_every, fewer["epochs"])
+        training = replace(self.training, **fewer, validate_every=every)
+        return replace(self, training=training, start=self.start and self.start.shortened(share))
 
     def minutes(self) -> float:
         """Approximate duration of the training on two CPU cores, without that of its start."""

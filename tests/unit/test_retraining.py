@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,10 +14,11 @@ import torch
 from fusionlib import methods, presets
 from fusionlib.data import open_set, systems
 from fusionlib.deformation import warp
-from fusionlib.methods import checkpoints, retraining
+from fusionlib.methods import checkpoints, registry, retraining
 from fusionlib.methods.retraining import Retraining, recipe, train, train_or_load
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
+from fusionlib.support.paths import SHIPPED
 from fusionlib.support.weights import read_header, read_state
 from fusionlib.training.run import Run
 
@@ -171,6 +173,35 @@ def test_only_what_has_to_be_trained_is_prepared(tmp_path: Path, monkeypatch: py
     assert trained == ["emma", "murf"]
     retraining.prepare(["emma", "datfuse"], presets.load("smoke").recipe, tmp_path, smoke=True)
     assert trained[2:] == ["emma", "datfuse"]
+
+
+def test_ours_is_trained_as_shortly_as_the_others_only_if_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(retraining.shared_weights, "train_or_load", lambda *given, retrain: asked.append(given))
+    monkeypatch.delenv("FUSIONLIB_TRAIN", raising=False)
+    ours = presets.load("mini").recipe
+    for retrain, smoke in ((False, False), (True, True), (True, False)):
+        retraining.prepare([retraining.OURS], ours, tmp_path, retrain, smoke)
+    assert asked == [(retraining.same_budget(ours), tmp_path / retraining.SAME_BUDGET)]
+    short, whole = retraining.same_budget(ours), ours
+    assert short.start.network == whole.start.network and short.losses == whole.losses
+    for one, other in ((short, whole), (short.start, whole.start)):
+        assert one.training.epochs / other.training.epochs == pytest.approx(retraining.SHARE, abs=0.01)
+
+
+def test_weights_of_ours_after_that_budget_have_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    with pytest.raises(
+        InputError, match=r"'same_budget/ours' .* `python -m fusionlib reproduce 04 --train --preset mini`"
+    ):
+        methods.load("ours_same_budget")
+    path = tmp_path / "results" / "mini" / "weights" / "same_budget" / "ours.safetensors"
+    path.parent.mkdir(parents=True)
+    shutil.copyfile(SHIPPED.weights / "ours.safetensors", path)
+    assert methods.origin("ours_same_budget").weights == "trained"
+    assert methods.load("ours_same_budget").name == "ours_same_budget"
 
 
 def test_a_loss_that_is_no_number_stops_the_training(
