@@ -152,7 +152,7 @@ def _systems(folder: Path) -> str:
     brief = table[table["method"] == comparison.BRIEFLY]["EPE_share"]
     short = ""
     if len(brief):
-        short = f" (in {SHARE * _minutes(folder):.0f} of them it learns to leave {_percent(brief.mean())})"
+        short = f" (trained for {SHARE * _minutes(folder):.0f}, it leaves {_percent(brief.mean())})"
     return (
         f"**Compared systems**: those of Tables 1 and 2 leave {_percent(min(shares))} to {_percent(max(shares))} of a "
         f"`medium` deformation; those retrained here got {min(minutes):.0f} to {max(minutes):.0f} minutes each, Ours "

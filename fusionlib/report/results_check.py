@@ -161,7 +161,7 @@ def _components(key: Key, today: Mapping[str, str]) -> list[str]:
 def _minutes_of_a_part(table: str, preset: Preset) -> float | None:
     """Of a table whose parts cost a training each; None for the others."""
     recipe, pairs = preset.recipe, max(1, len(data.splits(preset.recipe.dataset).get("train", [])))
-    if table in ("table4", "table5"):
+    if table in ("table4", "table4_light", "table5"):
         return minutes_for(preset.sweep_epochs * pairs * (preset.sweep_crop or recipe.size) ** 2)
     if table == "switches":
         return sweep_rows.short_recipe(sweep_rows.SWITCHES[0], preset).minutes()

@@ -88,7 +88,8 @@ def tested(folder: Path | str) -> pd.DataFrame:
             found, on = each.compare(folder, "medium")
             if not found:
                 continue
-            light = verdict(each.compare(folder, "light")[0]) if each.levels else "-"
+            at_light = each.compare(folder, "light")[0] if each.levels else []
+            light = verdict(at_light) if at_light else "-"
             effect = "; ".join(str(one) for one in _worst(found))
             lines.append((each.section, each.says, on, effect, verdict(found), light, each.change))
     columns = ["section", "the paper says", "tested on", "effect", "verdict", "at light", "what would change it"]
@@ -172,7 +173,8 @@ def _over_trainings(number: int, reference: str, *names: str) -> Callable[[Path,
     """Rows of Table 4 or 5 against the reference; all others, if none is named."""
 
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
-        table = result_tables.read(folder / "tables" / SWEPT[number])
+        files = (folder / "tables" / name for name in (SWEPT[number], f"table{number}_light.csv"))
+        table = pd.concat([result_tables.read(path) for path in files])
         table = table[(table["epochs"] == table["epochs"].mode()[0]) & (table["level"] == level)]
         printed = paper_table(number).index.get_level_values("row")
         rows = [
@@ -250,11 +252,15 @@ STATEMENTS = (
         "3.4", "The detection loss makes the fusion target-aware", (DETECTION,), _detected(REMOVED),
         "several trainings of the network with and without it; there is one of each",
     ),
-    Statement("4.3", "Table 4: the loss l_c helps", (SWEPT[4],), _over_trainings(4, "Ours", "w/o l_c"), SEEDS),
-    Statement("4.3", "Table 4: the loss l_s helps", (SWEPT[4],), _over_trainings(4, "Ours", "w/o l_s"), SEEDS),
+    Statement(
+        "4.3", "Table 4: the loss l_c helps", (SWEPT[4],), _over_trainings(4, "Ours", "w/o l_c"), SEEDS, levels=True
+    ),
+    Statement(
+        "4.3", "Table 4: the loss l_s helps", (SWEPT[4],), _over_trainings(4, "Ours", "w/o l_s"), SEEDS, levels=True
+    ),
     Statement(
         "4.3", "Table 4: the concatenation helps", (SWEPT[4],),
-        _over_trainings(4, "Ours", "w/o concat of F_i^r and F_v"), SEEDS,
+        _over_trainings(4, "Ours", "w/o concat of F_i^r and F_v"), SEEDS, levels=True,
     ),
     Statement(
         "4.4", "Table 5: optimal at gamma 2 and lambdas 10, 5, 5", (SWEPT[5],), _over_trainings(5, OPTIMUM), SEEDS

@@ -102,6 +102,9 @@ def test_settings_are_compared_over_trainings(folder: Path) -> None:
     )
     jumping.to_csv(folder / "tables" / "table4.csv", index=False)
     assert line(folder, "l_c")["verdict"] == OPEN and line(folder, "l_s")["verdict"] == SUPPORTED
+    assert line(folder, "l_s")["at light"] == "-"
+    jumping.assign(level="light").to_csv(folder / "tables" / "table4_light.csv", index=False)
+    assert line(folder, "l_c")["at light"] == OPEN and line(folder, "l_s")["at light"] == SUPPORTED
 
 
 def test_what_was_not_measured_is_left_out(folder: Path) -> None:
