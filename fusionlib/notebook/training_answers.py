@@ -95,10 +95,11 @@ def in_short(table: pd.DataFrame, number: int) -> str:
     ]
     means = table.groupby(["row", "seed"])["Q_CC"].mean().unstack("seed")
     rows, seeds = means.mean(axis=1), (means.max(axis=1) - means.min(axis=1)).max()
+    named = f" ({listed(which)})" if which else ""
     return (
         f"with {means.shape[1]} trainings a row of {epochs} epochs, {len(sure) or 'none'} of Table {number}'s "
-        f"{len(found)} comparisons with Ours are significant{f' ({listed(which)})' if which else ''}, and the seed alone moves the "
-        f"Q_CC of a row by up to {seeds:.3f}, where the rows span {rows.max() - rows.min():.3f}"
+        f"{len(found)} comparisons with Ours are significant{named}, and the seed alone moves the Q_CC of a row "
+        f"by up to {seeds:.3f}, where the rows span {rows.max() - rows.min():.3f}"
     )
 
 

@@ -15,12 +15,16 @@ from fusionlib.support.behaviour import record
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import key_of, read_header, read_state, save_weights
 
-MINI = ("weights/ours.safetensors", "weights/ours.csv", "weights/registration.safetensors", "weights/registration.csv")
+MINI = [
+    f"weights/{name}{suffix}"
+    for name in ("ours", "registration", "same_budget/ours")
+    for suffix in (".safetensors", ".csv")
+]
 
 
 @pytest.fixture
 def results(root: Path, tmp_path: Path) -> Path:
-    """A copy of two sets of weights and two tables of mini."""
+    """A copy of three sets of weights and of some tables of mini."""
     for name in (*MINI, "tables/table1.csv", "tables/switches.csv", "tables/table1_tests.csv"):
         target = tmp_path / "mini" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +86,7 @@ def test_other_images_and_other_settings_outdate(
     assert results_check.command(results, "mini") == 1
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert "outdated by settings" in said["weights/ours"] and said["weights/registration"].endswith("fits")
-    assert "56 of 92 parts outdated by ours:weights, M3FD" in said["tables/table1.csv"]  # half, and 10 by the weights
+    assert "58 of 96 parts outdated by ours:weights, M3FD" in said["tables/table1.csv"]  # half, and 10 by the weights
 
 
 def test_nothing_to_check_and_an_unknown_preset_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
