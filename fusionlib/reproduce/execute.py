@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import sys
 import threading
 import time
@@ -31,15 +32,20 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # how terminals are told a colour
 SOCKET_PATH = 103  # bytes; macOS has the least room for the path of a socket (Linux: 107)
 
 
+def without_ports() -> dict[str, str]:
+    """Settings of a kernel manager whose sockets are files in JUPYTER_RUNTIME_DIR; none if its path is too long."""
+    connection = Path(jupyter_runtime_dir(), f"{secrets.token_hex(4)}.json")
+    connection.parent.mkdir(parents=True, exist_ok=True)
+    if os.name != "posix" or len(os.fsencode(connection)) + len("-ipc-5") > SOCKET_PATH:
+        return {}
+    return {"transport": "ipc", "connection_file": str(connection)}
+
+
 class ThisInterpreter(AsyncKernelManager):
-    """Starts kernels with `sys.executable`; their sockets lie in JUPYTER_RUNTIME_DIR if its path leaves room."""
+    """Starts kernels with `sys.executable`."""
 
     def __init__(self, **settings: object) -> None:
-        connection = str(Path(jupyter_runtime_dir(), f"{os.getpid()}.json"))
-        files = os.name == "posix" and len(os.fsencode(connection)) + len("-ipc-5") <= SOCKET_PATH
-        Path(connection).parent.mkdir(parents=True, exist_ok=True)
-        place = {"transport": "ipc", "connection_file": connection} if files else {}
-        super().__init__(**place | settings)
+        super().__init__(**without_ports() | settings)
 
     @property
     def kernel_spec(self) -> KernelSpec:
