@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("fusionlib", description="Target-aware unregistered infrared and visible fusion")
+    parser = argparse.ArgumentParser(
+        "fusionlib", description="Target-aware unregistered infrared and visible image fusion"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("reproduce", help="run notebooks headless and set the paper's numbers beside")

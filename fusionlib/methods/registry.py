@@ -90,15 +90,16 @@ class Ours:
         return Fused(output.image.to(ir), field, warp(ir, field), sure if sure is None else sure.to(ir.device))
 
 
+REFINED = "ours_refined"  # see `fusionlib.methods.field_refinement`
+SAME_BUDGET = "ours_same_budget"  # see `fusionlib.methods.retraining.same_budget`
 NETWORKS = {
     "ours": NetworkConfig(),
-    "ours_refined": NetworkConfig(),
-    "ours_same_budget": NetworkConfig(),
+    REFINED: NetworkConfig(),
+    SAME_BUDGET: NetworkConfig(),
     "as_in_the_paper": AS_IN_THE_PAPER,
 }
-_REFINED = {"ours_refined": "ours"}  # name of its weights; see `fusionlib.methods.field_refinement`
-_ELSEWHERE = {"ours_same_budget": "same_budget/ours"}  # see `fusionlib.methods.retraining.same_budget`
-MADE_BY = {"ours": "reproduce 03", "same_budget/ours": "reproduce 04 --train"}
+_WEIGHTS = {REFINED: "ours", SAME_BUDGET: "same_budget/ours"}  # of networks whose weights have another name
+_NOTEBOOK = {"ours": "03", "as_in_the_paper": "03", "same_budget/ours": "04"}  # which makes the weights
 
 
 def names() -> list[str]:
@@ -138,7 +139,7 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        kind = RefinedNetwork if name in _REFINED else FusionNetwork
+        kind = RefinedNetwork if name == REFINED else FusionNetwork
         return Ours(kind.load(_own_weights(name, weights)), name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -161,7 +162,7 @@ def network(name: str) -> nn.Module:
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
-        return RefinedNetwork(bare) if name in _REFINED else bare
+        return RefinedNetwork(bare) if name == REFINED else bare
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -194,7 +195,7 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in CLASSICAL or name in RULES:
         return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        refined = ["refinement"] if name in _REFINED else []
+        refined = ["refinement"] if name == REFINED else []
         return Origin("trained", key_of_network(_own_weights(name, weights)) | Key.of(refined))
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -224,7 +225,7 @@ def _weights_here(name: str) -> str:
         return origin(name).weights
     except InputError:
         if name in NETWORKS:
-            return MADE_BY.get(weights_name(name), "reproduce 03")
+            return f"reproduce {_NOTEBOOK[weights_name(name)]} --train"
         return ("data fetch " if systems.system(name).published else "retrain ") + name
 
 
@@ -234,7 +235,8 @@ def shipped_weights(name: str) -> Path:
     for path in paths:
         if path.exists():
             return path
-    make = f", or make them with `python -m fusionlib {MADE_BY[name]} --preset mini`" if name in MADE_BY else ""
+    command = f"python -m fusionlib reproduce {_NOTEBOOK.get(name)} --preset mini --train"
+    make = f", or make them with `{command}`" if name in _NOTEBOOK else ""
     raise InputError(f"There are no weights for {name!r} under results/: give a file of your own as weights{make}.")
 
 
@@ -264,7 +266,7 @@ def check_weights(name: str, weights: Path | str | None) -> None:
 
 def weights_name(name: str) -> str:
     """The stem of the file that holds the weights of a method."""
-    return (_REFINED | _ELSEWHERE).get(name, name)
+    return _WEIGHTS.get(name, name)
 
 
 def _system(name: str) -> systems.System:

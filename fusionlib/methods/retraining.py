@@ -5,9 +5,9 @@
 - Loss: the system's own published one where it is known and fits, else Eq. (9) for the fused image and Eq. (5) for the
   field. `System.retraining` says which, and what was left out.
 - Weights start at random; parts with published weights stay as published.
-- Adam with cosine annealing and a clipped norm of the gradient, for as many steps as two CPU cores do in about eight
-  minutes (`System.budget`). That is little: some of the published trainings have a thousand epochs. The learning rate
-  is the same for all, unless a system diverges at it (`System.learning_rate`).
+- Adam with cosine annealing and a clipped norm of the gradient, for as many steps as two CPU cores do in about a
+  quarter of an hour (`System.budget`). That is little: some of the published trainings have a thousand epochs. The
+  learning rate is the same for all, unless a system diverges at it (`System.learning_rate`).
 
 PAPER-GAP: the paper does not say whether its compared systems were retrained, or on what.
 """
@@ -26,6 +26,7 @@ from torch import nn
 from fusionlib import data
 from fusionlib.data import PairSet, open_set, systems
 from fusionlib.methods import checkpoints
+from fusionlib.methods.registry import SAME_BUDGET, weights_name
 from fusionlib.support.behaviour.components import LOSS
 from fusionlib.support.files import InputError, alone
 from fusionlib.support.keys import Key
@@ -99,16 +100,13 @@ def recipe(name: str, ours: Recipe, smoke: bool = False) -> Retraining:
     )
 
 
-OURS = "ours_same_budget"
-SAME_BUDGET = "same_budget"  # the folder, among the weights of a preset, of Ours trained as shortly as the others
-SHARE = 0.13  # of the epochs of Ours: 16 of 122 minutes in `mini`, where the others got 14 to 19
+SHARE = 0.13  # of the minutes of Ours in `mini`: about what one of the systems that are retrained there gets
 
 
 def same_budget(ours: Recipe) -> Recipe:
-    """Ours, trained for about as many minutes as a compared system: the same recipe with fewer epochs.
+    """Ours, trained for about as many minutes as a compared system: the same recipe in `SHARE` of its epochs.
 
-    Counted in epochs, since minutes differ from machine to machine. The reference for rows that say what a system has
-    learned after some minutes; `methods.load("ours_same_budget")`.
+    Counted in epochs, since minutes differ from machine to machine. In the tables it is `registry.SAME_BUDGET`.
     """
     return ours.shortened(SHARE)
 
@@ -120,17 +118,17 @@ def prepare(names: Iterable[str], ours: Recipe, folder: Path, retrain: bool = Fa
     reads. Not asked, weights of earlier code or data are used as they are, and a printed line says so.
 
     Args:
-        names: of compared systems; "ours_same_budget" stands for `same_budget`, which `smoke` leaves out.
+        names: of compared systems; `registry.SAME_BUDGET` stands for `same_budget`, which `smoke` leaves out.
         ours: the recipe of Ours, on whose pairs they are trained.
         folder: where the weights go.
         retrain: train even if the weights are there.
         smoke: as in `recipe`; the weights are always trained.
     """
-    names = list(names)
-    if OURS in names and not smoke and (retrain or asked()):
-        shared_weights.train_or_load(same_budget(ours), Path(folder) / SAME_BUDGET, retrain=retrain)
     for name in names:
-        if name == OURS:
+        if name == SAME_BUDGET:
+            if not smoke and (retrain or asked()):
+                place = Path(folder, weights_name(name))
+                shared_weights.train_or_load(same_budget(ours), place.parent, place.name, retrain)
             continue
         system = systems.system(name)
         if smoke or not ("" in system.published or checkpoints.is_here(system)):

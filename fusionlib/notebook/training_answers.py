@@ -95,11 +95,11 @@ def in_short(table: pd.DataFrame, number: int) -> str:
     ]
     means = table.groupby(["row", "seed"])["Q_CC"].mean().unstack("seed")
     rows, seeds = means.mean(axis=1), (means.max(axis=1) - means.min(axis=1)).max()
-    named = f" ({listed(which)})" if which else ""
+    count = f"{len(sure)} are" if len(sure) > 1 else "1 is" if len(sure) else "none is"
     return (
-        f"with {means.shape[1]} trainings a row of {epochs} epochs, {len(sure) or 'none'} of Table {number}'s "
-        f"{len(found)} comparisons with Ours are significant{named}, and the seed alone moves the Q_CC of a row "
-        f"by up to {seeds:.3f}, where the rows span {rows.max() - rows.min():.3f}"
+        f"of Table {number}'s {len(found)} comparisons with Ours, over {means.shape[1]} trainings of {epochs} epochs a "
+        f"row, {count} significant{f' ({listed(which)})' if which else ''}, and another seed alone moves the Q_CC of a "
+        f"row by up to {seeds:.3f}, where the rows span {rows.max() - rows.min():.3f}"
     )
 
 

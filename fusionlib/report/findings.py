@@ -17,6 +17,7 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, detection_bench, mri_study, registration_bench, reliability
 from fusionlib.experiments.evaluation import BOUND
+from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
 from fusionlib.notebook import answers, training_answers
 from fusionlib.notebook.sentences import listed
@@ -149,10 +150,10 @@ def _systems(folder: Path) -> str:
         shares += table[table["method"].isin(names)].groupby("method")["EPE_share"].mean().to_list()
         logs = {part for name in names for part in name.split("+")}
         minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
-    brief = table[table["method"] == comparison.BRIEFLY]["EPE_share"]
-    short = ""
+    brief, short = table[table["method"] == SAME_BUDGET]["EPE_share"], ""
     if len(brief):
-        short = f" (trained for {SHARE * _minutes(folder):.0f}, it leaves {_percent(brief.mean())})"
+        share = f"{_percent(SHARE)} of its epochs, {SHARE * _minutes(folder):.0f} of these minutes"
+        short = f" (in one training of {share}, it learns to leave {_percent(brief.mean())})"
     return (
         f"**Compared systems**: those of Tables 1 and 2 leave {_percent(min(shares))} to {_percent(max(shares))} of a "
         f"`medium` deformation; those retrained here got {min(minutes):.0f} to {max(minutes):.0f} minutes each, Ours "

@@ -31,6 +31,7 @@ from fusionlib.support import result_tables
 DETECTION = "detection.csv"  # the rows of `detection_bench`
 COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables
 SWEPT = {4: "table4.csv", 5: "table5.csv"}  # what `sweeps.run` keeps of them
+SWEPT_AT_LIGHT = {4: "table4_light.csv"}  # the same trainings, scored at `light`
 BRATS = "table7_brats2020.csv"  # Table 7 on the paper's own set, for those who have it
 COUNTS, TIMES = "cost_counts.csv", "cost_times.csv"  # what `cost` keeps
 COST = {"FLOPs(G)": "thop", "Size(M)": "parameters"}  # what Table 6 calls two columns of COUNTS

@@ -28,7 +28,7 @@ from fusionlib.metrics.statistics import holm, interval, paired_t, sign_flips
 from fusionlib.notebook.answers import LEVEL, signed
 from fusionlib.notebook.sentences import listed
 from fusionlib.report.claims import OPTIMUM
-from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, TIMES
+from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
 from fusionlib.support import result_tables
 
 SUPPORTED, CONTRADICTED, OPEN = VERDICTS = ("supported", "contradicted", "not to be told")
@@ -173,8 +173,8 @@ def _over_trainings(number: int, reference: str, *names: str) -> Callable[[Path,
     """Rows of Table 4 or 5 against the reference; all others, if none is named."""
 
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
-        files = (folder / "tables" / name for name in (SWEPT[number], f"table{number}_light.csv"))
-        table = pd.concat([result_tables.read(path) for path in files])
+        files = [each[number] for each in (SWEPT, SWEPT_AT_LIGHT) if number in each]
+        table = pd.concat([result_tables.read(folder / "tables" / file) for file in files])
         table = table[(table["epochs"] == table["epochs"].mode()[0]) & (table["level"] == level)]
         printed = paper_table(number).index.get_level_values("row")
         rows = [

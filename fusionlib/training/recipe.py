@@ -111,7 +111,10 @@ class Recipe:
         return Key.of(data.components_of(self.dataset, labelled), **facts) | Key.of(["training"])
 
     def shortened(self, share: float) -> Recipe:
-        """The same training in this share of its epochs, stage by stage, its start too; each keeps one epoch at least.
+        """The same training in a share of its epochs, stage by stage, its start too.
+
+        Args:
+            share: over 0 and at most 1; a stage keeps one epoch at least.
 
         >>> short = Recipe(training=TrainingConfig(epochs=100, registration_epochs=80, crop_epochs=50)).shortened(0.1)
         >>> short.training.epochs, short.training.registration_epochs, short.training.crop_epochs

@@ -176,6 +176,12 @@ def test_hook_strips_all_but_the_checked_outputs(root, tmp_path):
     assert not stripped.metadata
 
 
+def test_code_and_notebooks_are_clean(root: Path) -> None:
+    for asked in (["check"], ["format", "--check"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *asked, "--no-cache", "."], cwd=root, capture_output=True)
+        assert done.returncode == 0, done.stdout.decode()
+
+
 def test_the_readme_names_every_folder_and_what_is_at_the_root(root: Path) -> None:
     text = (root / "README.md").read_text(encoding="utf-8")
     package = root / "fusionlib"

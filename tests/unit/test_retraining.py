@@ -179,12 +179,12 @@ def test_ours_is_trained_as_shortly_as_the_others_only_if_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple] = []
-    monkeypatch.setattr(retraining.shared_weights, "train_or_load", lambda *given, retrain: asked.append(given))
+    monkeypatch.setattr(retraining.shared_weights, "train_or_load", lambda *given: asked.append(given))
     monkeypatch.delenv("FUSIONLIB_TRAIN", raising=False)
     ours = presets.load("mini").recipe
     for retrain, smoke in ((False, False), (True, True), (True, False)):
-        retraining.prepare([retraining.OURS], ours, tmp_path, retrain, smoke)
-    assert asked == [(retraining.same_budget(ours), tmp_path / retraining.SAME_BUDGET)]
+        retraining.prepare([registry.SAME_BUDGET], ours, tmp_path, retrain, smoke)
+    assert asked == [(retraining.same_budget(ours), tmp_path / "same_budget", "ours", True)]
     short, whole = retraining.same_budget(ours), ours
     assert short.start.network == whole.start.network and short.losses == whole.losses
     for one, other in ((short, whole), (short.start, whole.start)):
@@ -194,7 +194,7 @@ def test_ours_is_trained_as_shortly_as_the_others_only_if_asked_to(
 def test_weights_of_ours_after_that_budget_have_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "ROOT", tmp_path)
     with pytest.raises(
-        InputError, match=r"'same_budget/ours' .* `python -m fusionlib reproduce 04 --train --preset mini`"
+        InputError, match=r"'same_budget/ours' .* `python -m fusionlib reproduce 04 --preset mini --train`"
     ):
         methods.load("ours_same_budget")
     path = tmp_path / "results" / "mini" / "weights" / "same_budget" / "ours.safetensors"

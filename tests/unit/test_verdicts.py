@@ -271,9 +271,12 @@ def test_a_card_says_what_headers_logs_and_tables_say(tmp_path, monkeypatch):
     large = {"layer": torch.zeros(2000, 2)}
     save_weights(folder / "weights" / "imf.safetensors", large, other, Key({"settings": "76543210"}))
     save_weights(folder / "weights" / "sweeps" / "a.safetensors", state, own, Key())
-    for name, unit in (("ours", "epoch"), ("imf", "step"), ("crossraft", "step")):
+    save_weights(folder / "weights" / "same_budget" / "ours.safetensors", state, own, Key())
+    logs = {"ours": "epoch", "same_budget/ours": "epoch", "imf": "step", "crossraft": "step"}
+    for name, unit in logs.items():
         pd.DataFrame({unit: [1, 2], "seconds": [60.0, 90.0]}).to_csv(folder / "weights" / f"{name}.csv", index=False)
-    reporting.write_table(joint({"imf": [0.5, 0.7], "ours": [0.6, 0.8]}), Results(tmp_path, "mini"), "table2")
+    measured = {"imf": [0.5, 0.7], "ours": [0.6, 0.8], "ours_same_budget": [0.3, 0.5]}
+    reporting.write_table(joint(measured), Results(tmp_path, "mini"), "table2")
 
     card = model_cards.card(folder)
     row = next(line for line in card.splitlines() if line.startswith("| `ours` |"))
@@ -283,6 +286,8 @@ def test_a_card_says_what_headers_logs_and_tables_say(tmp_path, monkeypatch):
     assert "IMF, retrained" in row and "460 steps, batch 4, crops of 128 px" in row and "| 3 |" in row
     assert "| `imf` | `table2.csv` | imf | 2 pairs, medium | 0.6000 |" in card
     assert "| `ours` | `table2.csv` | ours | 2 pairs, medium | 0.7000 |" in card
+    (short,) = [line for line in card.splitlines() if line.startswith("| `same_budget/ours` | `table2.csv` |")]
+    assert "| ours_same_budget | 2 pairs, medium | 0.4000 |" in short
     assert "| `crossraft` | 2 steps | 2.5 | `python -m fusionlib retrain crossraft --preset mini` |" in card
     assert "not shown" not in card and "levels light, medium" in card
     for heading in ("Intended use", "Limits", "Licence"):
