@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fusionlib.experiments.benchmark import commands as of_benchmark
+from fusionlib.report import commands as of_results
 from fusionlib.support import command_line
 from fusionlib.support.command_line import whole
 from fusionlib.support.files import InputError
@@ -60,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "numbers", nargs="*", metavar="NN", help="numbers of notebooks, such as 03; all if none is given"
     )
-    command.add_argument("--preset", default="smoke", help="smoke (minutes, no download), mini or paper; default smoke")
+    command.add_argument(
+        "--preset", default="smoke", help="smoke (minutes, no download), mini, paper, or rehearsal of paper"
+    )
     command.add_argument("--jobs", type=whole(1, 1024), default=1, metavar="N", help="notebooks at a time; default 1")
     command.add_argument("--seed", type=whole(0), default=0, help="of everything random; default 0")
     command.add_argument(
@@ -84,18 +87,6 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter of the notebooks that know it; may be given again",
     )  # fmt: skip
     command.set_defaults(command=_reproduce)
-
-    actions = commands.add_parser("results", help="see whether kept results fit today's code and data").add_subparsers(
-        required=True, metavar="ACTION"
-    )
-    command = actions.add_parser("check", help="a line for each set of weights and each table: fits, or what changed")
-    command.add_argument("--preset", default="mini", help="smoke, mini or paper; default mini")
-    command.add_argument("--results", metavar="DIR", help="where results are; default results/ of the checkout")
-    command.set_defaults(command=_results_check)
-    command = actions.add_parser("accept", help="for maintainers: record how the code behaves now")
-    command.add_argument("names", nargs="*", metavar="COMPONENT", help="all if none is given")
-    command.add_argument("--why", metavar="TEXT", help="why a behaviour was changed; its results no longer fit then")
-    command.set_defaults(command=_results_accept)
 
     command = commands.add_parser("fuse", help="fuse two images, or two folders of images")
     command.add_argument("ir", metavar="IR", help="infrared image or folder")
@@ -135,9 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.set_defaults(command=_retrain)
 
-    command = commands.add_parser("publish", help="write the pages of results and the model cards from what is there")
-    command.add_argument("--results", metavar="DIR", help="where results are; default results/ of the checkout")
-    command.set_defaults(command=_publish)
+    of_results.add(commands)
     return parser
 
 
@@ -184,19 +173,6 @@ def _data_fetch(arguments: argparse.Namespace) -> int:
     return download.fetch_commands(arguments.names)
 
 
-def _results_check(arguments: argparse.Namespace) -> int:
-    from fusionlib.report import results_check
-    from fusionlib.support.paths import ROOT
-
-    return results_check.command(arguments.results or ROOT / "results", arguments.preset)
-
-
-def _results_accept(arguments: argparse.Namespace) -> int:
-    from fusionlib.report import results_check
-
-    return results_check.accept(arguments.names, arguments.why)
-
-
 def _data_check(arguments: argparse.Namespace) -> int:
     from fusionlib.data import download
 
@@ -223,13 +199,6 @@ def _retrain(arguments: argparse.Namespace) -> int:
     for recipe in recipes:
         print(f"wrote {retraining.train_or_load(recipe, folder, arguments.force, device)}")
     return 0
-
-
-def _publish(arguments: argparse.Namespace) -> int:
-    from fusionlib.report import publish
-    from fusionlib.support.paths import ROOT
-
-    return publish.command(arguments.results or ROOT / "results")
 
 
 if __name__ == "__main__":

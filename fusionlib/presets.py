@@ -1,4 +1,4 @@
-"""The three sizes in which everything runs: `smoke`, `mini` and `paper`. The same code path, only smaller.
+"""The sizes in which everything runs: `smoke`, `mini` and `paper`, and a `rehearsal` of the last. The same code path.
 
 A preset composes the settings that the modules own (`network.NetworkConfig`, ...); nothing below knows of presets.
 """
@@ -53,7 +53,7 @@ class Preset:
     """What the notebooks run with.
 
     Attributes:
-        name: smoke, mini or paper.
+        name: smoke, mini, paper or rehearsal.
         recipe: what is trained, on what, and how.
         test_sets: the sets whose test split the tables are made on. PAPER-GAP: the paper uses 18 pairs of RoadScene
             and 17 of M3FD without naming them; `data/splits` lists ours.
@@ -75,6 +75,7 @@ class Preset:
         mri: what Table 7 is trained and measured on.
         shows_shipped: show how well something works with the shipped weights and tables, since its own trainings are
             too short.
+        warning: what every page made with it says first; empty if its numbers mean what they say.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Preset:
     cost: CostConfig = field(default_factory=CostConfig)
     mri: MriConfig = field(default_factory=MriConfig)
     shows_shipped: bool = False
+    warning: str = ""
 
     def results(self, root: Path | str) -> Results:
         """Where this preset's own results lie below the folder `root`; the folder of its weights is made."""
@@ -118,6 +120,13 @@ ALL_TOGETHER = TrainingConfig(
     epochs=16, learning_rate=5e-4, levels=("light", "medium", "heavy", "cameras"),
     frozen_statistics=True, validate_every=2, mixed_precision=("cuda", "cpu"),
 )  # fmt: skip
+
+PAPER = Preset(
+    "paper",
+    Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig()),
+    mri=MriConfig(training=TrainingConfig(epochs=150), finish=None),
+)
+ONE_STEP = TrainingConfig(epochs=1, batch=4)
 
 PRESETS = {
     preset.name: preset
@@ -192,10 +201,31 @@ PRESETS = {
             sweep_crop=128,
             sweep_seeds=8,
         ),
-        Preset(
-            "paper",
-            Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig()),
-            mri=MriConfig(training=TrainingConfig(epochs=150), finish=None),
+        PAPER,
+        replace(
+            PAPER,
+            name="rehearsal",
+            recipe=replace(PAPER.recipe, train_pairs=4, training=ONE_STEP),
+            always_train=True,
+            plain_epochs=1,
+            switch_epochs=1,
+            sweep_epochs=1,
+            sweep_longer=1,
+            sweep_seeds=1,
+            bench=BenchConfig(draws=1, count=2),
+            detection=replace(
+                PAPER.detection,
+                count=4,
+                start=replace(PAPER.detection.start, epochs=1),
+                own=replace(PAPER.detection.own, epochs=1),
+                seeds=(0,),
+            ),
+            cost=CostConfig(
+                chains=("crossraft+ydtr",), timed=((512, 2),), growth=(256, 512), large=(768, 1024), runs=1
+            ),
+            mri=replace(PAPER.mri, training=ONE_STEP),
+            warning="A rehearsal of the preset `paper`, at its image size, with one step of each training and two test "
+            "pairs of each set: it shows that everything runs. **None of these numbers means anything.**",
         ),
     )
 }
@@ -205,7 +235,7 @@ def load(name: str, seed: int = 0, **changes: object) -> Preset:
     """A preset by name, with another seed or single settings changed.
 
     Args:
-        name: smoke, mini or paper.
+        name: smoke, mini, paper or rehearsal.
         seed: of weights, order and deformations.
         changes: settings by their path, dots written as double underscores, as in `recipe__training__epochs=3`.
 

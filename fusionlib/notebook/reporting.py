@@ -50,6 +50,11 @@ def check_that(text: str, condition: object) -> None:
     print(f"ok  {text}")
 
 
+def say_whether(text: str, condition: object) -> None:
+    """Print "yes  <text>" if a statement about results holds, "no   <text>" if not: both may come out."""
+    print(f"{'yes' if condition else 'no '}  {text}")
+
+
 # --- tables
 
 

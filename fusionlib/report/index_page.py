@@ -18,6 +18,7 @@ from markupsafe import Markup
 from nbformat import NotebookNode
 from PIL import Image
 
+from fusionlib import presets
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.report import pages, web
 from fusionlib.support import result_tables
@@ -73,15 +74,16 @@ def write_overview(folder: Path | str) -> Path:
     kept = folder / "provenance.json"
     provenance = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     cards = [_card(folder / "notebooks", name, provenance.get("notebooks", {}).get(name, {})) for name in sorted(names)]
-    real = folder.name in pages.PRESETS
+    real, warning = folder.name in pages.PRESETS, presets.load(folder.name).warning
     page = web.render(
         "index.html.j2",
         title=f"Results of the preset {folder.name}",
         preset=folder.name,
+        warning=web.line(warning),
         scene=_picture(folder, *(() if real else (SHIPPED.folder,))),
         ran=_ran(cards, provenance),
-        own=None if real else own_numbers(folder),
-        came_out=_came_out(folder if real else SHIPPED.folder, folder),
+        own=None if real or warning else own_numbers(folder),
+        came_out="" if warning else _came_out(folder if real else SHIPPED.folder, folder),
         page="../README.md" if (folder.parent / "README.md").exists() else "",
         cards=cards,
         tables=[(f"tables/{path.name}", path.stem) for path in sorted(folder.glob("tables/*.csv"))],

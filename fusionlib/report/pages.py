@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fusionlib import presets
 from fusionlib.data import systems
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, registration_bench, sweep_rows, sweep_tables
@@ -103,7 +104,8 @@ def _preset_part(folder: Path) -> str:
     compared = verdicts.compare(folder)
     real = folder.name in PRESETS
     parts = [f"## What came out in the preset `{folder.name}`"]
-    parts.append((findings_text(folder, folder.parent) if real else ONLY_A_PATH) or "No finding yet.")
+    instead = presets.load(folder.name).warning or ONLY_A_PATH
+    parts.append((findings_text(folder, folder.parent) if real else instead) or "No finding yet.")
     if len(claims := tested_claims.tested(folder)):
         parts += ["### The paper's statements, tested", CLAIMS, markdown(claims.set_index("section"))]
     if executed := sorted(folder.glob(f"{EXECUTED}/*.ipynb")):

@@ -69,7 +69,7 @@ def check(results: Path | str, preset: str) -> list[Checked]:
     keys += [Key.parse(text) for table in tables.values() for text in table["made_by"].unique()]
     named = dict.fromkeys(name for key in keys for name in key.parts if name in components.names())
     today = record.versions(named)  # all at once: what has to be probed is probed side by side
-    wanted = _recipes(chosen)
+    wanted = recipes_of(chosen)
     found = [_weights(path, folder / "weights", wanted, today) for path in files]
     known = {key_of(path).digest for path in files}
     return found + [_table(path, table, today, known, chosen) for path, table in tables.items()]
@@ -95,7 +95,7 @@ def _is_kept(path: Path) -> bool:
     return SWEEPS not in path.parts and not path.name.startswith(".")
 
 
-def _recipes(preset: Preset) -> dict[str, Recipe | Retraining]:
+def recipes_of(preset: Preset) -> dict[str, Recipe | Retraining]:
     """What today's preset would train, by the name of the weights; systems are added where they are retrained."""
     on_brains = presets.mri(preset).recipe
     first = on_brains.start if preset.mri.finish is not None else on_brains

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from fusionlib import presets
 from fusionlib.report import findings, verdicts
 from fusionlib.report.index_page import own_numbers
 from fusionlib.report.pages import PRESETS
@@ -22,16 +23,18 @@ def ending(results: Results, good: int, run: int, took: str, short: Callable[[Pa
         took: the time of all, as text.
         short: a path as a reader types it.
     """
-    real = results.preset in PRESETS
+    real, warning = results.preset in PRESETS, presets.load(results.preset).warning
     shown = results if real else SHIPPED
     lines = [f"Preset {results.preset}: {good} of {run} notebooks are run and up to date, after {took}."]
     if good < run:
         lines.append("Correct what failed, and the same command goes on from here.")
-    own = None if real else own_numbers(results.folder)
+    own = None if real or warning else own_numbers(results.folder)
     if own is not None and "ours" in own.means.index:
         left = f"{100 * own.means.at['ours', 'left']:.0f} %"
         lines.append(f"Measured now, {own.scenes} drawn scenes: Ours leaves {left} of a misalignment ({own.level}).")
-    lines += _brief(shown, "" if real else f" (kept in {short(shown.folder)})")
+    lines += (
+        [warning.replace("*", "")] if warning else _brief(shown, "" if real else f" (kept in {short(shown.folder)})")
+    )
     own_python = Path(sys.executable).is_relative_to(Path.cwd())
     command = f"{short(Path(sys.executable)) if own_python else 'python'} -m fusionlib"
     steps = {

@@ -23,6 +23,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from fusionlib import presets
 from fusionlib.report import web
 
 KERNEL = "python3"  # the only name that every notebook may ask for
@@ -103,6 +104,8 @@ def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict
         content = nbformat.read(executed, as_version=4)
         content.metadata.pop("papermill", None)  # paths of this machine
         _leave_pictures(content)
+        if "preset" in parameters and (warning := presets.load(str(parameters["preset"])).warning):
+            content.cells.insert(0, nbformat.v4.new_markdown_cell(warning))
         nbformat.write(content, executed)
         executed.with_suffix(".html").write_text(web.notebook_page(content, notebook.stem), encoding="utf-8")
     return {"error": error}

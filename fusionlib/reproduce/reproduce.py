@@ -92,7 +92,7 @@ def reproduce(
 
     Args:
         numbers: of the notebooks, such as "03"; None for all.
-        preset: smoke, mini or paper.
+        preset: smoke, mini, paper or rehearsal.
         jobs: how many run side by side.
         train: train what is not there or no longer fits, however long that takes; implies `force`.
         retrain: train everything, also where weights are kept; implies `force`.
@@ -120,6 +120,7 @@ def reproduce(
     given = checked_parameters(parameters or {}, chosen)
     check_writable(results / preset / "notebooks")
     root = Path(os.path.relpath(results, folder)).as_posix()
+    may_train = train or retrain or bool(config.warning)  # in a rehearsal every training is short
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fusionlib-"))
         address = stack.enter_context(parallel.running(cluster, machine.cores())) if cluster else None
@@ -130,7 +131,7 @@ def reproduce(
             again=train or retrain or force,
             code={each.number: parallel.code_and_facts(each.code) for each in chosen},
             output=results / preset / "notebooks",
-            environment=_environment(jobs, scratch, address) | ({ASKED: "1"} if train or retrain else {}),
+            environment=_environment(jobs, scratch, address) | ({ASKED: "1"} if may_train else {}),
             timeout=timeout,
             client=stack.enter_context(parallel.connect(address)) if address else None,
         )

@@ -162,8 +162,8 @@ def one_epoch(
             terms["l_t"] = total_loss(terms, recipe.losses)
         # Summed where they are: a number that is read back makes a GPU wait for everything before it.
         names, sums = list(terms), sums + torch.stack([value.detach().double() for value in terms.values()])
-        if kind == "cpu" and not sums[-1].isfinite():  # here the gradient of a warp by NaN would end the process
-            raise InputError(f"The loss is {terms['l_t'].item()} in epoch {epoch + 1}: lower the learning rate.")
+        if kind == "cpu":  # here the gradient of a warp by NaN would end the process
+            _check_finite(sums[-1].item(), epoch)
         optimiser.zero_grad(set_to_none=True)
         terms["l_t"].backward()
         # Each on its own: the large gradients of an untrained head would leave the network almost no step.
@@ -174,8 +174,14 @@ def one_epoch(
         count += 1
         stepped = time.perf_counter()
     means = dict(zip(names, (sums / count).tolist(), strict=True)) if count else {}
+    _check_finite(means.get("l_t", 0.0), epoch)  # before a checkpoint is written
     seconds = stepped - start
     return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": peak_memory(device)}
+
+
+def _check_finite(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(f"The loss is {loss} in epoch {epoch + 1}: lower the learning rate.")
 
 
 @torch.no_grad()

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from fusionlib import data, methods
+from fusionlib import data, methods, presets
 from fusionlib.experiments import evaluation
+from fusionlib.losses import total_loss
 from fusionlib.methods import Method, Ours
 from fusionlib.methods.fast import FastNetwork, fast
 from fusionlib.methods.field_refinement import RefinedNetwork
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork
 from fusionlib.support.files import InputError
+from fusionlib.support.weights import read_state
+from fusionlib.training import Model
+from fusionlib.training.batches import batches
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 # Mean difference from float32 that rounding explains: of the image, and in pixels of the field.
@@ -102,3 +108,29 @@ def test_whole_numbers_are_told(network: FusionNetwork) -> None:
     for method in (Ours(network), fast(Ours(network)), methods.load("average")):
         with pytest.raises(InputError, match=r"Infrared has whole numbers, torch\.uint8; give floats in \[0, 1\]"):
             method.fuse(eight_bits, eight_bits)
+
+
+@pytest.mark.numeric
+def test_a_training_step_in_bfloat16_is_that_of_float32_but_for_rounding(root: Path) -> None:
+    """As `paper` does on a GPU. A new detection head is another matter: which places it learns from turns on digits."""
+    recipe = presets.load("mini").recipe
+    recipe = replace(recipe, dataset="synthetic", size=128, train_pairs=8, start=None)
+    batch = next(batches(data.open_set("synthetic", "train", 128, count=8), recipe, epoch=0))
+    detector = read_state(root / "results" / "mini" / "weights" / "ours_detector.safetensors")
+    terms, gradients = {}, {}
+    for half in (False, True):
+        model = Model(recipe, methods.load("ours").network)
+        model.detector.load_state_dict({name: value.float() for name, value in detector.items()})
+        model.prepare(recipe.training, fusion_alone=False)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms[half] = model.terms(batch, registration_alone=False, fusion_alone=False)
+            total = total_loss(terms[half], recipe.losses)
+        total.backward()
+        parts = {**dict(model.network.named_children()), "detector": model.detector}
+        lists = {name: [each.grad.flatten() for each in part.parameters() if each.grad is not None]
+                 for name, part in parts.items()}  # fmt: skip
+        gradients[half] = {name: torch.cat(found) for name, found in lists.items() if found}
+    for name, value in terms[False].items():
+        assert terms[True][name].item() == pytest.approx(value.item(), rel=0.05), name
+    for name, value in gradients[False].items():
+        assert torch.cosine_similarity(gradients[True][name], value, dim=0) > 0.9, name

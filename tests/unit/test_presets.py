@@ -1,4 +1,4 @@
-"""Presets: three names, settings changed by their path, an unknown name answered with those there are."""
+"""Presets: their names, settings changed by their path, an unknown name answered with those there are."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fusionlib.presets import PRESETS, as_in_the_paper, changed, load
 from fusionlib.support.files import InputError
 
 
-def test_there_are_three_presets_that_name_themselves() -> None:
-    assert list(PRESETS) == ["smoke", "mini", "paper"]
+def test_presets_name_themselves() -> None:
+    assert list(PRESETS) == ["smoke", "mini", "paper", "rehearsal"]
     assert all(load(name).name == name for name in PRESETS)
     assert load("mini") == PRESETS["mini"]
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fusionlib import presets
 from fusionlib.__main__ import main
-from fusionlib.report import results_check
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.report import results_check, training_plan
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import record
 from fusionlib.support.keys import Key
@@ -87,6 +89,24 @@ def test_other_images_and_other_settings_outdate(
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert "outdated by settings" in said["weights/ours"] and said["weights/registration"].endswith("fits")
     assert "58 of 96 parts outdated by ours:weights, M3FD" in said["tables/table1.csv"]  # half, and 10 by the weights
+
+
+def test_a_plan_counts_every_training_once(capsys: pytest.CaptureFixture) -> None:
+    paper = presets.load("paper")
+    plan = training_plan.plan(paper).set_index("what")
+    assert plan.index.is_unique and (plan["minutes"] > 0).all()
+    assert plan.at["weights/ours", "minutes"] == paper.recipe.minutes()
+    assert "weights/mri/registration" not in plan.index  # in `paper` that is weights/mri/ours
+    rows, seeds = len(paper_table(4)), paper.sweep_seeds
+    assert plan.at["table 4: rows", "trainings"] == rows * seeds
+    assert plan.at["table 4: rows", "minutes"] == pytest.approx(rows * seeds * paper.recipe.minutes())
+    assert plan.loc["weights/crossraft", ["trainings", "notebook"]].to_list() == [1, "04 or 05"]
+    assert "weights/mri/crossraft" not in plan.index  # no table has it
+
+    assert main(["results", "plan", "--preset", "mini"]) == 0
+    said = capsys.readouterr().out
+    assert "weights/registration" in said and "weights/mri/registration" in said and "a GPU has not been timed" in said
+    assert main(["results", "plan", "--preset", "tiny"]) == 2
 
 
 def test_nothing_to_check_and_an_unknown_preset_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
