@@ -106,18 +106,14 @@ def scores(ir: Tensor, vi: Tensor, fused: Tensor) -> pd.Series:
     return pd.Series(found | {INTERIOR: metrics.q_cv(*(255 * x for x in (ir, vi, fused)), interior=True).item()})
 
 
-def metric_bars(
-    ir: Tensor, vi: Tensor, fused: Tensor, before: pd.Series, blur: float, noise: float, shift: float, contrast: float
-) -> Figure:
-    """The spoilt image and how the metrics answer: by how many per cent each says that it is better or worse.
+def metric_bars(ir: Tensor, vi: Tensor, image: Tensor, before: pd.Series) -> Figure:
+    """An image and how the metrics answer: by how many per cent each says that it is better or worse than another.
 
     Args:
         ir, vi: the sources, (1, 1, H, W).
-        fused: the image that is spoilt.
-        before: its `scores`, which do not depend on the state.
-        blur, noise, shift, contrast: as in `spoilt`.
+        image: the image that is scored, (1, 1, H, W) in [0, 1].
+        before: the `scores` of the other, as of the fused image before something happened to it.
     """
-    image = spoilt(fused, blur, noise, shift, contrast)
     after = scores(ir, vi, image)
     higher = [1 if metrics.DIRECTION.get(name) == "higher" else -1 for name in before.index]  # Q_CV: lower is better
     better = 100 * (after - before) / before.abs() * higher

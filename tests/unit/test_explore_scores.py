@@ -73,7 +73,7 @@ def test_metric_bars_point_to_worse_for_a_blurred_image_also_where_lower_is_bett
     ir, vi = image(0), image(1)
     fused = (ir + vi) / 2
     before = scores.scores(ir, vi, fused)
-    figure = scores.metric_bars(ir, vi, fused, before, blur=0.0, noise=20.0, shift=0, contrast=100)
+    figure = scores.metric_bars(ir, vi, scores.spoilt(fused, noise=20.0), before)
     after = scores.scores(ir, vi, scores.spoilt(fused, noise=20.0))
     widths = dict(zip(before.index, (bar.get_width() for bar in figure.axes[1].patches), strict=True))
     assert after["Q_CV"] > before["Q_CV"] and widths["Q_CV"] < 0
