@@ -6,6 +6,8 @@ The minutes are those of two CPU cores: by the pixels that a training sees, as a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from fusionlib import presets
@@ -28,7 +30,8 @@ def plan(preset: Preset) -> pd.DataFrame:
     lines, seen = [], []
     for name, recipe in recipes_of(preset).items():
         if isinstance(recipe, Retraining):
-            minutes, notebook = minutes_of(SHIPPED.weights / f"{name}.csv"), "04 or 05"
+            minutes = 0.0 if preset.always_train else minutes_of(SHIPPED.weights / f"{name}.csv")  # two steps there
+            notebook = "04 or 05"
         else:
             minutes, notebook = recipe.minutes(), MADE_IN.get(name.partition("/")[0], "03")
         notebook = "10" if name.startswith("mri/") else notebook
@@ -36,9 +39,12 @@ def plan(preset: Preset) -> pd.DataFrame:
             lines.append((f"weights/{name}", 1, minutes, notebook))
         seen.append(recipe)
     lines.append(_switches(preset))
-    lines += [
-        _sweep(preset, number, rows) for number, rows in ((4, sweep_rows.table4()), (5, sweep_rows.table5(preset)))
-    ]
+    rows, seeds = sweep_rows.table5(preset), range(preset.sweep_seeds)
+    lines.append(_sweep(preset, "table 4: rows", sweep_rows.table4(), seeds, preset.sweep_epochs))
+    lines.append(_sweep(preset, "table 5: rows", rows, seeds, preset.sweep_epochs))
+    if preset.sweep_longer != preset.sweep_epochs:
+        few = sweep_rows.checked(rows, sweep_rows.optimum(preset))
+        lines.append(_sweep(preset, "table 5: a few rows, longer", few, seeds[:1], preset.sweep_longer))
     asked = preset.detection
     count = len(asked.seeds) * (len(asked.methods) + 2)  # Ours with and without l_ob
     lines.append(("table 3: detectors", count, count * detection_bench.minutes(asked), "06"))
@@ -50,13 +56,11 @@ def _switches(preset: Preset) -> tuple[str, int, float, str]:
     return "switches of the network", len(minutes), sum(minutes), "03"
 
 
-def _sweep(preset: Preset, number: int, rows: list[sweep_rows.Row]) -> tuple[str, int, float, str]:
-    minutes = [
-        sweep_rows.recipe_of(row, preset, seed, preset.sweep_epochs).minutes()
-        for row in rows
-        for seed in range(preset.sweep_seeds)
-    ]
-    return f"table {number}: rows", len(minutes), sum(minutes), f"{number + 3:02}"
+def _sweep(
+    preset: Preset, what: str, rows: Iterable[sweep_rows.Row], seeds: Iterable[int], epochs: int
+) -> tuple[str, int, float, str]:
+    minutes = [sweep_rows.recipe_of(row, preset, seed, epochs).minutes() for row in rows for seed in seeds]
+    return what, len(minutes), sum(minutes), "07" if what.startswith("table 4") else "08"
 
 
 def command(preset: str) -> int:

@@ -103,6 +103,9 @@ def test_a_plan_counts_every_training_once(capsys: pytest.CaptureFixture) -> Non
     assert plan.loc["weights/crossraft", ["trainings", "notebook"]].to_list() == [1, "04 or 05"]
     assert "weights/mri/crossraft" not in plan.index  # no table has it
 
+    assert "table 5: a few rows, longer" not in plan.index  # in `paper` all are long
+    assert "table 5: a few rows, longer" in training_plan.plan(presets.load("mini"))["what"].to_list()
+
     assert main(["results", "plan", "--preset", "mini"]) == 0
     said = capsys.readouterr().out
     assert "weights/registration" in said and "weights/mri/registration" in said and "a GPU has not been timed" in said
