@@ -30,7 +30,7 @@ class LossWeights:
         common: weight of l_c, 1 in the paper; 0 is the first ablation of Table 4.
         specific: weight of l_s, 1 in the paper; 0 is the second.
         coarse: weight of Eq. (5) on each coarser estimate of the field. PAPER-GAP: the paper supervises the final field
-            only; a coarse-to-fine registration learns faster with supervision at each level.
+            only; supervision of each level is usual for a coarse-to-fine registration.
         matching: weight of `matching_loss`, inside lambda_reg. PAPER-GAP: not in the paper, whose l_c makes the common
             features of one position equal, but does not make them differ from those of other positions.
     """

@@ -5,6 +5,7 @@ The names of `fusionlib.data.sets` are those of this folder, too: `from fusionli
 """
 
 from fusionlib.data.images import IMAGE_SUFFIXES, Size, read_infrared, read_visible, recolour, save_image
+from fusionlib.data.scenes import scenes_of
 from fusionlib.data.sets import (
     CACHE_BYTES,
     DRAWN,
@@ -43,5 +44,6 @@ __all__ = [
     "read_visible",
     "recolour",
     "save_image",
+    "scenes_of",
     "splits",
 ]

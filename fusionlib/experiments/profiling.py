@@ -8,7 +8,7 @@ A forward pass has no one number of operations. Each count leaves something out:
     fvcore      follows the traced graph, function calls included, and leaves out what no output needs.
     executed    torch's FlopCounterMode, halved: convolutions and matrix products as they are executed, nothing else.
 
-PAPER-GAP: the paper says FLOPs; two of its rows are, to the last digit, what thop prints: multiply-accumulates.
+PAPER-GAP: the paper says FLOPs; two of its rows are, within 0.1 and 5 %, what thop prints: multiply-accumulates.
 """
 
 from __future__ import annotations

@@ -24,6 +24,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
+def percent(share: float) -> str:
+    """A share in whole per cent: 0.405 is "40 %"."""
+    return f"{100 * share:.0f} %"
+
+
 def better_and_worse(mine: Mapping[str, float], other: Mapping[str, float], metrics: Iterable[str], name: str) -> str:
     """ "better than NAME in A (1 against 2), and worse in B (...)": every metric in its own direction.
 

@@ -78,7 +78,7 @@ def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame)
     return (
         f"{text}. That is tested over {found['seeds'].max()} trainings a row. A test over the pairs would find a "
         f"significant difference between two seeds of one row in {alone['significant'].sum()} of "
-        f"{alone['comparisons'].sum()} comparisons, where there is none."
+        f"{alone['comparisons'].sum()} comparisons, which says nothing about rows."
     )
 
 
@@ -199,7 +199,9 @@ def does_it_help(apart: pd.DataFrame, by_metric: pd.DataFrame, without: str = "o
     )
     changed = [name for name, line in by_metric.iterrows() if line["p"] < LEVEL]
     fused = (
-        f"The fused images differ significantly in {listed(changed)}" if changed else "No metric of the images differs"
+        f"The fused images differ significantly in {listed(changed)}"
+        if changed
+        else "In no metric is the difference of the fused images significant after correction"
     )
     return Markdown(
         f"**{verdict}.** With $\\ell_{{ob}}$ minus without, detectors find {'; '.join(parts)}. {fused}. In brackets: "

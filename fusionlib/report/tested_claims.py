@@ -113,8 +113,8 @@ def sentence(folder: Path) -> str:
     lines, parts = tested(folder), []
     for name, count in counted(lines).items():
         which = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
-        parts.append(f"{count} {name}{which}")
-    return f"of {len(lines)} statements about its tables, here {listed(parts)}"
+        parts.append(f"{count} {'is' if count == 1 else 'are'} {name}{which}")
+    return f"of {len(lines)} statements about its tables, by what was measured here, {listed(parts)}"
 
 
 def _worst(found: list[Compared]) -> Iterator[Compared]:
@@ -266,13 +266,15 @@ STATEMENTS = (
         "4.4", "Table 5: optimal at gamma 2 and lambdas 10, 5, 5", (SWEPT[5],), _over_trainings(5, OPTIMUM), SEEDS
     ),
     Statement(
-        "4.5", "Table 6: the fewest operations", (COUNTS,), _operations, "other widths: the paper names none",
+        "4.5", "Table 6: the fewest operations", (COUNTS,), _operations,
+        "registration at full size, as the plain reading has it; other widths: the paper names none",
     ),
     Statement(
-        "4.5", "Table 6: only a bit longer than the fastest", (TIMES,), _seconds, "a GPU: these are times on a CPU"
+        "4.5", "Table 6: hardly slower than the fastest", (TIMES,), _seconds,
+        "a GPU: these are times on a CPU, of Ours in its fast form",
     ),
     Statement(
-        "4.7", "Table 7: significant advantages in fusion", (COMPARED[7],), _over_heads,
+        "4.8", "Table 7: significant advantages in fusion", (COMPARED[7],), _over_heads,
         "more heads: BraTS itself, for who has it", levels=True,
     ),
 )  # fmt: skip

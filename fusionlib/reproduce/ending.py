@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fusionlib import presets
+from fusionlib.notebook.sentences import percent
 from fusionlib.report import findings, verdicts
 from fusionlib.report.index_page import own_numbers
 from fusionlib.report.pages import PRESETS
@@ -53,7 +54,7 @@ def _brief(results: Results, where: str) -> list[str]:
     for level in ("medium", "light"):
         if results.table("generalisation").exists():
             shares = ", ".join(
-                f"{name} {100 * share:.0f} %" for name, share in findings.left(results.folder, level).items()
+                f"{name} {percent(share)}" for name, share in findings.left(results.folder, level).items()
             )
             lines.append(f"  misalignment that Ours leaves, {level + ':':7} {shares}")
     if results.table("table1").exists():
