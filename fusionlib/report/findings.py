@@ -190,9 +190,8 @@ def _detection(folder: Path) -> str:
     whole = table[(table["class"] == "all") & (table["dataset"] == "M3FD")]
     means = 100 * whole.groupby("method", sort=False)["mAP50:90"].mean()
     low, high = 100 * whole[whole["method"] == "ours"][["mAP50:90_low", "mAP50:90_high"]].mean()
-    best = (
-        " (the best row)" if means.idxmax() == "visible" else f"; `{means.idxmax()}` has {means.max():.1f} %, the most"
-    )
+    name = means.idxmax()
+    best = " (the best row)" if name == "visible" else f"; `{name}` has {means.max():.1f} %, the most"
     printed = paper_table(3).droplevel("dataset").loc["Ours", "mAP50:90"]
     groups = detection_bench.against(table).groupby(["method", "mean"])
     apart = groups.get_group(("ours, without l_ob", "mAP50:90")).set_index("dataset")
@@ -284,9 +283,7 @@ def _versus(folder: Path, level: str, one: tuple[str, str], other: tuple[str, st
     measured = comparison.Measured([comparison.Row(name, "") for name in names], table[table["method"].isin(names)], {})
     found = answers.against(measured, level, other[0])
     text = answers.versus(found[found["metric"].isin(METRICS)], one[1], other[1])
-    ends = (
-        "in brackets stand the mean difference and its 95 % interval, and the test is corrected for these four numbers"
-    )
+    ends = "in brackets: mean difference and 95 % interval; the test is corrected for these four numbers"
     return f"{text.removesuffix('.')}; {ends}."
 
 
