@@ -60,7 +60,7 @@ class Preset:
         test_size: side in pixels to which test images are resized. PAPER-GAP: RoadScene's images reach 512 pixels on no
             short side, so the paper's 512x512 is a resize; squares, as in the authors' lab, not crops.
         levels: deformations the test images are given; the first one is the tables'.
-        always_train: train even if weights that fit are there.
+        always_train: train even if weights that fit are there; all its trainings are short.
         plain_epochs: how long `as_in_the_paper` is trained.
         switch_epochs: how long each of `sweeps.switches` is trained.
         sweep_epochs, sweep_longer: epochs of each row of Tables 4 and 5 after the start that all share, and of a few
@@ -126,7 +126,7 @@ PAPER = Preset(
     Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig()),
     mri=MriConfig(training=TrainingConfig(epochs=150), finish=None),
 )
-ONE_STEP = TrainingConfig(epochs=1, batch=4)
+ONE_STEP = TrainingConfig(epochs=1, batch=4)  # of a rehearsal, on as many pairs
 
 PRESETS = {
     preset.name: preset
@@ -195,7 +195,7 @@ PRESETS = {
             ),
             test_size=256,
             plain_epochs=20,
-            sweep_epochs=3,  # some two minutes a training on two cores, of which Tables 4 and 5 have 96
+            sweep_epochs=3,  # some two minutes a training on two cores, of which Tables 4 and 5 have 104
             sweep_between=0,
             sweep_longer=9,
             sweep_crop=128,

@@ -78,7 +78,7 @@ def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame)
     return (
         f"{text}. That is tested over {found['seeds'].max()} trainings a row. A test over the pairs would find a "
         f"significant difference between two seeds of one row in {alone['significant'].sum()} of "
-        f"{alone['comparisons'].sum()} comparisons, which says nothing about rows."
+        f"{alone['comparisons'].sum()} comparisons, though they differ in the seed alone."
     )
 
 

@@ -67,7 +67,7 @@ def basis(folder: Path | str) -> str:
     """On what the findings rest, in one sentence."""
     folder = Path(folder)
     text = f"All of this comes from the preset `{folder.name}`"
-    if minutes := _minutes(folder):
+    if minutes := _minutes_of_ours(folder):
         text += f" and one training of Ours of {minutes:.0f} minutes"
     if folder.name != "paper" and not (folder.parent / "paper" / "tables").is_dir():
         text += "; the preset `paper` (512 px, 150 epochs, for a GPU) has not been run"
@@ -149,16 +149,17 @@ def _same_field(folder: Path) -> str:
 def _systems(folder: Path) -> str:
     shares, minutes = [], []
     for number in (1, 2):
-        table, names = _level(folder, number, "medium"), _compared(number)
+        table, names = _level(folder, number, "medium"), _printed_rows(number)
         shares += table[table["method"].isin(names)].groupby("method")["EPE_share"].mean().to_list()
         logs = {part for name in names for part in name.split("+")}
         minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
     brief = table[table["method"] == SAME_BUDGET]["EPE_share"].mean()
-    short = f" (after a short training of {percent(SHARE)} of its epochs, it leaves {percent(brief)})"
+    left_then = f" (after a short training of {percent(SHARE)} of its epochs, it leaves {percent(brief)})"
+    short = left_then if pd.notna(brief) else ""
     return (
         f"**Compared systems**: those of Tables 1 and 2 leave {percent(min(shares))} to {percent(max(shares))} of a "
         f"`medium` deformation; those retrained here got {min(minutes):.0f} to {max(minutes):.0f} minutes each, Ours "
-        f"{_minutes(folder):.0f}{short if brief > 0 else ''}, so their rows say little about what their authors built."
+        f"{_minutes_of_ours(folder):.0f}{short}, so their rows say little about what their authors built."
     )
 
 
@@ -231,7 +232,7 @@ def _brains(folder: Path) -> str:
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
     heads = mri_study.by_subject(measured, "medium").droplevel("part")
     left = _level(folder, 7, "medium").groupby("method")["EPE_share"].mean()
-    corrmlp = next(name for name in _compared(7) if name in left.index)
+    corrmlp = next(name for name in _printed_rows(7) if name in left.index)
     return (
         f"**Brains**: on {heads.at['ours', 'subjects']} heads Ours leaves {percent(left['ours'])} of a `medium` "
         f"deformation and CorrMLP, retrained, {percent(left[corrmlp])}; its Q_CC is {heads.at['ours', 'Q_CC']:.3f}, "
@@ -287,11 +288,11 @@ def _versus(folder: Path, level: str, one: tuple[str, str], other: tuple[str, st
     return f"{text.removesuffix('.')}; {ends}."
 
 
-def _compared(number: int) -> list[str]:
+def _printed_rows(number: int) -> list[str]:
     return [row.method for row in comparison.rows_of(number) if row.printed and row.method != "ours"]
 
 
-def _minutes(folder: Path) -> float:
+def _minutes_of_ours(folder: Path) -> float:
     return sum(minutes_of(folder / "weights" / f"{name}.csv") for name in ("registration", "ours"))
 
 

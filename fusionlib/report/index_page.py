@@ -74,16 +74,17 @@ def write_overview(folder: Path | str) -> Path:
     kept = folder / "provenance.json"
     provenance = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     cards = [_card(folder / "notebooks", name, provenance.get("notebooks", {}).get(name, {})) for name in sorted(names)]
-    real, warning = folder.name in pages.PRESETS, presets.load(folder.name).warning
+    chosen = presets.load(folder.name)
+    shown = SHIPPED.folder if chosen.shows_shipped else folder
     page = web.render(
         "index.html.j2",
         title=f"Results of the preset {folder.name}",
         preset=folder.name,
-        warning=web.line(warning),
-        scene=_picture(folder, *(() if real else (SHIPPED.folder,))),
+        warning=web.line(chosen.warning),
+        scene=_picture(folder, shown),
         ran=_ran(cards, provenance),
-        own=None if real or warning else own_numbers(folder),
-        came_out="" if warning else _came_out(folder if real else SHIPPED.folder, folder),
+        own=own_numbers(folder) if chosen.shows_shipped else None,
+        came_out="" if chosen.warning else _came_out(shown, folder),
         page="../README.md" if (folder.parent / "README.md").exists() else "",
         cards=cards,
         tables=[(f"tables/{path.name}", path.stem) for path in sorted(folder.glob("tables/*.csv"))],
@@ -97,7 +98,7 @@ def _ran(cards: list[dict], provenance: dict) -> str:
     minutes = sum(card["seconds"] for card in cards) / 60
     failed = sum(card["failed"] for card in cards)
     machine = f"{provenance.get('cores', '?')} cores, {provenance.get('gpu') or 'no GPU'}"
-    text = f"{len(cards)} notebooks, {minutes:.0f} minutes on {machine}"
+    text = f"{len(cards)} notebooks, whose minutes add up to {minutes:.0f}, on {machine}"
     return text + (f"; the last run of {failed} of them failed." if failed else ".")
 
 

@@ -18,7 +18,7 @@ from fusionlib.report.our_numbers import minutes_of
 from fusionlib.report.results_check import recipes_of
 from fusionlib.support.paths import SHIPPED
 
-MADE_IN = {"same_budget": "04", "without_detection": "06"}
+NOTEBOOK = {"same_budget": "04", "without_detection": "06"}  # that trains weights of Ours; 03 the others
 
 
 def plan(preset: Preset) -> pd.DataFrame:
@@ -33,18 +33,18 @@ def plan(preset: Preset) -> pd.DataFrame:
             minutes = 0.0 if preset.always_train else minutes_of(SHIPPED.weights / f"{name}.csv")  # two steps there
             notebook = "04 or 05"
         else:
-            minutes, notebook = recipe.minutes(), MADE_IN.get(name.partition("/")[0], "03")
+            minutes, notebook = recipe.minutes(), NOTEBOOK.get(name.partition("/")[0], "03")
         notebook = "10" if name.startswith("mri/") else notebook
         if minutes and recipe not in seen:  # a system without a log is retrained for no table
             lines.append((f"weights/{name}", 1, minutes, notebook))
         seen.append(recipe)
     lines.append(_switches(preset))
     rows, seeds = sweep_rows.table5(preset), range(preset.sweep_seeds)
-    lines.append(_sweep(preset, "table 4: rows", sweep_rows.table4(), seeds, preset.sweep_epochs))
-    lines.append(_sweep(preset, "table 5: rows", rows, seeds, preset.sweep_epochs))
+    lines.append(_sweep(preset, 4, "rows", sweep_rows.table4(), seeds, preset.sweep_epochs))
+    lines.append(_sweep(preset, 5, "rows", rows, seeds, preset.sweep_epochs))
     if preset.sweep_longer != preset.sweep_epochs:
         few = sweep_rows.checked(rows, sweep_rows.optimum(preset))
-        lines.append(_sweep(preset, "table 5: a few rows, longer", few, seeds[:1], preset.sweep_longer))
+        lines.append(_sweep(preset, 5, "a few rows, longer", few, seeds[:1], preset.sweep_longer))
     asked = preset.detection
     count = len(asked.seeds) * (len(asked.methods) + 2)  # Ours with and without l_ob
     lines.append(("table 3: detectors", count, count * detection_bench.minutes(asked), "06"))
@@ -57,10 +57,10 @@ def _switches(preset: Preset) -> tuple[str, int, float, str]:
 
 
 def _sweep(
-    preset: Preset, what: str, rows: Iterable[sweep_rows.Row], seeds: Iterable[int], epochs: int
+    preset: Preset, table: int, what: str, rows: Iterable[sweep_rows.Row], seeds: Iterable[int], epochs: int
 ) -> tuple[str, int, float, str]:
     minutes = [sweep_rows.recipe_of(row, preset, seed, epochs).minutes() for row in rows for seed in seeds]
-    return what, len(minutes), sum(minutes), "07" if what.startswith("table 4") else "08"
+    return f"table {table}: {what}", len(minutes), sum(minutes), f"{table + 3:02}"
 
 
 def command(preset: str) -> int:

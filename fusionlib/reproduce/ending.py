@@ -10,7 +10,6 @@ from fusionlib import presets
 from fusionlib.notebook.sentences import percent
 from fusionlib.report import findings, verdicts
 from fusionlib.report.index_page import own_numbers
-from fusionlib.report.pages import PRESETS
 from fusionlib.support.paths import SHIPPED, Results
 
 
@@ -24,18 +23,16 @@ def ending(results: Results, good: int, run: int, took: str, short: Callable[[Pa
         took: the time of all, as text.
         short: a path as a reader types it.
     """
-    real, warning = results.preset in PRESETS, presets.load(results.preset).warning
-    shown = results if real else SHIPPED
+    chosen = presets.load(results.preset)
+    shown, where = (SHIPPED, f" (kept in {short(SHIPPED.folder)})") if chosen.shows_shipped else (results, "")
     lines = [f"Preset {results.preset}: {good} of {run} notebooks are run and up to date, after {took}."]
     if good < run:
         lines.append("Correct what failed, and the same command goes on from here.")
-    own = None if real or warning else own_numbers(results.folder)
+    own = own_numbers(results.folder) if chosen.shows_shipped else None
     if own is not None and "ours" in own.means.index:
-        left = f"{100 * own.means.at['ours', 'left']:.0f} %"
+        left = percent(own.means.at["ours", "left"])
         lines.append(f"Measured now, {own.scenes} drawn scenes: Ours leaves {left} of a misalignment ({own.level}).")
-    lines += (
-        [warning.replace("*", "")] if warning else _brief(shown, "" if real else f" (kept in {short(shown.folder)})")
-    )
+    lines += [chosen.warning.replace("*", "")] if chosen.warning else _brief(shown, where)
     own_python = Path(sys.executable).is_relative_to(Path.cwd())
     command = f"{short(Path(sys.executable)) if own_python else 'python'} -m fusionlib"
     steps = {

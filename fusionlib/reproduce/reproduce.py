@@ -120,7 +120,7 @@ def reproduce(
     given = checked_parameters(parameters or {}, chosen)
     check_writable(results / preset / "notebooks")
     root = Path(os.path.relpath(results, folder)).as_posix()
-    may_train = train or retrain or bool(config.warning)  # in a rehearsal every training is short
+    may_train = train or retrain or config.always_train
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="fusionlib-"))
         address = stack.enter_context(parallel.running(cluster, machine.cores())) if cluster else None

@@ -80,7 +80,7 @@ def test_everything_that_is_linked_is_there_and_nothing_is_elsewhere(folder):
 def test_titles_minutes_and_what_is_shown(folder):
     text = Page(write_overview(folder)).text
     assert "00 · Start <here>" in text and "1.5 minutes, 2025-01-02" in text and "0.5 minutes" in text
-    assert "2 notebooks, 2 minutes on 2 cores, no GPU" in text
+    assert "2 notebooks, whose minutes add up to 2, on 2 cores, no GPU" in text
     assert "how x < y, and ℓob" in text
 
 

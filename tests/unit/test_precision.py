@@ -112,7 +112,9 @@ def test_whole_numbers_are_told(network: FusionNetwork) -> None:
 
 @pytest.mark.numeric
 def test_a_training_step_in_bfloat16_is_that_of_float32_but_for_rounding(root: Path) -> None:
-    """As `paper` does on a GPU. A new detection head is another matter: which places it learns from turns on digits."""
+    """As `paper` trains on a GPU. The detection head is a trained one: which places a new one learns from changes with
+    the last digits of its scores.
+    """
     recipe = presets.load("mini").recipe
     recipe = replace(recipe, dataset="synthetic", size=128, train_pairs=8, start=None)
     batch = next(batches(data.open_set("synthetic", "train", 128, count=8), recipe, epoch=0))

@@ -1,4 +1,4 @@
-"""The rehearsal takes the way of `paper`, and nothing that it writes can be taken for a result."""
+"""The rehearsal runs the code of `paper`, and nothing that it writes can be taken for a result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def differences(one: object, other: object, name: str = "") -> set[str]:
     return set() if one == other else {name}
 
 
-def test_it_takes_the_way_of_the_paper_with_less_of_everything() -> None:
+def test_it_differs_from_paper_in_counts_alone() -> None:
     paper, rehearsal = presets.load("paper"), presets.load("rehearsal")
     assert differences(paper, rehearsal) == COUNTS
     assert not paper.warning and NOTHING in rehearsal.warning
