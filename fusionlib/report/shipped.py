@@ -3,7 +3,8 @@
 The images of the data sets belong to others and are fetched, never shipped, so a picture of them may not lie in the
 repository either. Which pictures are charts is not guessed: an output is kept if its cell writes a figure that is
 shipped as well (`reporting.write_figure`, under a name that does not begin with "fused_"). In the place of every other
-picture stands a sentence. What is noise goes too: progress bars, times of cells, widgets without a kernel.
+picture stands what the same cell shows in the preset smoke, which draws its own scenes and knows the same weights, or a
+sentence. What is noise goes too: progress bars, times of cells, widgets without a kernel.
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ from fusionlib.support.paths import ROOT, data_root, notebook_files
 FOLDER, STYLE = "executed", "style.css"
 PICTURES = ("image/png", "image/jpeg", "image/svg+xml")
 WRITES = re.compile(r"""\bwrite_figure\([^"']+["']([^"']+)["']""")
-LARGE, COLOURS = 100_000, 96  # bytes of a picture, and how many colours are left to one that has more
+LARGE, COLOURS = 100_000, 96  # bytes of a chart, and how many colours are left to one that has more
+WIDE, QUALITY = 1000, 80  # pixels across, and JPEG quality, of a picture of drawn scenes
 STYLE_BLOCK = re.compile(r"<style[^>]*>(.*?)</style>", re.DOTALL)
 INSTEAD = "[A picture, left out since it may show images that belong to others: it appears when you run this notebook.]"
+DRAWN = "*In the place of images that belong to others: drawn scenes, as the preset `smoke` shows them in this cell.*"
+
+Drawn = dict[str, list[str]]  # by the id of a cell, the pictures of drawn scenes that it shows: JPEG, base64
 
 
 def ship(folder: Path | str) -> list[Path]:
     """Write `folder`/executed/NAME.ipynb and .html of every notebook that was executed in `folder`/notebooks.
 
-    The pages share one style, which lies beside them.
-
-    What was written of the same execution before stays as it is.
+    The pages share one style, which lies beside them. Drawn scenes come from the notebooks that the preset smoke
+    executed beside `folder`, where it has run, else from what was written before. What was written of the same
+    execution before stays as it is.
 
     Args:
         folder: results/<preset>.
@@ -46,10 +51,12 @@ def ship(folder: Path | str) -> list[Path]:
     found = []
     for source in notebook_files(folder / "notebooks").values():
         path = folder / FOLDER / source.name
-        mark = fingerprint(sha256(source))
+        content = nbformat.read(source, as_version=4)
+        drawn = _drawn(content, path) | _drawn(content, folder.with_name("smoke") / "notebooks" / source.name)
+        mark = fingerprint(sha256(source), {cell: len(pictures) for cell, pictures in sorted(drawn.items())})
         there = all(each.exists() for each in (path, path.with_suffix(".html"), path.with_name(STYLE)))
         if not (there and _mark(path) == mark):
-            text = nbformat.writes(without_pictures(nbformat.read(source, as_version=4)))
+            text = nbformat.writes(without_pictures(content, drawn))
             for place, name in {data_root(): "$FUSIONLIB_DATA", ROOT: "."}.items():  # paths of this machine
                 text = text.replace(str(place), name)
             content = nbformat.reads(text, as_version=4)
@@ -62,17 +69,22 @@ def ship(folder: Path | str) -> list[Path]:
     return found
 
 
-def without_pictures(content: NotebookNode) -> NotebookNode:
-    """A copy of an executed notebook with no picture but shipped charts, and without noise."""
+def without_pictures(content: NotebookNode, drawn: Drawn | None = None) -> NotebookNode:
+    """A copy of an executed notebook without noise, and with no picture but shipped charts and drawn scenes.
+
+    Args:
+        content: the notebook.
+        drawn: what stands in the place of other pictures, one after the other.
+    """
     cells = []
     for cell in content.cells:
         cell = NotebookNode(
             cell | {"metadata": NotebookNode(tags=cell.metadata.tags) if "tags" in cell.metadata else {}}
         )
         if cell.cell_type == "code":
-            kept = _is_shipped(cell.source)
-            outputs = [_passed_on(NotebookNode(output), kept) for output in cell.outputs]
-            cell.outputs = [output for output in outputs if output is not None]
+            kept, scenes = _is_shipped(cell.source), list((drawn or {}).get(cell.get("id"), []))
+            outputs = [_passed_on(NotebookNode(output), kept, scenes) for output in cell.outputs]
+            cell.outputs = _introduced([output for output in outputs if output is not None])
         cells.append(cell)
     facts = ("fusionlib", "kernelspec", "language_info")
     metadata = {name: content.metadata[name] for name in facts if name in content.metadata}
@@ -85,18 +97,64 @@ def _is_shipped(source: str) -> bool:
     return bool(names) and not any(name.startswith("fused_") for name in names)
 
 
-def _passed_on(output: NotebookNode, kept: bool) -> NotebookNode | None:
+def _passed_on(output: NotebookNode, kept: bool, scenes: list[str]) -> NotebookNode | None:
+    """What stands in the place of an output: itself, nothing, or the next of the drawn scenes, which is taken away."""
     if output.output_type == "stream":
         return None if output.name == "stderr" else output
     data = output.get("data", {})
+    if _is_drawn(output):
+        return output if "image/jpeg" in data else None
     if any(kind in data for kind in PICTURES) or "data:image" in data.get("text/html", ""):
         if kept:
             chart = {"image/png": _fewer_colours(data["image/png"]), "text/plain": data.get("text/plain", "")}
             return NotebookNode(output | {"data": chart})
+        if scenes:
+            return v4.new_output("display_data", {"image/jpeg": scenes.pop(0)}, metadata={"drawn": True})
         return v4.new_output("display_data", {"text/plain": INSTEAD})
     if any(kind.startswith("application/vnd.jupyter.widget") for kind in data):
         return None
     return output
+
+
+def _introduced(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """The outputs of a cell with a line above the first drawn scene that says what it is."""
+    first = next((place for place, output in enumerate(outputs) if _is_drawn(output)), None)
+    if first is None:
+        return outputs
+    line = v4.new_output("display_data", {"text/markdown": DRAWN}, metadata={"drawn": True})
+    return [*outputs[:first], line, *outputs[first:]]
+
+
+def _is_drawn(output: NotebookNode) -> bool:
+    return bool(output.get("metadata", {}).get("drawn"))
+
+
+def _drawn(content: NotebookNode, path: Path) -> Drawn:
+    """The drawn scenes in the cells of `content` as the notebook at `path` has them: one of smoke, or a shipped one."""
+    if not path.exists():
+        return {}
+    wanted = {cell.id: cell.source for cell in content.cells if cell.cell_type == "code"}
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if wanted.get(cell.get("id")) == cell.source]
+    found = {cell.id: _scenes(cell.outputs) for cell in cells if not _is_shipped(cell.source)}
+    return {name: scenes for name, scenes in found.items() if scenes}
+
+
+def _scenes(outputs: list[NotebookNode]) -> list[str]:
+    """The pictures of one cell, JPEG in base64: those made of PNG, and those that were made before."""
+    found = []
+    for data in (output.get("data", {}) for output in outputs):
+        if "image/png" in data or "image/jpeg" in data:
+            found.append(data["image/jpeg"] if "image/jpeg" in data else _jpeg(data["image/png"]))
+    return found
+
+
+def _jpeg(picture: str) -> str:
+    """A PNG (base64) as a JPEG of at most `WIDE` pixels across."""
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as file:
+        image, smaller = file.convert("RGB"), io.BytesIO()
+        image.thumbnail((WIDE, image.height))
+        image.save(smaller, format="JPEG", quality=QUALITY, optimize=True)
+    return base64.b64encode(smaller.getvalue()).decode()
 
 
 def _fewer_colours(picture: str) -> str:

@@ -64,6 +64,46 @@ def test_tables_stay_and_noise_goes() -> None:
     assert "execution" in content.cells[1].metadata  # the notebook that was executed stays as it is
 
 
+def in_a_preset(results: Path, preset: str, *cells: nbformat.NotebookNode) -> Path:
+    """An executed notebook of a preset, with these cells."""
+    path = results / preset / "notebooks" / "00_start.ipynb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(v4.new_notebook(cells=list(cells)), path)
+    return path
+
+
+def test_drawn_scenes_stand_in_the_place_of_photographs(tmp_path: Path) -> None:
+    photograph, scenes = picture(), [picture(16), picture(24)]
+
+    def cell(name: str, source: str, *pictures: str) -> nbformat.NotebookNode:
+        outputs = [v4.new_output("display_data", {"image/png": each}) for each in pictures]
+        return v4.new_code_cell(source, id=name, outputs=outputs)
+
+    photographs = [cell("two", "a()", *2 * [photograph]), cell("three", "b()", *3 * [photograph])]
+    photographs += [cell("edited", "now()", photograph), cell("chart", CHART, picture(9))]
+    in_a_preset(tmp_path, "mini", *photographs)
+    drawn = [cell("two", "a()", *scenes), cell("three", "b()", *scenes), cell("edited", "before()", *scenes)]
+    smoke = in_a_preset(tmp_path, "smoke", *drawn, cell("chart", CHART, *scenes))
+
+    path, _ = ship(tmp_path / "mini")
+    first = nbformat.read(path, as_version=4)
+    found = [[next(iter(output.data)) for output in cell.outputs] for cell in first.cells]
+    assert found[0] == ["text/markdown", "image/jpeg", "image/jpeg"]
+    assert found[1] == [*found[0], "text/plain"]  # smoke shows one picture less
+    assert found[2:] == [["text/plain"], ["image/png"]]
+    assert [side(output) for output in first.cells[0].outputs[1:]] == [16, 24]
+    assert photograph not in path.read_text() and first.cells[3].outputs[0].data["image/png"] == picture(9)
+
+    smoke.unlink()  # somebody who has not run smoke keeps them
+    in_a_preset(tmp_path, "mini", *photographs[:1], v4.new_code_cell("new()"))
+    again = nbformat.read(ship(tmp_path / "mini")[0], as_version=4)
+    assert len(again.cells) == 2 and again.cells[0].outputs == first.cells[0].outputs
+
+
+def side(output: nbformat.NotebookNode) -> int:
+    return Image.open(io.BytesIO(base64.b64decode(output.data["image/jpeg"]))).width
+
+
 def test_a_large_chart_is_made_smaller_and_looks_the_same() -> None:
     gradient = np.tile(np.linspace(0, 255, 600, dtype=np.uint8), (600, 1))
     noisy = gradient[..., None] // 2 + np.random.default_rng(0).integers(0, 9, (600, 600, 3), np.uint8)
@@ -95,18 +135,18 @@ def test_what_was_executed_once_is_written_once(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
-def test_what_is_in_the_repository_is_small_and_holds_charts_alone(path: Path) -> None:
+def test_what_is_in_the_repository_is_small_and_holds_charts_and_drawn_scenes_alone(path: Path) -> None:
     content = nbformat.read(path, as_version=4)
     again = without_pictures(content)
     assert [cell.get("outputs") for cell in again.cells] == [cell.get("outputs") for cell in content.cells]
     for each in (path, path.with_suffix(".html")):
         assert each.stat().st_size < 1_000_000
     names = {name for cell in content.cells for name in shipped.WRITES.findall(cell.source)}
-    pictures = sum(
-        "image/png" in output.get("data", {}) for cell in content.cells for output in cell.get("outputs", [])
-    )
+    shown = [output for cell in content.cells for output in cell.get("outputs", []) if "data" in output]
+    charts, drawn = ([output for output in shown if kind in output.data] for kind in ("image/png", "image/jpeg"))
+    assert all(output.metadata.get("drawn") for output in drawn)
     page = path.with_suffix(".html").read_text(encoding="utf-8")
-    assert len(re.findall(r'<img[^>]+src="data:image', page)) == pictures
+    assert len(re.findall(r'<img[^>]+src="data:image', page)) == len(charts) + len(drawn)
     assert "<style" not in page.split("</head>")[0] and f'href="{shipped.STYLE}"' in page
     assert ".jp-Notebook" in path.with_name(shipped.STYLE).read_text(encoding="utf-8")
-    assert pictures == 0 or names
+    assert not charts or names
