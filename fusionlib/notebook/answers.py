@@ -48,18 +48,21 @@ def better(found: pd.DataFrame) -> pd.Series:
     return (up * found["difference"].map(lambda value: (value > 0) - (value < 0))).where(found["p"] < LEVEL, 0)
 
 
-def versus(found: pd.DataFrame, name: str, other: str = "Ours") -> str:
+def versus(found: pd.DataFrame, name: str, other: str = "Ours", amounts: bool = True) -> str:
     """One method against another in a sentence: the metrics in which it is better, worse, or neither.
 
     Args:
         found: its lines of `against` or of `sweep_tables.differences`, one a metric.
         name: what the sentence calls it, such as "the average of both images".
+        other: what it is compared with.
+        amounts: say by how much, with the interval; if not, metrics without a significant difference are left out.
     """
     mark, parts = better(found), []
     words = {1: ("significantly better", "than"), -1: ("significantly worse", "than")}
     for value, (word, link) in (words | {0: ("not significantly different", "from")}).items():
-        if (mark == value).any():
-            told = [_amount(line.metric, line) if value else line.metric for line in found[mark == value].itertuples()]
+        if (mark == value).any() and (value or amounts or not mark.any()):
+            lines = found[mark == value].itertuples()
+            told = [_amount(line.metric, line) if value and amounts else line.metric for line in lines]
             parts.append(f"{word} {'' if parts else f'{link} {other} '}in {listed(told)}")
     return f"{name[0].upper()}{name[1:]} is {'; it is '.join(parts)}."
 

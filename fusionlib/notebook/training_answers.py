@@ -98,8 +98,8 @@ def in_short(table: pd.DataFrame, number: int) -> str:
     count = f"{len(sure)} are" if len(sure) > 1 else "1 is" if len(sure) else "none is"
     return (
         f"of Table {number}'s {len(found)} comparisons with Ours, over {means.shape[1]} trainings of {epochs} epochs a "
-        f"row, {count} significant{f' ({listed(which)})' if which else ''}, and another seed alone moves the Q_CC of a "
-        f"row by up to {seeds:.3f}, where the rows span {rows.max() - rows.min():.3f}"
+        f"row, {count} significant{f' ({listed(which)})' if which else ''}: another seed moves the Q_CC of a row by up "
+        f"to {seeds:.3f}, the choice of the row by {rows.max() - rows.min():.3f}"
     )
 
 

@@ -85,9 +85,9 @@ def left(folder: Path, level: str, method: str = "ours") -> pd.Series:
 def _large(folder: Path) -> str:
     bench = _bench(folder).loc["heavy"]
     return (
-        "**Large misalignments**: of a deformation at the level `medium`, Ours leaves "
-        f"{_shares(left(folder, 'medium'))}; at `heavy`, measured on RoadScene in notebook 03b, it leaves "
-        f"{percent(bench['ours'])} and SimpleITK {percent(bench['simpleitk'])}."
+        f"**Registration**: of a deformation at the level `medium`, Ours leaves {_shares(left(folder, 'medium'))}; at "
+        f"`heavy`, in notebook 03b, {percent(bench['ours'])} on RoadScene, where SimpleITK leaves "
+        f"{percent(bench['simpleitk'])}."
     )
 
 
@@ -96,11 +96,11 @@ def _small(folder: Path) -> str:
     pairs = _roads(folder, "light", "ours")
     worse = [name for name, rows in pairs if interval(rows["EPE_share"], scenes_of(rows["pair"]))[0] > 1]
     harm = f", so on {listed(worse)}, by its interval over scenes, it is better not to register" if worse else ""
-    step = f"; with the refined field, which `fuse` uses, {_shares(refined)}" if len(refined) else ""
+    step = f"; the refined field, which `fuse` uses, leaves {listed(map(percent, refined))}" if len(refined) else ""
     return (
-        "**Small misalignments**: at `light`, the level nearest to the authors' published code, Ours leaves "
-        f"{_shares(share)}{harm}{step}; in notebook 03b, on more deformations of RoadScene, Ours leaves "
-        f"{percent(bench['ours'])} and SimpleITK {percent(bench['simpleitk'])}."
+        f"**Small misalignments**: at `light`, the likeliest level of the paper, Ours leaves {_shares(share)}{harm}"
+        f"{step}; in notebook 03b, Ours leaves {percent(bench['ours'])} on RoadScene and SimpleITK "
+        f"{percent(bench['simpleitk'])}."
     )
 
 
@@ -121,29 +121,26 @@ def _rest(folder: Path) -> str:
     moved = result_tables.read(folder / "tables" / AT_REST)
     of = 256 * moved.groupby(["method", "set", "input"], sort=False)["moved"].mean().unstack("input", sort=False)
     pairs, before = (of.loc[name, "aligned"] for name in ("ours_refined", "ours"))
-    aligned = listed([f"{px:.1f} px on {name} ({before[name]:.1f})" for name, px in pairs.items()])
     nothing = of.drop(columns="aligned").groupby("method").max().max(axis=1)
     said = result_tables.read(folder / "tables" / RELIABILITY).groupby("set", sort=False)
     errors = [reliability.calibration_error(of_set) for _, of_set in said]
     return (
-        f"**Nothing to register**: in a 256 px image, the refined field moves pairs as published by {aligned}; in "
-        f"brackets stands the field before the refinement; where the infrared is constant or noise, it moves by at "
-        f"most {nothing['ours_refined']:.1f} px ({nothing['ours']:.1f}); its confidence, the chance to be right to a "
-        f"pixel, is off by {min(errors):.2f} to {max(errors):.2f} on average."
+        f"**Nothing to register**: the refined field moves pairs as published by {pairs.min():.1f} to "
+        f"{pairs.max():.1f} px of a 256 px image, by the mean of each set (Ours: {before.min():.1f} to "
+        f"{before.max():.1f}), and constant or noisy infrared by at most {nothing['ours_refined']:.1f} px "
+        f"({nothing['ours']:.1f}); its confidence, the chance to be right to a pixel, is off by {min(errors):.2f} to "
+        f"{max(errors):.2f} on average."
     )
 
 
-def _average(folder: Path) -> str:
-    than = "the plain average of the two unregistered images"
-    return f"**Against no registration**: at `light`, {_versus(folder, 'light', ('ours', 'Ours'), ('average', than))}"
-
-
-def _same_field(folder: Path) -> str:
+def _fusion(folder: Path) -> str:
     means = _level(folder, 1, "medium").groupby("method", sort=False)["Q_CC"].mean()
     name = means[[each for each in means.index if each.startswith("ours+")]].idxmax()
-    title = f"{systems_in(1)[name[5:]]} behind the field of Ours (`{name}`)"
-    text = _versus(folder, "medium", (name, title), ("ours", "Ours"))
-    return f"**Joint fusion against a cascade**: at `medium`, {text}"
+    title = f"{systems_in(1)[name[5:]]} behind the field of Ours"
+    average = _versus(folder, "light", ("ours", "Ours"), ("average", "the average of the two unregistered images"))
+    return (
+        f"**Fusion**: at `light`, {average}; at `medium`, {_versus(folder, 'medium', (name, title), ('ours', 'Ours'))}."
+    )
 
 
 def _systems(folder: Path) -> str:
@@ -153,36 +150,32 @@ def _systems(folder: Path) -> str:
         shares += table[table["method"].isin(names)].groupby("method")["EPE_share"].mean().to_list()
         logs = {part for name in names for part in name.split("+")}
         minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
-    brief = table[table["method"] == SAME_BUDGET]["EPE_share"].mean()
-    left_then = f" (after a short training of {percent(SHARE)} of its epochs, it leaves {percent(brief)})"
-    short = left_then if pd.notna(brief) else ""
+    mine = table.groupby("method")["EPE_share"].mean()
+    brief = f", and {percent(mine[SAME_BUDGET])} after {percent(SHARE)} of its epochs" if SAME_BUDGET in mine else ""
     return (
-        f"**Compared systems**: those of Tables 1 and 2 leave {percent(min(shares))} to {percent(max(shares))} of a "
-        f"`medium` deformation; those retrained here got {min(minutes):.0f} to {max(minutes):.0f} minutes each, Ours "
-        f"{_minutes_of_ours(folder):.0f}{short}, so their rows say little about what their authors built."
+        f"**Compared systems**: those of Tables 1 and 2, trained here for {min(minutes):.0f} to {max(minutes):.0f} "
+        f"minutes where there are no published weights, leave {percent(min(shares))} to {percent(max(shares))} of a "
+        f"`medium` deformation; "
+        f"Ours leaves {percent(mine['ours'])} after {_minutes_of_ours(folder):.0f} minutes{brief}."
     )
 
 
-def _verdicts(folder: Path) -> str:
-    compared = verdicts.compare(folder)
+def _statements(folder: Path) -> str:
+    return f"**The paper's statements**: {tested_claims.sentence(folder)}."
+
+
+def _values(folder: Path) -> str:
+    compared, table = verdicts.compare(folder), _level(folder, 1, "medium")
     counts, chance = verdicts.summary(compared).loc["all"], verdicts.by_chance(compared).loc["all"]
     more = "more than" if chance["p"] < 0.05 else "no more than"
-    return (
-        f"**The paper's statements and numbers**: {tested_claims.sentence(folder)}; of its {counts['values']} values, "
-        f"{counts[verdicts.AGREES]} lie within our 95 % interval and {counts[verdicts.RANKED]} more keep their rank; "
-        f"this is {more} chance gives, since the same rule finds {chance['by chance']:.0f} on average when the paper's "
-        f"rows are shuffled within each column (p = {chance['p']:.2f}); {_bound(folder)}."
-    )
-
-
-def _bound(folder: Path) -> str:
-    table = _level(folder, 1, "medium")
-    cap = table.loc[table["method"] == BOUND, "Q_CC"].mean()
+    cap, pairs = table.loc[table["method"] == BOUND, "Q_CC"].mean(), len(table.drop_duplicates(["dataset", "pair"]))
     printed = paper_table(1).droplevel("dataset").loc["Ours", "Q_CC"]
     reach = "cannot be reached" if cap < printed else "can be reached"
     return (
-        f"the printed Q_CC of {printed} {reach} on our {len(table.drop_duplicates(['dataset', 'pair']))} test pairs, "
-        f"where no fused image at all can have a mean above {cap:.3f}"
+        f"**The paper's {counts['values']} values**: {counts[verdicts.AGREES]} lie within our 95 % interval and "
+        f"{counts[verdicts.RANKED]} more keep their rank, which is {more} chance gives ({chance['by chance']:.0f}, "
+        f"p = {chance['p']:.2f}); the printed Q_CC of {printed} {reach} on our {pairs} test pairs, where no fused "
+        f"image can have a mean above {cap:.3f}."
     )
 
 
@@ -197,14 +190,14 @@ def _detection(folder: Path) -> str:
     groups = detection_bench.against(table).groupby(["method", "mean"])
     apart = groups.get_group(("ours, without l_ob", "mAP50:90")).set_index("dataset")
     told = [
-        f"by {answers.signed(100 * line['difference'])} points on {name} ({answers.signed(100 * line['low'])} to "
-        f"{answers.signed(100 * line['high'])} over seeds, {'' if line['p'] < answers.LEVEL else 'not '}significant)"
+        f"by {answers.signed(100 * line['difference'])} points on {name} "
+        f"({'' if line['p'] < answers.LEVEL else 'not '}significant)"
         for name, line in apart.iterrows()
     ]
     return (
-        f"**Detection**: begun from COCO, detectors reach a mAP50:90 of {means['ours']:.1f} % ({low:.1f} to {high:.1f} "
-        f"over images) on what Ours makes of M3FD and {means['visible']:.1f} % on its visible images alone{best}; the "
-        f"paper prints {printed:.1f} %; the detection loss changes it {listed(told)}."
+        f"**Detection**: detectors begun from COCO reach a mAP50:90 of {means['ours']:.1f} % ({low:.1f} to {high:.1f}) "
+        f"on what Ours makes of M3FD, where the paper prints {printed:.1f} %, and {means['visible']:.1f} % on the "
+        f"visible images alone{best}; the detection loss changes it {listed(told)}."
     )
 
 
@@ -241,13 +234,13 @@ def _brains(folder: Path) -> str:
 
 
 SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
-    ("12", (COMPARED[1], COMPARED[2]), _verdicts),
+    ("12", (COMPARED[1], COMPARED[2]), _statements),
+    ("12", (COMPARED[1], COMPARED[2]), _values),
     ("11", (ROADS, BENCH), _large),
     ("11", (ROADS, BENCH), _small),
     ("11", (RAW,), _raw),
     ("03b", (AT_REST, RELIABILITY), _rest),
-    ("04", (COMPARED[1],), _average),
-    ("04", (COMPARED[1],), _same_field),
+    ("04", (COMPARED[1],), _fusion),
     ("05", (COMPARED[1], COMPARED[2]), _systems),
     ("06", (DETECTION,), _detection),
     ("08", tuple(SWEPT.values()), _sweeps),
@@ -278,14 +271,15 @@ def _level(folder: Path, number: int, level: str) -> pd.DataFrame:
 
 
 def _versus(folder: Path, level: str, one: tuple[str, str], other: tuple[str, str]) -> str:
-    """One method of Table 1 against another, (name, title) each, in the four metrics of the fused image."""
+    """One method of Table 1 against another, (name, title) each: in which metrics of the fused image it is better.
+
+    The tests are corrected for these metrics.
+    """
     names = [name for name, _ in (one, other)]
     table = _level(folder, 1, level)
     measured = comparison.Measured([comparison.Row(name, "") for name in names], table[table["method"].isin(names)], {})
     found = answers.against(measured, level, other[0])
-    text = answers.versus(found[found["metric"].isin(METRICS)], one[1], other[1])
-    ends = "in brackets: mean difference and 95 % interval; the test is corrected for these four numbers"
-    return f"{text.removesuffix('.')}; {ends}."
+    return answers.versus(found[found["metric"].isin(METRICS)], one[1], other[1], amounts=False).removesuffix(".")
 
 
 def _printed_rows(number: int) -> list[str]:

@@ -113,8 +113,9 @@ def sentence(folder: Path) -> str:
     lines, parts = tested(folder), []
     for name, count in counted(lines).items():
         which = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
-        parts.append(f"{count} {'is' if count == 1 else 'are'} {name}{which}")
-    return f"of {len(lines)} statements about its tables, by what was measured here, {listed(parts)}"
+        of = "" if parts else f" of the {len(lines)} about its tables"
+        parts.append(f"{count}{of} {'is' if count == 1 else 'are'} {name}{which}")
+    return f"by what was measured here, {listed(parts)}"
 
 
 def _worst(found: list[Compared]) -> Iterator[Compared]:

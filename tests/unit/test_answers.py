@@ -68,6 +68,13 @@ def test_a_row_of_a_sweep_has_its_interval_over_seeds() -> None:
     assert text.endswith("; it is not significantly different in EPE.")
 
 
+def test_a_sentence_without_amounts_says_what_differs_or_that_nothing_does() -> None:
+    line = {"metric": "Q_CC", "difference": 0.1, "p": 0.001, "low": 0.05, "high": 0.15}
+    lines = pd.DataFrame([line, line | {"metric": "EPE", "p": 0.5}])
+    assert answers.versus(lines, "one", amounts=False) == "One is significantly better than Ours in Q_CC."
+    assert answers.versus(lines[1:], "one", amounts=False) == "One is not significantly different from Ours in EPE."
+
+
 def test_metric_by_metric_each_row_stands_in_one_column(found: pd.DataFrame) -> None:
     table = answers.by_metric(found)
     assert list(table.index) == METRICS

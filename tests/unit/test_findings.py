@@ -54,9 +54,9 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
     small = findings._small(folder)
     assert f"{50 * left['light', 'TNO']:.0f} % on TNO" in small and "better not to register" not in small
 
-    assert re.search(r"significantly worse in [^.]*Q_CC", findings._average(folder))
+    assert re.search(r"at `light`[^;]*; it is significantly worse in [^;]*Q_CC", findings._fusion(folder))
     edit(folder, "table1.csv", "Q_CC", 2, method="ours", level="light")
-    assert re.search(r"significantly better than [^;]*Q_CC", findings._average(folder))
+    assert re.search(r"at `light`[^;]*significantly better than [^;]*Q_CC", findings._fusion(folder))
 
     table = pd.read_csv(folder / "tables" / "detection.csv")
     other = table["method"] == "ours, without l_ob"
@@ -64,11 +64,11 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
         changed = table.assign(**{"mAP50:90": 0.3 + table["seed"] / 100 + other * points / 100})
         changed.to_csv(folder / "tables" / "detection.csv", index=False)
         text = findings._detection(folder)
-        assert f"over seeds, {says})" in text and ("by +20 points" in text) == (points < 0)
+        assert f"points on M3FD ({says})" in text and ("by +20 points" in text) == (points < 0)
 
-    assert "cannot be reached" in findings._bound(folder)
+    assert "cannot be reached" in findings._values(folder)
     edit(folder, "table1.csv", "Q_CC", 2, method="bound", level="medium")
-    assert "can be reached" in findings._bound(folder)
+    assert "can be reached" in findings._values(folder)
 
 
 def test_what_moves_at_rest_is_said(folder: Path) -> None:

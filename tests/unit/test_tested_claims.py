@@ -58,7 +58,7 @@ def test_every_statement_of_the_shipped_tables_has_a_verdict_an_effect_and_what_
     )
     assert sum(tested_claims.counted(found).values()) == len(found)
     text = tested_claims.sentence(SHIPPED.folder)
-    assert f"of {len(found)} statements" in text and "not to be told" in text
+    assert f"of the {len(found)} about" in text and "not to be told" in text
 
 
 def test_what_is_better_in_everything_is_supported_and_worse_in_one_number_contradicted(folder: Path) -> None:
