@@ -30,7 +30,7 @@ def told(path: Path | str) -> Iterator[None]:
     """Say in one sentence what keeps a file from being written; errors that are about something else pass.
 
     Raises:
-        InputError: the disk is full, or the folder is none or is closed to us.
+        InputError: the disk is full, or the folder is none, is closed to us, or is gone.
     """
     try:
         yield
@@ -40,6 +40,8 @@ def told(path: Path | str) -> Iterator[None]:
             advice = "free some space and run it again"
         elif error.errno in CLOSED and (own or Path(error.filename).parent == Path(path).parent):
             advice = "choose a folder that can be written to"
+        elif error.errno == errno.ENOENT and not Path(path).parent.is_dir():  # removed while we worked, or in /proc
+            advice = "choose a folder that stays there"
         else:
             raise
         raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}): {advice}.") from None

@@ -139,6 +139,14 @@ def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "away"
+    told = pytest.raises(InputError, match=r"a.txt cannot be written \(No such file or directory\): choose a folder")
+    with told, atomic(folder / "a.txt") as part:
+        folder.rmdir()
+        part.write_text("a")
+
+
 def test_an_error_about_another_file_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match="elsewhere"), atomic(tmp_path / "a.txt"):
         failing(errno.EACCES, "/elsewhere/b.txt")()

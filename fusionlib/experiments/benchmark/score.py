@@ -9,6 +9,7 @@ that was killed goes on where it stopped; a result counts only for the very file
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from fusionlib.experiments.benchmark import entries
 from fusionlib.experiments.benchmark.triples import Collected, Triple, of_benchmark, of_folders, refuse
 from fusionlib.support.files import InputError, check_writable, write_text
 
+LOGGER = logging.getLogger(__name__)
 SCORES = 1  # version of the numbers; a journal of another version is not used
 DIGITS = 8
 
@@ -147,6 +149,9 @@ def _side_by_side(
                     if error is not None and not isinstance(error, InputError):
                         raise error
                     yield triple, future.result() if error is None else error
+        except KeyboardInterrupt:
+            LOGGER.warning("Stopping as soon as the images in work are scored; what is done is kept.")
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
