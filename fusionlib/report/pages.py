@@ -21,12 +21,10 @@ from fusionlib.experiments.evaluation import BOUND, summary
 from fusionlib.notebook.reporting import markdown
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import findings, tested_claims, verdicts, web
-from fusionlib.report.our_numbers import COMPARED, DETECTION, SWEPT
+from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, SWEPT, TEST_PAIRS
 from fusionlib.report.shipped import FOLDER as EXECUTED
 from fusionlib.support.files import InputError, write_text
 
-TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the test pairs of a preset
-BENCH = "registration_bench.csv"  # the rows of `bench.run`
 SWITCHES = "switches.csv"  # the rows of `sweeps.switches`
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, in this order
 
