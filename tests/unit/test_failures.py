@@ -23,7 +23,7 @@ from fusionlib.data.images import save_image
 from fusionlib.notebook import reporting
 from fusionlib.reproduce.reproduce import reproduce
 from fusionlib.support import result_tables
-from fusionlib.support.files import InputError, alone, atomic, check_writable, write_json, write_text
+from fusionlib.support.files import InputError, atomic, check_writable, locked, write_json, write_text
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import Results
 from fusionlib.support.weights import save_weights
@@ -130,7 +130,7 @@ def test_a_full_disk_during_a_download_is_told_with_what_is_missing(
 def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     folder = tmp_path / "closed" / "deep"
     monkeypatch.setattr(Path, "mkdir", failing(number, str(folder)))
-    for use in (atomic, alone):
+    for use in (atomic, locked):
         told = pytest.raises(
             InputError, match=r"a.txt cannot be written \(.*\): choose a folder that can be written to"
         )
