@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
     command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
     command.add_argument("--page", type=whole(1), metavar="N", help="of files that have several; default the first")
-    command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
+    command.add_argument("--skip-existing", action="store_true", help="skip pairs with a newer result of any method")
     command.set_defaults(command=_fuse)
 
     of_benchmark.add(commands)

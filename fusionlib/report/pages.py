@@ -59,7 +59,7 @@ def results_page(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
 
 
 def best_preset(results: Path | str) -> Path | None:
-    """The folder of the preset that the findings are told of: the first of `PRESETS` that has any."""
+    """The folder of the preset whose findings are shown: the first of `PRESETS` that has any."""
     folders = (Path(results) / preset for preset in PRESETS)
     return next((folder for folder in folders if findings.findings(folder)), None)
 
