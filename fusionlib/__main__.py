@@ -22,8 +22,8 @@ from fusionlib.support.threads import waiting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status: 2 for a mistake in what was asked for, 130 if interrupted, 141 if nobody
-    reads what it says any more, as behind `| head`.
+    """Run a command; return the exit status: 2 for a mistake of the user, 130 if interrupted, 141 if the reader of its
+    output has gone, as behind `| head`.
     """
     os.environ.update(waiting(os.environ))  # before torch is imported
     command_line.prepare_output()
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("reproduce", help="run notebooks headless and set the paper's numbers beside")
+    command = commands.add_parser("reproduce", help="run notebooks headless and compare with the paper's numbers")
     command.add_argument(
         "numbers", nargs="*", metavar="NN", help="numbers of notebooks, such as 03; all if none is given"
     )
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
     command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
     command.add_argument("--page", type=whole(1), metavar="N", help="of files that have several; default the first")
-    command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
+    command.add_argument("--skip-existing", action="store_true", help="skip pairs with a newer result of any method")
     command.set_defaults(command=_fuse)
 
     of_benchmark.add(commands)

@@ -34,6 +34,7 @@ from fusionlib.support.inputs import (
     local_structure,
     pad_to_multiple,
 )
+from fusionlib.support.settings import check
 from fusionlib.support.weights import filled, settings_of
 
 
@@ -74,6 +75,13 @@ class NetworkConfig:
     correlation_radius: int = 4
     windows: tuple[int, ...] = (1, 3, 7)
     common_in_fusion: bool = True
+
+    def __post_init__(self) -> None:
+        if self.common_input not in ("structure", "image") or self.msrb not in ("unet", "pyramid"):
+            raise InputError("NetworkConfig knows common_input 'structure' or 'image' and msrb 'unet' or 'pyramid'.")
+        check(self, "channels", "extractor_layers", "registration_stride", least=1)
+        if any(side < 1 or side % 2 == 0 for side in self.windows):
+            raise InputError(f"windows of NetworkConfig are {self.windows}; give odd sides, which have a middle.")
 
 
 AS_IN_THE_PAPER = NetworkConfig(
@@ -154,8 +162,6 @@ class FusionNetwork(nn.Module):
         super().__init__()
         self.config = config = config or NetworkConfig()
         common = STRUCTURE_CHANNELS if config.common_input == "structure" else 1
-        if config.common_input not in ("structure", "image") or config.msrb not in ("unet", "pyramid"):
-            raise InputError("NetworkConfig knows common_input 'structure' or 'image' and msrb 'unet' or 'pyramid'.")
         self.ir_cfe = extractor(common, config.channels, config.extractor_layers)
         self.vi_cfe = extractor(common, config.channels, config.extractor_layers)
         self.ir_sfe = extractor(1, config.channels, config.extractor_layers)

@@ -192,7 +192,7 @@ def fetch_commands(names: Sequence[str]) -> int:
     """
     names, failed = [member for name in names for member in members(name)], []
     for name in names:
-        registry(name)  # a mistyped name is told before anything is fetched
+        registry(name)  # a mistyped name is an error before anything is fetched
     for name in names:
         try:
             fetch_command(name)

@@ -65,7 +65,7 @@ def size_of(path: Path | str) -> tuple[int, int]:
         with open(path, "rb") as file, Image.open(file) as picture:
             turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             return picture.size if turned else picture.size[::-1]
-    except (OSError, SyntaxError, ValueError):  # Pillow does not know the form
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # `decode` knows more forms, or says why
         return decode(path).pixels.shape[:2]
 
 

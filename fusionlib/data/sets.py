@@ -256,7 +256,6 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
 def _open_drawn(key: str, split: str, size: Size | None, count: int | None) -> PairSet:
     sides = () if size is None else height_width(size)
     parts = [part for part in SYNTHETIC_SCENES if split in (part, "all")]
-    # Keyed and named as synthetic.scenes does it, but drawn one by one: a large scene takes a second.
     keys = {
         f"{key}_{part}_{number:04d}": (part, 0, number)
         for part in parts

@@ -53,8 +53,8 @@ class System:
             checkpoint is named without .index and .data.
         untried: the same for parts whose published weights could not be had where the results of this project were
             made: their rows were measured with retrained ones. Where the files are, they are used instead.
-        untuned: options of the method by which it does not train itself on each pair that it is given.
-        partial: options of the method by which it does with the published parts, where others are missing.
+        untuned: options that turn off the training of the method on each pair that it is given.
+        partial: options with which the method works where only the published parts are there.
         budget: of the retraining; None if all weights are published and at hand.
         learning_rate: of the retraining, where the rate of all others is too high for this system; else None.
         retraining: how the loss relates to the published one, and what was cut for want of time.

@@ -34,10 +34,11 @@ from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 
-METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE"]
+IMAGE_METRICS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM"]  # of the fused image: those of the paper
+METRICS = [*IMAGE_METRICS, "EPE"]
 ABSENT = "paper only"  # the weights of a row that could not be measured
 CHAINS = {1: "crossraft+{}", 2: "{}", 7: "corrmlp+{}"}  # how the systems of a table register
-# Beside the rows of a table, what tells registration and fusion apart: the same fusers behind something else.
+# Further rows, which separate registration from fusion: the same fusion networks behind another registration.
 BEHIND = {
     1: {"not registered": "{}", "by SimpleITK": "simpleitk+{}", "by the field of Ours": "ours+{}"},
     7: {"by SimpleITK": "simpleitk+{}"},

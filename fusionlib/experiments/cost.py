@@ -22,7 +22,7 @@ from fusionlib.experiments.profiling import interleaved
 from fusionlib.experiments.runner import Part
 from fusionlib.methods import Method
 from fusionlib.support.keys import Key
-from fusionlib.support.machine import machine
+from fusionlib.support.machine import computing_threads, machine
 
 
 def counts(config: CostConfig, path: Path) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def _time(column: str, ways: Mapping[str, Callable[[], Method]], side: int, runs
     """Time several methods in turns on one pair: a row each, its name in `column`."""
     both = profiling.pair(side)
     calls = {name: partial(make().fuse, *both) for name, make in ways.items()}
-    with profiling.threads(threads):
+    with computing_threads(threads):
         found = interleaved(calls, runs)
     return pd.DataFrame([{column: name, **asdict(timed), "cpu": machine()["cpu"]} for name, timed in found.items()])
 

@@ -230,17 +230,6 @@ def _timed(found: Sequence[float]) -> Timed:
     return Timed(median, low, high, len(found))
 
 
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many CPU threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def peak_memory(cases: Sequence[tuple[str, int | tuple[int, int]]], fast: bool = True) -> list[float]:
     """GiB by which a process of its own grows at most while a method fuses a pair, on the CPU.
 

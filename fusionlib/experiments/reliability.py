@@ -148,7 +148,7 @@ def fitted(network: RefinedNetwork, mark: Key, pairs: PairSet, path: Path) -> pd
 
 
 def logistic(seen: np.ndarray, right: np.ndarray) -> Calibration:
-    """Logistic regression by maximum likelihood: cues (N, 4) and what was right (N,) to their weights."""
+    """Logistic regression by maximum likelihood: from cues (N, 3) and whether each place was right, (N,) bool."""
     design, right = np.c_[np.ones(len(seen)), seen].astype(float), right.astype(float)
     scale = np.r_[1.0, design[:, 1:].std(0) + 1e-9]
 

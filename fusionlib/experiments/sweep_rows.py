@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, replace
 from fusionlib import presets
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.network import AS_IN_THE_PAPER
-from fusionlib.presets import Preset, changed, first
+from fusionlib.presets import Preset, first
 from fusionlib.support.files import InputError
+from fusionlib.support.settings import changed
 from fusionlib.training.recipe import Recipe
 
 ABLATIONS = {

@@ -20,7 +20,7 @@ from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import together
 from fusionlib.experiments.sweep_rows import Row
 from fusionlib.experiments.sweeps import SCORED
-from fusionlib.metrics.directions import direction
+from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import NOT_SIGNIFICANT, holm, paired_t, verdict
 
 
@@ -108,8 +108,7 @@ def agreement(short: pd.DataFrame, long: pd.DataFrame) -> pd.DataFrame:
     first, second = np.triu_indices(len(names), 1)
     for metric in METRICS:
         a, b = (each[metric] for each in both)
-        highest = direction(metric) == "higher"
-        tops = [each.idxmax() if highest else each.idxmin() for each in (a, b)]
+        tops = [(sign(metric) * each).idxmax() for each in (a, b)]
         same = (
             np.sign(a.to_numpy()[first] - a.to_numpy()[second]) == np.sign(b.to_numpy()[first] - b.to_numpy()[second])
         ).mean()

@@ -34,7 +34,7 @@ from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
-from fusionlib.support.files import InputError, alone, remove_halves, write_bytes
+from fusionlib.support.files import InputError, locked, remove_partial_files, write_bytes
 from fusionlib.support.keys import Key
 from fusionlib.support.parallel import spread
 from fusionlib.support.weights import key_of
@@ -97,11 +97,11 @@ def train_and_score(job: Job) -> Outcome:
     """Do a job; one that was killed goes on after its last epoch, if it comes back to the same folder."""
     path = job.path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path):  # the full method stands in both tables, which may be made at the same time
+    with locked(path):  # the full method stands in both tables, which may be made at the same time
         with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
             network = _network(job, path)
         detector_path(path).unlink(missing_ok=True)  # it has done its part, which was the loss
-        remove_halves(path)
+        remove_partial_files(path)
     method, rows = Ours(network), []
     for name in job.tests:
         for case in evaluation.cases(open_set(name, "test", job.size, count=job.count), job.level):
@@ -165,7 +165,7 @@ def run(
         parts.append(runner.Part({"row": row.name, "epochs": epochs, "seed": seed}, job.key()))
         jobs[str(parts[-1])] = job
         if again:
-            with alone(job.path()):
+            with locked(job.path()):
                 for end in (".safetensors", ".csv", ".checkpoint"):
                     job.path().with_suffix(end).unlink(missing_ok=True)
 
@@ -173,10 +173,10 @@ def run(
         named, start = {str(part): part for part in missing}, None
         if missing and preset.recipe.start is not None:
             start = train_or_load(preset.recipe.start, weights, START).path.read_bytes()
-        remove_halves(path)
+        remove_partial_files(path)
         asked = {name: replace(jobs[name], start=start) for name in named}
         for name, outcome in spread(train_and_score, asked, cluster):
-            with alone(jobs[name].path()):
+            with locked(jobs[name].path()):
                 for suffix, content in outcome.files.items():
                     write_bytes(jobs[name].path().with_suffix(suffix), content)
             yield named[name], outcome.rows

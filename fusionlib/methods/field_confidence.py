@@ -41,7 +41,7 @@ class Calibration:
 
 
 def cues(found: Tensor, refined: Tensor, match: Tensor) -> Tensor:
-    """What tells how far a field can be trusted, at each place.
+    """The three numbers at each place from which the confidence is computed.
 
     Args:
         found, refined: the field before and after the refinement, (B, 2, h, w) pixels.

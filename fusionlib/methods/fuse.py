@@ -46,19 +46,19 @@ def fuse_files(
         out: the PNG to write; for folders the folder of NAME.png.
         method: one of `methods.names()`.
         field: also write the displacement field: NAME.npz; for folders the folder of them. Holds `phi`, float32
-            (2, H, W) in pixels, `confidence`, float32 (H, W) in [0, 1], where the method tells it, and `convention`, a
+            (2, H, W) in pixels, `confidence`, float32 (H, W) in [0, 1], if the method gives one, and `convention`, a
             text.
         weights: of a network, a file or a folder with METHOD.safetensors; by default those that come with the project.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
-        skip_existing: leave out pairs whose results are there and younger than both images.
+        skip_existing: leave out pairs whose results are there and newer than both images, whatever method made them.
         page: which one to take of a file with several, from 1; by default the first, with a warning.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: a file is missing, has no twin or cannot be read, or the method gives no field. What the names alone
-            tell is told before anything is written.
+        InputError: a file is missing, has no twin or cannot be read, or the method gives no field. Missing files and
+            names that do not fit are reported before anything is written.
 
     Warns:
         An image is black, constant or noise, and the method registers: `ours_refined` leaves the infrared where it is,

@@ -120,10 +120,10 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
             weights that come with the project, of the largest preset there is, or those that a system's authors
             published: see `fusionlib.methods.checkpoints`.
         device: where networks run.
-        options: of the system's class, such as `steps=0` of MURF.
+        options: of the class of a compared system, such as `steps=0` of MURF; other methods have none.
 
     Raises:
-        InputError: unknown name, or no weights.
+        InputError: unknown name, no weights, or options for a method that has none.
 
     >>> fused = load("ours").fuse(torch.rand(1, 1, 48, 64), torch.rand(1, 1, 48, 64))
     >>> fused.image.shape, fused.field.shape, fused.registered_ir.shape
@@ -134,6 +134,8 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     first, plus, then = name.partition("+")
     if plus:
         return Chain(load(first, weights, device), load(then, weights, device, **options))
+    if options and name in (*NETWORKS, *CLASSICAL, *RULES):
+        raise InputError(f"{name} has no options: leave out {', '.join(options)}.")
     if name in CLASSICAL:
         return CLASSICAL[name]
     if name in RULES:

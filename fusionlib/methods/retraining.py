@@ -28,7 +28,8 @@ from fusionlib.data import PairSet, open_set, systems
 from fusionlib.methods import checkpoints
 from fusionlib.methods.registry import SAME_BUDGET, weights_name
 from fusionlib.support.behaviour.components import LOSS
-from fusionlib.support.files import InputError, alone
+from fusionlib.support.files import InputError, locked
+from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import asked, show_earlier
 from fusionlib.support.weights import key_of
@@ -151,7 +152,7 @@ def train_or_load(settings: Retraining, folder: Path, retrain: bool = False, dev
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
     """
     path = Path(folder) / f"{settings.system}.safetensors"
-    with alone(Path(folder) / LOCK):
+    with locked(Path(folder) / LOCK):
         if retrain or not path.exists() or settings.key().differing(key_of(path)):
             train(settings, path, device)
     return path
@@ -166,7 +167,7 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
     Raises:
         InputError: data or published weights are missing, or the loss is NaN or infinite.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = checked_device(device)
     system, steps = systems.system(settings.system), settings.budget.steps
     pairs = open_set(settings.dataset, "train", settings.size, count=settings.train_pairs)
     fixed = () if settings.anew else tuple(system.published)

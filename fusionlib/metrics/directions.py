@@ -8,6 +8,7 @@ from functools import cache
 from fusionlib.data import paper_tables
 from fusionlib.metrics import further
 from fusionlib.metrics.fusion import DIRECTION
+from fusionlib.support.files import InputError
 
 ARROW = {"higher": "↑", "lower": "↓"}
 
@@ -19,6 +20,29 @@ def direction(column: str) -> str | None:
     ('higher', 'lower', None)
     """
     return _directions().get(re.sub(r"@(given|slice)$|_share$", "", str(column)))
+
+
+def sign(metric: str) -> int:
+    """1 if a higher value is better, -1 if a lower one is: the sign times a difference is a gain.
+
+    Raises:
+        InputError: nobody knows which way the metric is better.
+
+    >>> sign("Q_CC"), sign("EPE")
+    (1, -1)
+    """
+    if (way := direction(metric)) is None:
+        raise InputError(f"Is a higher {metric} better or a lower one? Choose metrics whose direction is known.")
+    return 1 if way == "higher" else -1
+
+
+def with_arrow(column: str) -> str:
+    """A heading: the column, and an arrow that says which way is better, if one is.
+
+    >>> with_arrow("Q_CV"), with_arrow("pair")
+    ('Q_CV ↓', 'pair')
+    """
+    return f"{column} {ARROW[way]}" if (way := direction(column)) else column
 
 
 @cache

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from fusionlib.metrics.directions import direction
+from fusionlib.metrics.directions import sign
 
 NOT_SIGNIFICANT = "not significantly different"
 
@@ -152,4 +152,4 @@ def verdict(difference: float, p: float, metric: str) -> str:
     """
     if not p < 0.05:
         return NOT_SIGNIFICANT
-    return "better" if (difference > 0) == (direction(metric) == "higher") else "worse"
+    return "better" if sign(metric) * difference > 0 else "worse"

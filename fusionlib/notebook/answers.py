@@ -13,7 +13,7 @@ import pandas as pd
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison
 from fusionlib.experiments.comparison import METRICS, Measured
-from fusionlib.metrics.directions import direction
+from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import interval
 from fusionlib.notebook.sentences import listed
 
@@ -44,8 +44,8 @@ def better(found: pd.DataFrame) -> pd.Series:
     Args:
         found: lines with metric, difference and p.
     """
-    up = found["metric"].map(lambda metric: 1 if direction(metric) == "higher" else -1)
-    return (up * found["difference"].map(lambda value: (value > 0) - (value < 0))).where(found["p"] < LEVEL, 0)
+    gain = found["metric"].map(sign) * found["difference"]
+    return ((gain > 0).astype(int) - (gain < 0).astype(int)).where(found["p"] < LEVEL, 0)
 
 
 def versus(found: pd.DataFrame, name: str, other: str = "Ours", amounts: bool = True) -> str:

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from fusionlib.deformation import Level, compose, fold_share, jacobian_determinant, misalign, sample_field, warp
 from fusionlib.metrics import endpoint_error
-from fusionlib.network import FusionNetwork, local_structure
+from fusionlib.network import FusionNetwork
 from fusionlib.notebook.plotting import AMBER, MARK, WIDTH, checkerboard, draw_arrows, draw_grid
+from fusionlib.support.inputs import local_structure
 
 VIEWS = ("swipe", "checkerboard", "first", "second")
 Features = tuple[Tensor, Tensor, Tensor]

@@ -18,7 +18,7 @@ from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured, Row, intervals, means
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.checkpoints import IN_PART
-from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.metrics.directions import with_arrow
 from fusionlib.notebook import plotting
 from fusionlib.notebook.ranks import ranks
 from fusionlib.notebook.sentences import number
@@ -86,7 +86,7 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
     text = pd.DataFrame({"weights": found["weights"]})
     for column in columns:
         cells = zip(found[column], spread[column], strict=True)
-        text[_arrowed(column)] = [_cell(mean, ends) for mean, ends in cells]
+        text[with_arrow(column)] = [_cell(mean, ends) for mean, ends in cells]
     marks = ranks(found[list(columns)]).map(lambda rank: STYLES.get(rank, "")).set_axis(text.columns[1:], axis=1)
     styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).set_caption(caption)
     styler.apply(lambda _: marks.reindex(columns=text.columns, fill_value=""), axis=None)
@@ -104,7 +104,7 @@ def boxes(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> F
         axis.boxplot(values, orientation="horizontal", showfliers=False, medianprops={"color": plotting.COLOURS[1]})
         for place, dots in enumerate(values, start=1):
             axis.plot(dots, [place] * len(dots), ".", ms=3, color=plotting.COLOURS[0], alpha=0.6)
-        axis.set(title=_arrowed(column))
+        axis.set(title=with_arrow(column))
         axis.tick_params(axis="x", labelrotation=45)
     axes[0].set_yticks(range(1, len(shown) + 1), [row.method for row in shown])
     axes[0].invert_yaxis()
@@ -181,10 +181,6 @@ def _scene(name: str, pair: str, preset: Preset, level: str) -> tuple[Tensor, Mi
     pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
     ir, vi = pairs.stack([pairs.names.index(pair)])
     return vi, evaluation.deform(ir, pair, level)
-
-
-def _arrowed(column: str) -> str:
-    return f"{column} {ARROW[way]}" if (way := direction(column)) else column
 
 
 def _cell(mean: float, ends: tuple[float, float] | None) -> str:

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from fusionlib.data import Pair
-from fusionlib.data.drawn.synthetic import CLASSES
 from fusionlib.deformation import jacobian_determinant
+from fusionlib.support.boxes import CLASSES
 
 WIDTH = 9.5  # inches of a full figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito

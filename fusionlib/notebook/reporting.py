@@ -15,7 +15,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
-from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.metrics.directions import ARROW, with_arrow
 from fusionlib.notebook.ranks import ranks
 from fusionlib.support.files import atomic, fingerprint
 from fusionlib.support.paths import ROOT, Results
@@ -158,7 +158,7 @@ def paper_gaps(package: Path | None = None) -> pd.DataFrame:
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
     text = pd.DataFrame({column: _format(frame[column]) for column in frame.columns}, index=frame.index, dtype=object)
-    return text.rename(columns=lambda column: f"{column} {ARROW[way]}" if (way := direction(column)) else column)
+    return text.rename(columns=with_arrow)
 
 
 def _bare(text: pd.DataFrame) -> list[str]:

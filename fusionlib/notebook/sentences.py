@@ -9,8 +9,7 @@ from textwrap import dedent
 
 from IPython.display import Markdown
 
-from fusionlib.metrics.directions import direction
-from fusionlib.support.files import InputError
+from fusionlib.metrics.directions import sign
 
 
 def listed(words: Iterable[str]) -> str:
@@ -42,11 +41,9 @@ def better_and_worse(mine: Mapping[str, float], other: Mapping[str, float], metr
     """
     found: dict[str, list[str]] = {"better": [], "worse": [], "equal": []}
     for metric in metrics:
-        way = direction(metric)
-        if way is None:
-            raise InputError(f"Is a higher {metric} better or a lower one? Choose metrics whose direction is known.")
         a, b = float(mine[metric]), float(other[metric])
-        verdict = "equal" if a == b else "better" if (a > b) == (way == "higher") else "worse"
+        gain = sign(metric) * (a - b)
+        verdict = "equal" if a == b else "better" if gain > 0 else "worse"
         digits = next((d for d in range(3, 7) if number(a, d) != number(b, d)), 3)  # as many as show the difference
         found[verdict].append(f"{metric} ({number(a, digits)} against {number(b, digits)})")
     words = {"better": "than", "worse": "than", "equal": "to"}

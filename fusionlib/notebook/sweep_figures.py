@@ -19,7 +19,7 @@ from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.sweep_rows import Row, line_of, settings_of
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.methods import Ours
-from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.metrics.directions import sign, with_arrow
 from fusionlib.metrics.statistics import NOT_SIGNIFICANT
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import plotting
@@ -37,7 +37,7 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
     wide = found.pivot(index="row", columns="metric", values="difference").reindex(values.index[1:])[METRICS]
     told = found.pivot(index="row", columns="metric", values="verdict").reindex(values.index[1:])[METRICS]
     share = 100 * wide / values.iloc[0][METRICS].abs()
-    better = share * [1 if direction(metric) == "higher" else -1 for metric in METRICS]
+    better = share * list(map(sign, METRICS))
     grid = np.vstack([np.zeros(len(METRICS)), better.to_numpy()])
     limit = max(1.0, float(np.nanpercentile(np.abs(grid), 95)))
     figure, axis = plt.subplots(figsize=(plotting.WIDTH, 0.8 + 0.28 * len(grid)))
@@ -47,7 +47,7 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
         dark = abs(colour) > 0.7 * limit
         text = f"{values[METRICS].iloc[y, x]:.4g}{mark}"
         axis.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
-    axis.set_xticks(range(len(METRICS)), [f"{name} {ARROW[direction(name)]}" for name in METRICS])
+    axis.set_xticks(range(len(METRICS)), list(map(with_arrow, METRICS)))
     axis.set_yticks(range(len(grid)), values.index, fontsize="small")
     axis.grid(False)
     figure.colorbar(drawn, ax=axis, label="better than row 1, %", aspect=30, pad=0.01)
@@ -68,7 +68,6 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
     """
     by_setting = {setting: line_of(rows, best, setting) for setting in settings_of(best)}
     verdicts = found[found["metric"] == metric].set_index("row")["verdict"]
-    sign = 1 if direction(metric) == "higher" else -1
     middle = values.at[best, metric]
     width = max(map(len, by_setting.values()))
     figure = Figure(figsize=(0.85 * plotting.WIDTH, 0.75 + 0.55 * len(by_setting)))
@@ -77,7 +76,7 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
     grid = np.full((len(by_setting), width), np.nan)
     for y, line in enumerate(by_setting.values()):
         for x, row in enumerate(line.values()):
-            grid[y, x] = 100 * sign * (values.at[row.name, metric] - middle) / abs(middle)
+            grid[y, x] = 100 * sign(metric) * (values.at[row.name, metric] - middle) / abs(middle)
     limit = max(0.1, float(np.nanmax(np.abs(grid))))
     drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for y, line in enumerate(by_setting.values()):
@@ -91,7 +90,7 @@ def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], 
     axis.set_yticks(range(len(by_setting)), by_setting, fontsize=9)
     axis.set_xticks([])
     axis.spines[:].set_visible(False)
-    axis.set_title(f"{metric} {ARROW[direction(metric)]}: value of the setting, and the mean it gives", fontsize=9)
+    axis.set_title(f"{with_arrow(metric)}: value of the setting, and the mean it gives", fontsize=9)
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.89, low, 0.015, high - low)))
     bar.set_label("better than the optimum by, %", fontsize=8)
     bar.ax.tick_params(labelsize=8)
@@ -127,7 +126,7 @@ def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence
             axis.axvline(value, color="0.6", lw=0.8)
         axes[-1, column].set(xlabel=setting)
     for axis, metric in zip(axes[:, 0], metrics, strict=True):
-        axis.set(ylabel=f"{metric} {ARROW[direction(metric)]}, %")
+        axis.set(ylabel=f"{with_arrow(metric)}, %")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 

@@ -14,7 +14,7 @@ from IPython.display import Markdown
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import sweep_rows, sweep_tables
-from fusionlib.experiments.comparison import METRICS
+from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.metrics.statistics import NOT_SIGNIFICANT, holm, interval, sign_flips
 from fusionlib.notebook.answers import LEVEL, counted, signed
 from fusionlib.notebook.sentences import listed
@@ -169,7 +169,7 @@ def difference_by_metric(table: pd.DataFrame, one: str, two: str) -> pd.DataFram
         paired test, corrected by Holm for the number of metrics.
     """
     apart = {}
-    for metric in METRICS[:4]:  # those of the fused image
+    for metric in IMAGE_METRICS:
         values = table[table["metric"] == metric].pivot(index="pair", columns="method", values="value")
         apart[metric] = {name: values[name].mean() for name in (one, two)}, values[one] - values[two]
     return _differences(apart, "metric")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table
-from fusionlib.metrics.directions import direction
+from fusionlib.metrics.directions import sign
 
 OURS = "Ours"
 HOLDS, IN_PART, CONTRADICTED, OPEN = "holds", "in part", "contradicted", "open"
@@ -36,9 +36,7 @@ def claims() -> pd.DataFrame:
 def best_rows(number: int) -> dict[str, str]:
     """Metric to the row that is best in it, of a table as printed."""
     table = paper_table(number).droplevel("dataset")
-    return {
-        metric: table[metric].idxmax() if direction(metric) == "higher" else table[metric].idxmin() for metric in table
-    }
+    return {metric: (sign(metric) * table[metric]).idxmax() for metric in table}
 
 
 def _best_in_all(number: int, row: str = OURS) -> Callable[[], tuple[str, str]]:
@@ -57,7 +55,7 @@ def _concatenation() -> tuple[str, str]:
     """Does Table 4 drop in every metric without the common features?"""
     table = paper_table(4).droplevel("dataset")
     change = table.loc["w/o concat of F_i^r and F_v"] - table.loc[OURS]
-    better = [metric for metric in table if (change[metric] > 0) == (direction(metric) == "higher")]
+    better = [metric for metric in table if sign(metric) * change[metric] > 0]
     verdict = HOLDS if not better else IN_PART if len(better) < len(change) else CONTRADICTED
     return f"worse in {len(change) - len(better)} of {len(change)}; better in {', '.join(better)}", verdict
 

@@ -13,7 +13,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         required=True, metavar="ACTION"
     )
     command = actions.add_parser("check", help="a line for each set of weights and each table: fits, or what changed")
-    command.add_argument("--preset", default="mini", help="smoke, mini or paper; default mini")
+    command.add_argument("--preset", default="mini", help="smoke, mini, paper or rehearsal; default mini")
     command.add_argument("--results", metavar="DIR", help="where results are; default results/ of the checkout")
     command.set_defaults(command=_check)
     command = actions.add_parser("plan", help="what a preset trains, and about how long that takes")

@@ -25,12 +25,11 @@ from fusionlib.metrics.statistics import interval
 from fusionlib.notebook import answers, training_answers
 from fusionlib.notebook.sentences import listed, percent
 from fusionlib.report import tested_claims, verdicts
-from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, TIMES, minutes_of
+from fusionlib.report.our_numbers import BENCH, COMPARED, COUNTS, DETECTION, SWEPT, TIMES, minutes_of
 from fusionlib.support import result_tables
 
-ROADS, RAW, BENCH = "generalisation.csv", "raw_frames.csv", "registration_bench.csv"
+ROADS, RAW = "generalisation.csv", "raw_frames.csv"
 AT_REST, RELIABILITY = "at_rest.csv", "reliability.csv"
-METRICS = comparison.METRICS[:4]  # those of the fused image
 
 
 @dataclass(frozen=True)
@@ -279,7 +278,8 @@ def _versus(folder: Path, level: str, one: tuple[str, str], other: tuple[str, st
     table = _level(folder, 1, level)
     measured = comparison.Measured([comparison.Row(name, "") for name in names], table[table["method"].isin(names)], {})
     found = answers.against(measured, level, other[0])
-    return answers.versus(found[found["metric"].isin(METRICS)], one[1], other[1], amounts=False).removesuffix(".")
+    lines = found[found["metric"].isin(comparison.IMAGE_METRICS)]
+    return answers.versus(lines, one[1], other[1], amounts=False).removesuffix(".")
 
 
 def _printed_rows(number: int) -> list[str]:

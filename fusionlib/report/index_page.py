@@ -19,8 +19,8 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from fusionlib import presets
-from fusionlib.experiments.comparison import METRICS
-from fusionlib.report import pages, web
+from fusionlib.experiments.comparison import IMAGE_METRICS
+from fusionlib.report import our_numbers, pages, web
 from fusionlib.support import result_tables
 from fusionlib.support.files import write_text
 from fusionlib.support.paths import SHIPPED
@@ -53,13 +53,13 @@ class Own:
 
 def own_numbers(folder: Path | str) -> Own | None:
     """The means of the test scenes in `folder`, that of a preset, by method; None if there are none."""
-    path = Path(folder) / "tables" / pages.TEST_PAIRS
+    path = Path(folder) / "tables" / our_numbers.TEST_PAIRS
     table = result_tables.read(path)
     if table.empty:
         return None
     table = table[table["level"] == table["level"].iloc[0]]
     means = table.groupby(["method", "metric"], sort=False)["value"].mean().unstack("metric")
-    means = means.rename(columns={"EPE_share": "left"}).reindex(columns=["left", *METRICS[:4]]).dropna()
+    means = means.rename(columns={"EPE_share": "left"}).reindex(columns=["left", *IMAGE_METRICS]).dropna()
     return Own(table.drop_duplicates(["dataset", "pair"]).shape[0], table["level"].iloc[0], means)
 
 

@@ -24,7 +24,8 @@ from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
 from fusionlib.notebook.reporting import markdown
 from fusionlib.presets import Preset
-from fusionlib.report.our_numbers import COMPARED, DETECTION, minutes_of
+from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, TEST_PAIRS, minutes_of
+from fusionlib.report.results_check import DETECTOR
 from fusionlib.report.verdicts import digits
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
@@ -33,7 +34,6 @@ from fusionlib.support.weights import read_header
 
 SHIPPED = 8_000_000
 LEFT_OUT = ("sweeps",)  # trainings behind Tables 4 and 5
-DETECTOR = "_detector"
 WHAT = {
     "ours": "the method: all losses of Eq. (12) together",
     "registration": "the registration, learned first and alone; `ours` begins with it",
@@ -201,7 +201,7 @@ def _measured(folder: Path, files: list[str]) -> list[str]:
 def _tables(tables: Path, preset: Preset) -> Iterator[tuple[str, pd.DataFrame]]:
     """(name, rows (method, where), columns of METRICS) for each table of scores, at the preset's first level."""
     level = preset.levels[0]
-    if (path := tables / "test_pairs.csv").exists():
+    if (path := tables / TEST_PAIRS).exists():
         long = pd.read_csv(path, dtype=result_tables.NAMES)
         means = summary(long[long["level"] == level], METRICS).droplevel("level")
         last = means.index.get_level_values("dataset")[-1]
@@ -217,7 +217,7 @@ def _tables(tables: Path, preset: Preset) -> Iterator[tuple[str, pd.DataFrame]]:
             means = means[parts].droplevel("part").dropna(how="all")
             pairs = measured.table.drop_duplicates(["dataset", "pair"])
             yield name, _placed(means, f"{len(pairs)} {'slices' if number == 7 else 'pairs'}, {level}")
-    for name in ("registration_bench.csv", "with_and_without_detection.csv"):
+    for name in (BENCH, "with_and_without_detection.csv"):
         if (path := tables / name).exists():
             rows = pd.read_csv(path, dtype=result_tables.NAMES)
             means = registration_bench.summary(rows[rows["level"] == level])[["EPE", "EPE_share"]].droplevel("level")

@@ -28,6 +28,8 @@ from fusionlib.experiments.evaluation import BOUND, together
 from fusionlib.metrics.statistics import interval
 from fusionlib.support import result_tables
 
+TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.run` on the test pairs of a preset
+BENCH = "registration_bench.csv"  # the rows of `registration_bench.run`
 DETECTION = "detection.csv"  # the rows of `detection_bench`
 COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables
 SWEPT = {4: "table4.csv", 5: "table5.csv"}  # what `sweeps.run` keeps of them

@@ -21,12 +21,10 @@ from fusionlib.experiments.evaluation import BOUND, summary
 from fusionlib.notebook.reporting import markdown
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import findings, tested_claims, verdicts, web
-from fusionlib.report.our_numbers import COMPARED, DETECTION, SWEPT
+from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, SWEPT, TEST_PAIRS
 from fusionlib.report.shipped import FOLDER as EXECUTED
 from fusionlib.support.files import InputError, write_text
 
-TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.evaluate` on the test pairs of a preset
-BENCH = "registration_bench.csv"  # the rows of `bench.run`
 SWITCHES = "switches.csv"  # the rows of `sweeps.switches`
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, in this order
 
@@ -61,7 +59,7 @@ def results_page(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
 
 
 def best_preset(results: Path | str) -> Path | None:
-    """The folder of the preset that the findings are told of: the first of `PRESETS` that has any."""
+    """The folder of the preset whose findings are shown: the first of `PRESETS` that has any."""
     folders = (Path(results) / preset for preset in PRESETS)
     return next((folder for folder in folders if findings.findings(folder)), None)
 

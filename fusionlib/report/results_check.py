@@ -27,7 +27,7 @@ from fusionlib.support.weights import key_of
 from fusionlib.training.recipe import Recipe
 
 SWEEPS = "sweeps"  # weights behind the rows of Tables 4 and 5, which their rows speak for
-DETECTOR = "_detector"
+DETECTOR = "_detector"  # ends the names of detectors, as in `training.detector_path`
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison, mri_study
-from fusionlib.experiments.comparison import METRICS
-from fusionlib.metrics.directions import direction
+from fusionlib.experiments.comparison import IMAGE_METRICS
+from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import holm, interval, paired_t, sign_flips
 from fusionlib.notebook.answers import LEVEL, signed
 from fusionlib.notebook.sentences import listed
@@ -128,10 +128,6 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _sign(metric: str) -> int:
-    return 1 if direction(metric) == "higher" else -1
-
-
 # --- one function a kind of evidence
 
 
@@ -141,11 +137,11 @@ def _over_scenes(number: int) -> Callable[[Path, str], tuple[list[Compared], str
         here = measured.table[measured.table["level"] == level]
         rows = {row.method: row.printed for row in measured.rows if row.printed and row.method != OURS}
         found, scenes = [], scenes_of(here["pair"].unique())
-        for metric in METRICS[:4]:
+        for metric in IMAGE_METRICS:
             wide = here.pivot(index="pair", columns="method", values=metric)
             for method, printed in rows.items() if OURS in wide else ():
                 if method in wide:
-                    gain = _sign(metric) * (wide[OURS] - wide[method]).dropna()
+                    gain = sign(metric) * (wide[OURS] - wide[method]).dropna()
                     group = scenes_of(gain.index)
                     found.append(
                         Compared(printed, metric, gain.mean(), *interval(gain, group), sign_flips(gain, group))
@@ -160,11 +156,11 @@ def _over_heads(folder: Path, level: str) -> tuple[list[Compared], str]:
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
     here = measured.table[measured.table["level"] == level]
     here = here.assign(head=here["pair"].map(mri_study.subject))
-    means = here.groupby(["head", "method"])[METRICS[:4]].mean()
+    means = here.groupby(["head", "method"])[IMAGE_METRICS].mean()
     found = []
     for row in measured.rows:
         if row.printed and row.method != OURS and row.method in means.index.unique("method"):
-            for metric in METRICS[:4]:
+            for metric in IMAGE_METRICS:
                 wide = means[metric].unstack()
                 found.append(_of_replicates(row.printed, metric, wide[OURS] - wide[row.method]))
     return found, f"{_many(len({each.row for each in found}), 'row')}, {_many(here['head'].nunique(), 'head')}"
@@ -181,9 +177,9 @@ def _over_trainings(number: int, reference: str, *names: str) -> Callable[[Path,
         rows = [
             row for row in table["row"].unique() if row in printed and row != reference and row in (names or printed)
         ]
-        means, found = table.groupby(["seed", "row"])[METRICS[:4]].mean(), []
+        means, found = table.groupby(["seed", "row"])[IMAGE_METRICS].mean(), []
         for row in rows if reference in means.index.unique("row") else ():
-            for metric in METRICS[:4]:
+            for metric in IMAGE_METRICS:
                 wide = means[metric].unstack()
                 found.append(_of_replicates(row, metric, (wide[reference] - wide[row]).dropna()))
         seeds, pairs = table["seed"].nunique(), table["pair"].nunique()
@@ -194,8 +190,8 @@ def _over_trainings(number: int, reference: str, *names: str) -> Callable[[Path,
 
 def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
     """Of Ours - row, one value a seed or head."""
-    low, high, p = paired_t(_sign(metric) * difference)
-    return Compared(row, metric, _sign(metric) * difference.mean(), low, high, p)
+    low, high, p = paired_t(sign(metric) * difference)
+    return Compared(row, metric, sign(metric) * difference.mean(), low, high, p)
 
 
 def _detected(*methods: str) -> Callable[[Path, str], tuple[list[Compared], str]]:

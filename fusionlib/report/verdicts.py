@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fusionlib.metrics.directions import direction
+from fusionlib.metrics.directions import sign
 from fusionlib.notebook.reporting import markdown
 from fusionlib.report import our_numbers
 from fusionlib.report.our_numbers import Number
@@ -101,12 +101,11 @@ def by_chance(compared: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.Da
     measured = compared.dropna(subset="ours").assign(half=_printed()["half"])
     sums = {f"Table {number}": np.zeros(draws, dtype=int) for number in compared["table"].unique()}
     for (number, metric), rows in measured.groupby(["table", "metric"], sort=False):
-        sign = -1.0 if direction(metric) == "higher" else 1.0
         printed = rng.permuted(np.tile(rows["paper"].to_numpy(), (draws, 1)), axis=1)
         low, high, here = (rows[name].to_numpy() for name in ("low", "high", "ours"))
         half = rows["half"].to_numpy()
         agrees = (low - half <= printed) & (printed <= high + half)
-        ranked = (_places(sign * printed) == _places(sign * here)) & (len(rows) > 1)
+        ranked = (_places(-sign(metric) * printed) == _places(-sign(metric) * here)) & (len(rows) > 1)
         sums[f"Table {number}"] += (agrees | ranked).sum(axis=1)
     sums["all"] = np.sum(list(sums.values()), axis=0)
     found = summary(compared)[[AGREES, RANKED]].sum(axis=1)
@@ -153,10 +152,10 @@ def _places(values: np.ndarray) -> np.ndarray:
 def _ranks(lines: pd.DataFrame) -> dict[str, pd.Series]:
     """Place of each measured row among those of its table and metric, here and in print; 1 is the best."""
     there = lines["ours"].notna()
-    sign = np.where(lines["metric"].map(direction) == "higher", -1.0, 1.0)
+    gains = lines["metric"].map(sign)
     places = [lines["table"], lines["metric"]]
     ranks = {
-        name: (lines[column] * sign).where(there).groupby(places).rank(method="min")
+        name: (lines[column] * gains).where(there).groupby(places).rank(method="min", ascending=False)
         for name, column in (("rank_here", "ours"), ("rank_paper", "paper"))
     }
     return ranks | {"competing": there.groupby(places).transform("sum")}

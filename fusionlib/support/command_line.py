@@ -1,6 +1,4 @@
-"""What the commands check of their options, how they say what the library logs, and what they say of surroundings that
-do not let them work.
-"""
+"""What the commands share: checked options, the lines that the library logs, and errors of the system as sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from fusionlib.support.files import CLOSED, FULL, printable
 
-# What surroundings do to a command, not a mistake in it.
+# Errors of the system around a command, not mistakes in it.
 SURROUNDINGS = (*CLOSED, *FULL, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EIO)
 
 
@@ -55,7 +53,7 @@ def cluster(text: str) -> str:
 
 
 def surroundings(error: OSError | ModuleNotFoundError) -> str:
-    """One sentence about a closed folder, a full disk, a name that is too long or a missing package; else "" ."""
+    """One sentence if an error comes from a closed folder, a full disk, a long name or a missing package; else ""."""
     if isinstance(error, ModuleNotFoundError):
         if (error.name or "fusionlib").partition(".")[0] == "fusionlib":
             return ""
@@ -96,7 +94,7 @@ def prepare_output() -> None:
 
 
 def silence() -> None:
-    """Send what is still to be said nowhere; else Python tries once more at its end, and fails once more."""
+    """Discard further output; otherwise Python flushes it when it ends, which fails again."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

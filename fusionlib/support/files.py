@@ -26,11 +26,11 @@ CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
-def told(path: Path | str) -> Iterator[None]:
-    """Say in one sentence what keeps a file from being written; errors that are about something else pass.
+def clear_write_errors(path: Path | str) -> Iterator[None]:
+    """Turn the system's errors while `path` is written into one sentence with advice; errors about other files pass.
 
     Raises:
-        InputError: the disk is full, or the folder is none or is closed to us.
+        InputError: the disk is full, or the folder is a file, is not writable, or was removed meanwhile.
     """
     try:
         yield
@@ -40,13 +40,15 @@ def told(path: Path | str) -> Iterator[None]:
             advice = "free some space and run it again"
         elif error.errno in CLOSED and (own or Path(error.filename).parent == Path(path).parent):
             advice = "choose a folder that can be written to"
+        elif error.errno == errno.ENOENT and not Path(path).parent.is_dir():  # removed while we worked, or in /proc
+            advice = "choose a folder that stays there"
         else:
             raise
         raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}): {advice}.") from None
 
 
 def check_writable(folder: Path | str) -> None:
-    """InputError if nothing could be written below a folder, which need not be there yet: told before hours of work."""
+    """InputError if nothing could be written below a folder, which need not exist yet; to be asked before long work."""
     folder = Path(folder)
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
@@ -58,12 +60,14 @@ def check_writable(folder: Path | str) -> None:
 def atomic(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; move it into place when the block ends well, remove it when it does not.
 
-    A reader therefore sees the old file or the new one, never half of one, also after a kill. A full disk or a folder
-    that is closed to us is told as `told` does.
+    A reader therefore sees the old file or the new one, never half of one, even if this process is killed.
+
+    Raises:
+        InputError: as `clear_write_errors`.
     """
     path = Path(path)
     part = path.with_name(f".{_brief(path)}.{os.getpid()}.part{path.suffix}")
-    with told(path):
+    with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
@@ -73,14 +77,18 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: Path | str) -> Iterator[None]:
-    """Keep other processes from what is made at `path` until the block ends; if one is at it, say so and wait.
+def locked(path: Path | str) -> Iterator[None]:
+    """Hold the lock of `path` until the block ends, so that one process alone makes what lies there.
 
-    Whoever has waited looks first whether it is there now. The lock is the system's and goes with its process, also
-    after a kill; what stays is an empty hidden file. In one process it cannot be taken twice.
+    If another process holds it, a line says so and this one waits; afterwards it has to look whether the file is there
+    now. The operating system releases the lock of a process that ends or is killed; an empty hidden file stays. A
+    process cannot take a lock that it holds.
+
+    Raises:
+        InputError: as `clear_write_errors`.
     """
     path = Path(path)
-    with told(path):
+    with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{_brief(path)}.lock"))
         try:
@@ -95,7 +103,7 @@ def alone(path: Path | str) -> Iterator[None]:
 
 
 def _brief(path: Path) -> str:
-    """The stem, or its beginning and a digest where more could not be put around it: a name has 255 bytes at most."""
+    """The stem, shortened by a digest if it is so long that a prefix and a suffix would make more than 255 bytes."""
     stem = os.fsencode(path.stem)
     return path.stem if len(stem) <= 200 else f"{path.stem[:30]}~{hashlib.sha256(stem).hexdigest()[:16]}"
 
@@ -109,10 +117,10 @@ def printable(text: Path | str) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
-def remove_halves(path: Path | str) -> None:
-    """Remove what killed processes have left of a file, and of those beside it whose names begin like its own.
+def remove_partial_files(path: Path | str) -> None:
+    """Remove the temporary files that killed processes have left of `path` and of files whose names begin like its own.
 
-    Weights have a log, a checkpoint and a detector beside them. Nobody may be writing any of them now.
+    Those are, beside weights, their log, checkpoint and detector. No process may be writing one of them now.
     """
     path = Path(path)
     for part in path.parent.glob(f".{escape(_brief(path))}*.part*"):

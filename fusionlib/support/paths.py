@@ -52,7 +52,7 @@ class Results:
 
     Attributes:
         root: folder of all presets' results, such as `results` of the checkout.
-        preset: smoke, mini or paper.
+        preset: smoke, mini, paper or rehearsal.
 
     >>> Results("results", "mini").table("table1").as_posix()
     'results/mini/tables/table1.csv'

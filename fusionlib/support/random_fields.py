@@ -87,6 +87,7 @@ def get_level(level: Level | str) -> Level:
 
 def draw(level: Level, height: int, width: int, key: object, device: torch.device | str) -> Tensor:
     """The field (1, 2, H, W) in pixels of a level and a key; it may fold."""
+    # Seeded in another way than `generator`: with its seeds, all fields behind the kept results would change.
     digest = hashlib.sha256(repr(key).encode()).digest()
     rng = np.random.default_rng(np.frombuffer(digest, np.uint64))
     shift = rng.uniform(-level.translation, level.translation, 2) * (width, height)

@@ -25,6 +25,7 @@ from torch import Tensor
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.support.boxes import checked, crop, flip, scale
 from fusionlib.support.files import InputError
+from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import NEUTRAL, Key
 from fusionlib.support.machine import computes_in_bfloat16
 from fusionlib.support.settings import check
@@ -123,7 +124,7 @@ def train_detector(
             or the loss is NaN or infinite.
     """
     config = config or DetectorTraining()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = checked_device(device)
     images, there = _labelled(images, boxes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

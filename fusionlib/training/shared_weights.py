@@ -14,7 +14,7 @@ import pandas as pd
 
 from fusionlib.detection import Detector
 from fusionlib.network import FusionNetwork
-from fusionlib.support.files import alone, atomic, remove_halves
+from fusionlib.support.files import atomic, locked, remove_partial_files
 from fusionlib.support.long_training import may_start, refused, show_earlier
 from fusionlib.support.weights import key_of
 from fusionlib.training.loop import detector_path, train
@@ -62,11 +62,11 @@ def train_or_load(
     Raises:
         InputError: there are no weights of these settings, and a long training has not been asked for.
     """
-    with alone(Path(folder) / LOCK):
+    with locked(Path(folder) / LOCK):
         run = _train_or_load(recipe, folder, name, retrain, device)
         if not run.reused:
-            remove_halves(run.path)
-            remove_halves(run.path.with_stem(START))
+            remove_partial_files(run.path)
+            remove_partial_files(run.path.with_stem(START))
         return run
 
 
@@ -85,7 +85,7 @@ def copy_start(recipe: Recipe, folder: Path, source: Path) -> None:
     while recipe.start is not None:
         recipe = recipe.start
         chain.append(recipe.key())
-    with alone(Path(folder) / LOCK):
+    with locked(Path(folder) / LOCK):
         there = Path(folder) / f"{START}.safetensors"
         if not chain or (there.exists() and any(not key.differing(key_of(there)) for key in chain)):
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,9 +186,24 @@ def test_what_cannot_be_made(arguments, words, tmp_path, capsys) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "thesis.txt").write_text("years")
-    assert "holds no benchmark" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path)
-    assert "holds no benchmark" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path / "thesis.txt")
+    assert "thesis.txt, which is no part" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path)
+    assert "is a file" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path / "thesis.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_what_a_user_puts_beside_a_benchmark_is_not_lost(made: Path, tmp_path: Path, capsys) -> None:
+    shutil.copytree(made, tmp_path / "made")
+    (tmp_path / "made" / "fused").mkdir()
+    assert "holds fused, which is no part" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path / "made")
+    assert (tmp_path / "made" / "fused").is_dir()
+    (tmp_path / "half" / "ir").mkdir(parents=True)
+    assert "no complete benchmark" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path / "half")
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_the_folder_that_one_is_in_is_not_replaced(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "the folder that you are in" in error(capsys, "benchmark", "make", "drawn", "-o", name)
 
 
 def test_a_benchmark_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +344,7 @@ def test_a_journal_of_other_files_is_not_used(made: Path, fused: Path, tmp_path:
     assert sorted(len(each) == 2 for each in values) == [False, True, True, True]
 
 
-@pytest.mark.parametrize("broken", ["missing", "size", "no image", "float", "field"])
+@pytest.mark.parametrize("broken", ["missing", "size", "no image", "too large", "float", "field"])
 def test_what_does_not_fit_is_named_file_by_file(broken, made: Path, fused: Path, tmp_path: Path, capsys) -> None:
     out, fields_of = tmp_path / "fused", tmp_path / "fields"
     for folder, suffix in ((out, ".png"), (fields_of, ".npz")):
@@ -344,6 +360,8 @@ def test_what_does_not_fit_is_named_file_by_file(broken, made: Path, fused: Path
             Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
         elif broken == "no image":
             path.write_bytes(b"nothing")
+        elif broken == "too large":  # by its header, from which Pillow refuses to read on
+            path.write_bytes(bytes_of.png(np.zeros((1, 1), np.uint8)).replace(b"\0\0\0\1" * 2, b"\0\1\0\0" * 2))
         elif broken == "float":
             Image.fromarray(np.ones((256, 256), np.float32)).save(path.with_suffix(".tif"))
             path.unlink()
@@ -433,6 +451,14 @@ def test_entries_that_were_changed_by_hand_are_refused(made: Path, fused: Path, 
     card.write_text("".join(f"## {heading}\n\nWords.\n\n" for heading in entries.CARD[:-1]) + "## Licence\n")
     with pytest.raises(InputError, match="under `## Licence`"):
         entries.read_card(card)
+
+
+def test_an_interruption_says_what_it_waits_for(made: Path, fused: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(score_module, "values_of", lambda triple: (_ for _ in ()).throw(KeyboardInterrupt))
+    arguments = ["score", fused, "--benchmark", made, "-o", tmp_path / "e.json"]
+    assert main(list(map(str, arguments))) == 130
+    assert "as soon as the images in work are scored" in capsys.readouterr().err
+    assert not (tmp_path / "e.json").exists()
 
 
 def test_interrupted_from_outside(made: Path, fused: Path, tmp_path: Path, root: Path) -> None:

@@ -23,7 +23,7 @@ from fusionlib.data.images import save_image
 from fusionlib.notebook import reporting
 from fusionlib.reproduce.reproduce import reproduce
 from fusionlib.support import result_tables
-from fusionlib.support.files import InputError, alone, atomic, check_writable, write_json, write_text
+from fusionlib.support.files import InputError, atomic, check_writable, locked, write_json, write_text
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import Results
 from fusionlib.support.weights import save_weights
@@ -130,13 +130,21 @@ def test_a_full_disk_during_a_download_is_told_with_what_is_missing(
 def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     folder = tmp_path / "closed" / "deep"
     monkeypatch.setattr(Path, "mkdir", failing(number, str(folder)))
-    for use in (atomic, alone):
+    for use in (atomic, locked):
         told = pytest.raises(
             InputError, match=r"a.txt cannot be written \(.*\): choose a folder that can be written to"
         )
         with told, use(folder / "a.txt"):
             pytest.fail("nothing can be written there")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "away"
+    told = pytest.raises(InputError, match=r"a.txt cannot be written \(No such file or directory\): choose a folder")
+    with told, atomic(folder / "a.txt") as part:
+        folder.rmdir()
+        part.write_text("a")
 
 
 def test_an_error_about_another_file_is_passed_on(tmp_path: Path) -> None:

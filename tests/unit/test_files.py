@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fusionlib.support import files
-from fusionlib.support.files import InputError, alone, atomic, fingerprint, sha256, write_json, write_text
+from fusionlib.support.files import InputError, atomic, fingerprint, locked, sha256, write_json, write_text
 
 
 def test_an_input_error_is_a_value_error() -> None:
@@ -59,8 +59,8 @@ def test_a_block_that_writes_nothing_is_an_error_and_harms_nothing(tmp_path: Pat
 HOLD = """
 import sys, time
 from pathlib import Path
-from fusionlib.support.files import alone
-with alone(sys.argv[1]):
+from fusionlib.support.files import locked
+with locked(sys.argv[1]):
     print("mine", flush=True)
     sys.stdin.read()
     time.sleep(0.5)  # whoever does not wait is noticed
@@ -83,10 +83,10 @@ def test_one_process_waits_for_another_and_says_so(
         assert other.stdout.readline() == "mine\n"
         with monkeypatch.context() as patch:
             patch.setattr(files.LOGGER, "info", let_go)
-            with alone(path):
+            with locked(path):
                 assert (tmp_path / "done").exists() and not path.exists()
     assert len(said) == 1 and "ours: another process works in" in said[0]
-    with alone(path), alone(path.with_stem("theirs")):  # free again, and other files are not concerned
+    with locked(path), locked(path.with_stem("theirs")):  # free again, and other files are not concerned
         pass
     assert capsys.readouterr().out == ""
 
@@ -96,9 +96,9 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     with subprocess.Popen(order, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "mine\n"
         other.kill()
-    with pytest.raises(KeyError), alone(tmp_path / "a"):
+    with pytest.raises(KeyError), locked(tmp_path / "a"):
         raise KeyError  # an error inside frees it, too
-    with alone(tmp_path / "a"):
+    with locked(tmp_path / "a"):
         assert capsys.readouterr().out == ""  # nobody was waited for
 
 

@@ -234,7 +234,13 @@ def test_no_parameter_is_idle(config: NetworkConfig) -> None:
 @pytest.mark.parametrize("unknown", [{"common_input": "edges"}, {"msrb": "transformer"}])
 def test_unknown_settings_are_refused(unknown: dict) -> None:
     with pytest.raises(InputError, match=r"'structure' or 'image' .* 'unet' or 'pyramid'"):
-        FusionNetwork(replace(SMALL, **unknown))
+        replace(SMALL, **unknown)
+
+
+@pytest.mark.parametrize("impossible", [{"windows": (1, 4)}, {"channels": 0}, {"registration_stride": 0}])
+def test_sizes_that_no_network_has_are_refused(impossible: dict) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(impossible))} of NetworkConfig"):
+        replace(SMALL, **impossible)
 
 
 def test_unusable_images_are_refused() -> None:

@@ -16,6 +16,7 @@ from fusionlib.experiments import cost, profiling
 from fusionlib.experiments.profiling import Counts, count
 from fusionlib.network import FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
+from fusionlib.support.machine import computing_threads
 
 SMOKE = replace(
     presets.load("smoke").cost, joint=("ours", "superfusion"), chains=(), own_sides=(), growth=(64,), runs=2
@@ -111,7 +112,7 @@ def test_what_is_slow_is_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_threads_are_given_back() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError), profiling.threads(before + 1):
+    with pytest.raises(RuntimeError), computing_threads(before + 1):
         assert torch.get_num_threads() == before + 1
         raise RuntimeError
     assert torch.get_num_threads() == before

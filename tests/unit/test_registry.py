@@ -51,6 +51,12 @@ def test_a_chain_gives_its_options_to_what_fuses(tmp_path: Path, monkeypatch: py
     assert chain.name == "ecc+halfway" and chain.fuses.gain == 3
 
 
+@pytest.mark.parametrize("name", ["ours", "ecc", "average", "ecc+average"])
+def test_options_that_nothing_would_use_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match="has no options: leave out steps"):
+        methods.load(name, steps=3)
+
+
 def test_systems_are_imported_when_they_are_asked_for(root: Path) -> None:
     code = (
         "import sys, fusionlib.methods\nprint([name for name in sys.modules if 'fusionlib.methods.baselines.' in name])"

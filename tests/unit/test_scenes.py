@@ -6,12 +6,31 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from fusionlib import data
 from fusionlib.data import open_set
-from fusionlib.data.scenes import near_duplicates, scenes_of
+from fusionlib.data.scenes import scenes_of
 from fusionlib.data.sets import Pair, PairSet
 from fusionlib.metrics.statistics import interval, sign_flips
+
+SIDE, LEAST = 64, 0.8  # of the thumbnails that are compared, and their smallest correlation
+
+
+def near_duplicates(pairs: PairSet) -> list[tuple[str, str]]:
+    """Pairs of names whose thumbnails, infrared and visible together, correlate by at least `LEAST`.
+
+    Args:
+        pairs: of one size for all.
+    """
+    seen = []
+    for _, *images in pairs.one_by_one():
+        small = [F.interpolate(image, (SIDE, SIDE), mode="area").flatten() for image in images]
+        seen.append(torch.cat([(each - each.mean()) / (each.std(correction=0) + 1e-6) for each in small]))
+    thumbnails = torch.stack(seen) / (2 * SIDE**2) ** 0.5
+    first, second = (thumbnails @ thumbnails.T >= LEAST).triu(1).nonzero().T.tolist()
+    return [(pairs.names[one], pairs.names[two]) for one, two in zip(first, second, strict=True)]
 
 
 def test_every_pair_of_a_group_is_known_and_stands_in_one_group_only(root: Path) -> None:

@@ -19,7 +19,7 @@ from fusionlib import methods
 from fusionlib.__main__ import main
 from fusionlib.methods import retraining
 from fusionlib.notebook import widgets
-from fusionlib.support.files import InputError, alone, atomic, remove_halves
+from fusionlib.support.files import InputError, atomic, locked, remove_partial_files
 from fusionlib.support.inputs import checked_device, without_evidence
 
 AVERAGE = ("--method", "average")
@@ -125,9 +125,9 @@ def test_any_name_is_fused(tmp_path, name, monkeypatch):
 def test_no_name_is_too_long_for_what_stands_around_it(tmp_path):
     for name in (LONG, "x" * 251, NO_TEXT, "a[1]"):
         path = tmp_path / f"{name}.txt"
-        with alone(path), atomic(path) as part:
+        with locked(path), atomic(path) as part:
             part.write_text("half")
-            remove_halves(path)
+            remove_partial_files(path)
             assert not part.exists()
             part.write_text("whole")
         assert path.read_text() == "whole"

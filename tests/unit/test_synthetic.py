@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from fusionlib.data.drawn.street import BICYCLE, CAR, PERSON, Street
-from fusionlib.data.drawn.synthetic import CLASSES, Scene, SceneConfig, scene, scenes, tight_box
+from fusionlib.data.drawn.synthetic import Scene, SceneConfig, scene, tight_box
+from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError
 from fusionlib.support.random_fields import generator
 
@@ -39,14 +40,6 @@ def test_same_key_same_scene_other_key_other_scene():
     for field in ("ir", "vi", "rgb", "boxes"):
         assert torch.equal(getattr(first, field), getattr(again, field))
     assert not torch.equal(first.vi, other.vi)
-
-
-def test_scenes_are_named_and_differ_by_seed_and_split():
-    train = scenes(3, 32, 48, seed=1, split="train")
-    assert [s.name for s in train] == [f"synthetic_train_000{i}" for i in range(3)]
-    assert torch.equal(train[2].ir, scenes(3, 32, 48, seed=1, split="train")[2].ir)
-    for other in (scenes(1, 32, 48, seed=2, split="train"), scenes(1, 32, 48, seed=1, split="test"), train[1:]):
-        assert not torch.equal(train[0].vi, other[0].vi)
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 128), (32, 32), (97, 61), (40, 200), (200, 40)])

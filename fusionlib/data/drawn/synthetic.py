@@ -2,15 +2,14 @@
 
 Every shape of a `fusionlib.data.drawn.street` carries a colour (what a visible camera sees by reflected light) and a
 temperature (what a thermal camera sees of the same thing), so the two images agree on where things are and not on how
-bright they
-are: a lane marking shows in the visible only, a pedestrian at night almost in the infrared only.
+bright they are: a lane marking shows in the visible only, a pedestrian at night almost in the infrared only.
 
 The images are area averages of the street's sub-pixels; the boxes are read from the same raster, to the sub-pixel.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,12 +19,9 @@ from torch import Tensor
 from fusionlib.data.drawn.canvas import EYE_X, EYE_Y, HORIZON
 from fusionlib.data.drawn.street import LAMPLIGHT, MOONLIGHT, WHITE, Street
 from fusionlib.data.images import luma, to_tensor
-from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError
 from fusionlib.support.random_fields import generator
 from fusionlib.support.settings import check
-
-__all__ = ["CLASSES", "Scene", "SceneConfig", "scene", "scenes", "tight_box"]
 
 SKY_DAY = ((0.82, 0.87, 0.9), (0.3, 0.5, 0.8), (0.93, 0.93, 0.94))  # at the horizon, overhead, in clouds
 SKY_NIGHT = ((0.2, 0.17, 0.17), (0.03, 0.05, 0.12), (0.1, 0.1, 0.12))
@@ -103,11 +99,6 @@ def scene(
     street = Street(layout, height, width, config.night_probability, config.people, config.cyclists, config.cars)
     rgb, ir = (to_tensor(photo) for photo in _photograph(street, name, dtype))
     return Scene(name, ir, luma(rgb), rgb, torch.from_numpy(_boxes(street, config)), street.night)
-
-
-def scenes(count: int, height: int = 128, width: int = 128, seed: int = 0, split: str = "train") -> list[Scene]:
-    """Paint `count` scenes named like synthetic_train_0003; another seed or split gives other scenes."""
-    return [replace(scene((split, seed, i), height, width), name=f"synthetic_{split}_{i:04d}") for i in range(count)]
 
 
 def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:

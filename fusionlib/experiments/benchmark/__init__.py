@@ -1,5 +1,4 @@
 """The benchmark that others can use: make it, score what a method makes of it, keep the entries and their table.
 
-One command makes the folder, one scores it (`commands`); neither needs any knowledge of the rest of the library. A room
-of `experiments`, which itself has as many modules as a folder may have.
+One command makes the folder, one scores it (`commands`); neither needs any knowledge of the rest of the library.
 """

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 
 from fusionlib.experiments.benchmark import entries
-from fusionlib.metrics.directions import ARROW, direction
+from fusionlib.metrics.directions import with_arrow
 from fusionlib.metrics.statistics import NOT_SIGNIFICANT
 from fusionlib.support.command_line import table
 from fusionlib.support.files import InputError, write_text
@@ -68,7 +68,7 @@ def page(found: Sequence[Mapping], parts: Sequence[Rows]) -> str:
     for part, digest, rows in parts:
         sections.append(f"## {part}\n\n{_pairs(rows)} pairs; digest `{digest}`.\n")
         for metrics, words in ((MAIN, ["method", "trained on"]), (MORE, ["method"])):
-            lines = [[*words, *map(_heading, metrics)], ["---"] * (len(metrics) + len(words))]
+            lines = [[*words, *map(with_arrow, metrics)], ["---"] * (len(metrics) + len(words))]
             for name, mine in rows:
                 facts = [f"[{name}](entries/{name}.md)", trained[name]][: len(words)]
                 lines.append([*facts, *(_cell(mine, metric) for metric in metrics)])
@@ -80,7 +80,7 @@ def sortable(parts: Sequence[Rows]) -> str:
     """The same tables as one HTML file; a click on a heading sorts by it."""
     blocks = []
     for part, _, rows in parts:
-        head = "".join(f"<th>{escape(text)}</th>" for text in ("method", *map(_heading, (*MAIN, *MORE))))
+        head = "".join(f"<th>{escape(text)}</th>" for text in ("method", *map(with_arrow, (*MAIN, *MORE))))
         body = []
         for name, mine in rows:
             cells = [f'<td><a href="entries/{escape(name)}.md">{escape(name)}</a></td>']
@@ -109,7 +109,7 @@ def in_words(entry: Mapping) -> str:
             verdicts = [_against(part, other, metric) for other in part["against"]]
             few = f" ({facts['images']} images)" if facts["images"] < images else ""
             span = f"{facts['low']:.4g} .. {facts['high']:.4g}{few}"
-            rows.append([_heading(metric), f"{facts['mean']:.4g}", span, *verdicts])
+            rows.append([with_arrow(metric), f"{facts['mean']:.4g}", span, *verdicts])
         lines.append(table(rows))
         if undefined := sorted({name for values in part["scores"].values() for name in values} - part["means"].keys()):
             lines.append(f"Undefined on these images: {', '.join(undefined)}.")
@@ -150,10 +150,6 @@ def _rank(part: Mapping) -> tuple[float, float]:
 
 def _pairs(rows: Sequence[tuple[str, Mapping]]) -> int:
     return max(len(part["scores"]) for _, part in rows)
-
-
-def _heading(metric: str) -> str:
-    return f"{metric} {ARROW[way]}" if (way := direction(metric)) else metric
 
 
 def _cell(part: Mapping, metric: str) -> str:

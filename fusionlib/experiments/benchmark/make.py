@@ -44,6 +44,7 @@ from fusionlib.support.files import InputError, check_writable, write_bytes
 LOGGER = logging.getLogger(__name__)
 SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP", "drawn": "drawn scenes"}
 LEVELS = ("light", "medium", "heavy", "zero", "raw")
+KNOWN = {MANIFEST, "README.md", "boxes.json", *(name for name, _ in FOLDERS)}  # all that lies in the folder
 SIZES = ("native", "256", "512")
 
 
@@ -71,7 +72,7 @@ def make(
 
     Args:
         sets: of `SETS`.
-        out: the folder; it must not be there, be empty or hold a benchmark.
+        out: the folder; it must not be there, be empty or hold a benchmark and nothing else.
         levels: of `LEVELS`; "raw" is left out of sets without raw frames, and a line says so.
         size: of `SIZES`. Natively, drawn scenes have 512 x 640 pixels.
         count: only the first pairs of each set, for a trial.
@@ -87,14 +88,13 @@ def make(
         for name in given:
             if name not in known:
                 raise InputError(f"There is no {what} {name!r} in the benchmark: choose among {', '.join(known)}.")
-    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} is there and holds no benchmark: give a new or an empty folder.")
+    _check_replaceable(out)
     check_writable(out)
     sets, levels = list(dict.fromkeys(sets)), list(dict.fromkeys(levels))
     sources = [_open(name, size, count, "raw" in levels) for name in sets]
     if "raw" in levels:
         for source in (source for source in sources if source.raw is None):
-            LOGGER.info("%s has no raw frames: its level raw is left out.", SETS[source.name])
+            LOGGER.info("There are no raw frames of %s: the level raw is left out.", SETS[source.name])
     if not any(_levels(source, levels) for source in sources):
         raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
     half = out.with_name(f".{out.name}.part")
@@ -107,6 +107,21 @@ def make(
     finally:
         shutil.rmtree(half, ignore_errors=True)
     return out
+
+
+def _check_replaceable(out: Path) -> None:
+    """InputError if a folder holds anything but a benchmark: it will be removed when the new one is complete."""
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise InputError(f"{out} is the folder that you are in, or one above it: give a folder below it.")
+    if out.is_dir():
+        names = {path.name for path in out.iterdir()}
+        if foreign := sorted(names - KNOWN):
+            fact = f"{out} holds {foreign[0]}, which is no part of a benchmark and would be lost"
+            raise InputError(f"{fact}: move it away, or give a new or an empty folder.")
+        if names and MANIFEST not in names:
+            raise InputError(f"{out} holds no complete benchmark: give a new or an empty folder.")
+    elif out.exists():
+        raise InputError(f"{out} is a file: give a new or an empty folder.")
 
 
 def _write(folder: Path, sources: Sequence[_Source], levels: Sequence[str], size: str) -> None:

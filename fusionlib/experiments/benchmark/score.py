@@ -9,11 +9,11 @@ that was killed goes on where it stopped; a result counts only for the very file
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,9 @@ from fusionlib.deformation import fold_share
 from fusionlib.experiments.benchmark import entries
 from fusionlib.experiments.benchmark.triples import Collected, Triple, of_benchmark, of_folders, refuse
 from fusionlib.support.files import InputError, check_writable, write_text
+from fusionlib.support.machine import computing_threads
 
+LOGGER = logging.getLogger(__name__)
 SCORES = 1  # version of the numbers; a journal of another version is not used
 DIGITS = 8
 
@@ -115,7 +117,7 @@ def _all(triples: Sequence[Triple], journal: Path, threads: int) -> dict[str, di
         facts = {"case": triple.case, "version": SCORES, "mark": mark, "sources": triple.sources()}
         return facts | {"values": values_of(triple)}
 
-    with one_thread_each(), journal.open("a", encoding="utf-8") as file:
+    with computing_threads(1), journal.open("a", encoding="utf-8") as file:
         for triple, result in tqdm(
             _side_by_side(work, triples, threads), total=len(triples), unit="image", mininterval=2, smoothing=0.05
         ):
@@ -147,19 +149,11 @@ def _side_by_side(
                     if error is not None and not isinstance(error, InputError):
                         raise error
                     yield triple, future.result() if error is None else error
+        except KeyboardInterrupt:
+            LOGGER.warning("Stopping as soon as the images in work are scored; what is done is kept.")
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Torch computes with one thread while images are scored side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _parts(found: Collected, values: Mapping[str, Mapping]) -> list[dict]:

@@ -1,7 +1,7 @@
 """What is scored: for each case a fused image, its two sources, and where there are any, a field and its truth.
 
-All that names and headers can tell is told before anything is scored, file by file. Images are read as 8-bit grey:
-colour becomes luma (BT.601, as Pillow rounds it), and 16 bits become 8, to the nearest level.
+Mistakes that show in names and headers are reported, file by file, before anything is scored. Images are read as 8-bit
+grey: colour becomes luma (BT.601, as Pillow rounds it), and 16 bits become 8, to the nearest level.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class MPDRNet(nn.Module):
     """The network, 1,816,968 parameters; module names are those of the published code.
 
     `forward` takes the fixed (pseudo infrared) and the moving (infrared) image, (B, 1, H, W) in [0, 1], sides multiples
-    of 16. Published weights load strictly after `without_grids`.
+    of 16. A published state_dict that was saved after a forward pass also holds sampling grids, names that end in
+    ".grid", which are no weights.
     """
 
     def __init__(self, width: int = 16) -> None:
@@ -72,11 +73,6 @@ class MPDRNet(nn.Module):
             flows.append(predict(decoded))
         phi = self.DFF_4(flows)
         return Registered(warp_rows(moving, phi), warp_rows(fixed, -phi), (fields[1], fields[2], phi))
-
-
-def without_grids(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published state_dict without the sampling grids that it also holds if it was saved after a forward pass."""
-    return {key: value for key, value in state.items() if not key.endswith(".grid")}
 
 
 def warp_rows(image: Tensor, phi: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from golden import check_outputs, check_state, exact, inputs, pair
 from registering_checks import check_field, check_protocol, fill
 
 from fusionlib.methods.baselines.imf import IMF, IMFMethod
-from fusionlib.methods.baselines.imf_registration import without_grids
 
 FACTS = golden.load("imf")
 PARTS = ("cpstn", "mpdr", "cofusion")
@@ -41,12 +40,6 @@ def still(network: IMF) -> IMF:
 @pytest.mark.parametrize("part", PARTS)
 def test_names_and_shapes_of_the_weights_are_the_published_ones(filled: IMF, part: str) -> None:
     check_state(getattr(filled, part), FACTS["parts"][part])
-
-
-def test_sampling_grids_in_a_state_dict_are_left_out(network: IMF) -> None:
-    state = network.mpdr.state_dict()
-    grids = {"spatial_transform_full.grid": torch.zeros(1), "DFF_1.integrate.transformer.grid": torch.zeros(1)}
-    network.mpdr.load_state_dict(without_grids(state | grids))
 
 
 @torch.no_grad()
