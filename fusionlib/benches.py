@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fusionlib.support.keys import NEUTRAL
 from fusionlib.training.detectors import FROM_COCO, DetectorTraining
 
 
@@ -37,12 +38,13 @@ class DetectionBenchConfig:
         level: of deformation, of training and test images alike.
         count: only so many pairs of each split; None for all.
         start: the training that all detectors have in common, on aligned infrared, visible and averaged pictures.
-        own: the training that each adds, on the images of its method.
+        own: the training that each adds, on the images of its method; its detector's classes are those that are scored.
         methods: whose images are compared, beside Ours with and without l_ob: the rows of Tables 1 and 2. Each costs
             fusing all training and test images.
         own_sides: (method, another side) at which it fuses; its images are then enlarged. IVFWSR's script makes images
             of 256 pixels and takes ten seconds for each; at 512, it would take minutes.
         seeds: of the detectors, the same for every method.
+        scenes: the intervals draw whole scenes (`data.scenes`), not images; not yet where rows are kept.
     """
 
     dataset: str = "RoadScene"
@@ -71,6 +73,7 @@ class DetectionBenchConfig:
     )
     own_sides: tuple[tuple[str, int], ...] = (("ivfwsr", 256),)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    scenes: bool = field(default=False, metadata=NEUTRAL)
 
 
 @dataclass(frozen=True)

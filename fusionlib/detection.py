@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from fusionlib.support.boxes import CLASSES, collected, nms, scale
+from fusionlib.support.boxes import CLASSES, NAMES, collected, nms, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
 from fusionlib.support.keys import NEUTRAL
@@ -46,6 +46,7 @@ class DetectorConfig:
         begin_small: start training with predicted boxes of 25 pixels instead of 120, as a short training on small
             objects needs.
         start: "random" weights, or those of "coco"; for detectors on images (`training.detectors`) alone.
+        names: of the classes that it finds, of `boxes.NAMES`.
         confidence: smallest score of a detection. 0.001 and the next two are the usual values for average precision; to
             draw boxes, 0.25 is usual.
         overlap: IoU threshold of the non-maximum suppression.
@@ -58,6 +59,7 @@ class DetectorConfig:
     distribution: float = 1.5
     begin_small: bool = False
     start: str = field(default="random", metadata=NEUTRAL)
+    names: tuple[str, ...] = field(default=CLASSES, metadata=NEUTRAL)
     confidence: float = 0.001
     overlap: float = 0.6
     most: int = 300
@@ -67,6 +69,8 @@ class DetectorConfig:
             raise InputError(f"There is no detector of size {self.size!r}: choose 'n' or 's'.")
         if self.start not in ("random", "coco"):
             raise InputError(f"A detector cannot start from {self.start!r}: choose 'random' or 'coco'.")
+        if not self.names or set(self.names) - set(NAMES) or len(set(self.names)) < len(self.names):
+            raise InputError(f"A detector cannot find {self.names}: name some of {', '.join(NAMES)}, each once.")
         check(self, "box", "classes", "distribution")
         check(self, "confidence", "overlap", most=1)
         check(self, "most", least=1)
@@ -90,7 +94,7 @@ class Predictions:
 
 
 class Detector(nn.Module):
-    """Finds the objects of `boxes.CLASSES` in an image, or in the fused feature F_f that the image is made from.
+    """Finds the objects of `config.names` in an image, or in the fused feature F_f that the image is made from.
 
     Initial weights are random, from torch's generator.
 
@@ -111,7 +115,7 @@ class Detector(nn.Module):
         self.config = config = config or DetectorConfig()
         tasks, utils = import_quietly("ultralytics.nn.tasks"), import_quietly("ultralytics.utils")
         plan = utils.YAML.load(utils.ROOT / "cfg" / "models" / "v5" / "yolov5.yaml")
-        plan |= {"scale": config.size, "nc": len(CLASSES)}
+        plan |= {"scale": config.size, "nc": len(config.names)}
         self.net = tasks.DetectionModel(plan, ch=channels, verbose=False)
         for layer in self.net.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -151,10 +155,10 @@ class Detector(nn.Module):
             targets: B times (N, 5), class, x0, y0, x1, y1 in pixels; boxes are cut at the image's border.
 
         Raises:
-            InputError: another number of targets, None among them (an unlabelled image), or an invalid box.
+            InputError: as `boxes.collected`: such as None among the targets (an unlabelled image).
         """
         batch, device = len(predictions.scores), predictions.scores.device
-        image, seen = collected(targets, batch, predictions.size)
+        image, seen = collected(targets, batch, predictions.size, self.config.names)
         padded = tuple(MULTIPLE * cells for cells in predictions.grids[-1])
         label, x0, y0, x1, y1 = scale(seen.to(device), padded, (1, 1)).unbind(1)
         found = {
@@ -231,7 +235,8 @@ def select(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
     for label, score in enumerate(scores):
         score, order = score.sort(descending=True, stable=True)
         order = order[:CANDIDATES][score[:CANDIDATES] > config.confidence]
-        rows = torch.cat([torch.full((len(order), 1), float(label)), scores[label, order, None], corners[order]], 1)
+        name = torch.full((len(order), 1), float(NAMES.index(config.names[label])))
+        rows = torch.cat([name, scores[label, order, None], corners[order]], 1)
         rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(1)]  # boxes in the padding have no area
         kept.append(rows[nms(rows, config.overlap)])
     found = torch.cat(kept)

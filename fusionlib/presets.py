@@ -124,6 +124,7 @@ ALL_TOGETHER = TrainingConfig(
 PAPER = Preset(
     "paper",
     Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig()),
+    detection=DetectionBenchConfig(scenes=True),
     mri=MriConfig(training=TrainingConfig(epochs=150), finish=None),
 )
 ONE_STEP = TrainingConfig(epochs=1, batch=4)  # of a rehearsal, on as many pairs

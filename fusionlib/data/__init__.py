@@ -5,20 +5,17 @@ The names of `fusionlib.data.sets` are those of this folder, too: `from fusionli
 """
 
 from fusionlib.data.images import IMAGE_SUFFIXES, Size, read_infrared, read_visible, recolour, save_image
+from fusionlib.data.lists import DRAWN, checksum, components_of, splits
 from fusionlib.data.scenes import scenes_of
 from fusionlib.data.sets import (
     CACHE_BYTES,
-    DRAWN,
     SETS,
     SYNTHETIC_SCENES,
     Pair,
     PairSet,
-    checksum,
-    components_of,
     open_folders,
     open_set,
     read_pair,
-    splits,
 )
 from fusionlib.support.paths import FACTS, ROOT, SHIPPED, data_root
 

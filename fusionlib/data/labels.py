@@ -6,9 +6,9 @@ status of the frames without such a file are committed.
 
 Convention:
     Boxes as in `fusionlib.support.boxes`. For one pair they are a tensor (N, 5), which is (0, 5) where nothing is to be
-    found,
-    and None where nobody has looked: such an image must not enter a detection loss, nor a count of false alarms.
-    Classes of a set that are not in `CLASSES` are dropped (a dog, a lamp); one that the set does not have is refused.
+    found, and None where nobody has looked: such an image must not enter a detection loss, nor a count of false alarms.
+    Classes that are not asked for are dropped (a dog, a lamp); one that the set does not have is refused. A box is cut
+    at the border of its image, and dropped if less than `boxes.MIN_VISIBLE` of it lies inside.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import codecs
 import json
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from fusionlib.data.images import IMAGE_SUFFIXES, Size, height_width, size_of
-from fusionlib.support.boxes import CLASSES, checked, crop, project, scale, tensor
+from fusionlib.support.boxes import CLASSES, NAMES, checked, crop, of_classes, project, scale, tensor
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import FACTS
 
 STATES = ("boxes", "probably_empty", "unlabelled")
-# What a set calls our classes; the rest of what it has. FLIR writes COCO's numbers, 91 being "other vehicle".
-FLIR_CLASSES = {"1": "person", "2": "bicycle", "3": "car"}, {"17", "18", "91"}
-M3FD_CLASSES = {"People": "person", "Car": "car"}, {"Bus", "Lamp", "Motorcycle", "Truck"}
+# What a set calls our classes, or None. FLIR writes COCO's numbers, 17 and 18 being animals, 91 "other vehicle".
+FLIR_CLASSES = {"1": "person", "2": "bicycle", "3": "car"} | dict.fromkeys(("17", "18", "91"))
 M3FD_ORDER = ("People", "Car", "Bus", "Lamp", "Motorcycle", "Truck")  # of its YOLO files without a classes.txt
+M3FD_CLASSES = {"People": "person"} | {name: name.lower() for name in M3FD_ORDER[1:]}
 M3FD_UPSTREAM = "ganlumomo/TarDAL at commit c453fe1afefd4eaa09db2e4acb44f6f629b2a6f5"
 
 Labelled = tuple[Tensor, tuple[int, int]]  # boxes on the image that was labelled, or a crop of it, and its (H, W)
@@ -51,17 +51,20 @@ def labelled(name: str, members: Iterable[str], empty: bool = False) -> list[str
     if key == "roadscene":
         wanted, status = STATES[: 1 + empty], label_status()
         return [member for member in members if status.get(member) in wanted]
-    return members if key in ("m3fd", "synthetic") else []
+    return members if key in ("m3fd", "m3fd_full", "synthetic") else []
 
 
-def boxes_of(name: str, root: Path | str, size: Size | None = None) -> Callable[[str], Tensor | None]:
+def boxes_of(
+    name: str, root: Path | str, size: Size | None = None, classes: Sequence[str] = CLASSES
+) -> Callable[[str], Tensor | None]:
     """A function from the name of a pair to its boxes, to be put beside its images.
 
     Args:
-        name: RoadScene or M3FD; of other sets, which have no labels, the function gives None. The pairs of synthetic
-            carry their boxes already.
+        name: RoadScene, M3FD or M3FD_full; of other sets, which have no labels, the function gives None. The pairs of
+            synthetic carry their boxes already.
         root: Data root.
         size: To which the images are resized, as in `data.open_set`.
+        classes: Of `boxes.NAMES`, those that are asked for.
 
     Raises:
         InputError: The labels of the set are not below the root; later, a pair of it is not among them, or a file
@@ -69,14 +72,14 @@ def boxes_of(name: str, root: Path | str, size: Size | None = None) -> Callable[
     """
     if name.lower() == "synthetic":
         raise InputError("Boxes of synthetic scenes come with the scenes: take them from Pair.boxes.")
-    readers = {"roadscene": _roadscene, "m3fd": _m3fd}
+    readers = {"roadscene": _roadscene, "m3fd": _m3fd, "m3fd_full": _m3fd}
     read = readers[name.lower()](Path(root)) if name.lower() in readers else lambda member: None
 
     def boxes(member: str) -> Tensor | None:
         found = read(member)
         if found is None:
             return None
-        on_image, old = checked(found[0]), found[1]
+        on_image, old = of_classes(checked(found[0]), classes), found[1]
         whole = crop(on_image, 0, 0, *old)
         return whole if size is None else scale(whole, old, height_width(size))
 
@@ -110,12 +113,10 @@ def _m3fd(root: Path) -> Callable[[str], Labelled | None]:
             suffix = ".xml" if reader is read_voc else ".txt"
             if any((base / kind).glob(f"*{suffix}")):
                 return lambda member, of=base / kind, read=reader, end=suffix: read(of / f"{member}{end}")
-    coco = sorted(folder.glob("meta/m3fd-*.json"))
-    if (folder / "boxes.json").is_file():
-        known = read_listed(folder / "boxes.json")
-    elif coco:
-        known = read_coco(coco)
-    else:
+    known, listed = read_coco(sorted(folder.glob("meta/m3fd-*.json"))), folder / "boxes.json"
+    if listed.is_file():
+        known |= read_listed(listed)
+    if not known:
         files = "data/M3FD/meta/m3fd-train.json, m3fd-val.json and m3fd-test.json"
         get = f"put {files} of the GitHub repository {M3FD_UPSTREAM} into {folder / 'meta'}"
         raise InputError(f"{folder} has no boxes: {get}, or the official Annotation folder beside its Ir and Vis.")
@@ -130,7 +131,7 @@ def _m3fd(root: Path) -> Callable[[str], Labelled | None]:
 
 def read_flir(path: Path) -> Tensor:
     """FLIR ADAS v1 as text: a line `class x y w h` a box, COCO's class number and pixels of the raw 640x512 frame."""
-    return _boxes(path, [(f"line {number}", *line.split()) for number, line in _lines(path)], *FLIR_CLASSES)
+    return _boxes(path, [(f"line {number}", *line.split()) for number, line in _lines(path)], FLIR_CLASSES)
 
 
 def read_voc(path: Path) -> Labelled:
@@ -154,7 +155,7 @@ def read_voc(path: Path) -> Labelled:
         raise
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no VOC annotation ({error}): unpack the set again.") from None
-    return _boxes(path, rows, *M3FD_CLASSES), shape
+    return _boxes(path, rows, M3FD_CLASSES), shape
 
 
 def read_yolo(path: Path, shape: tuple[int, int], order: tuple[str, ...] = M3FD_ORDER) -> Labelled:
@@ -172,7 +173,7 @@ def read_yolo(path: Path, shape: tuple[int, int], order: tuple[str, ...] = M3FD_
             form = "centre and size as parts of the image, from 0 to 1: divide pixels by its width and height"
             raise InputError(f"{path} has in line {number} {line!r}: give {form}.")
         rows.append((f"line {number}", label, (cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height))
-    return _boxes(path, rows, *M3FD_CLASSES), shape
+    return _boxes(path, rows, M3FD_CLASSES), shape
 
 
 def read_coco(paths: Iterable[Path]) -> dict[str, Labelled]:
@@ -191,7 +192,7 @@ def read_coco(paths: Iterable[Path]) -> dict[str, Labelled]:
                 rows[str(thing["image_id"])].append(row)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no COCO file ({error!r}): download it again.") from None
-        found |= {stems[key]: (_boxes(path, rows[key], *M3FD_CLASSES), _shape(path, *shapes[key])) for key in images}
+        found |= {stems[key]: (_boxes(path, rows[key], M3FD_CLASSES), _shape(path, *shapes[key])) for key in images}
     return found
 
 
@@ -201,7 +202,7 @@ def read_listed(path: Path) -> dict[str, Labelled]:
         listed = json.loads(_text(path))
         return {
             stem: (
-                _boxes(path, [(stem, *row) for row in entry["boxes_xywh"]], *M3FD_CLASSES),
+                _boxes(path, [(stem, *row) for row in entry["boxes_xywh"]], M3FD_CLASSES),
                 _shape(path, entry["height"], entry["width"]),
             )
             for stem, entry in listed.items()
@@ -240,8 +241,8 @@ def _shape(path: Path, height: object, width: object) -> tuple[int, int]:
     return height, width
 
 
-def _boxes(path: Path, rows: Iterable, ours: dict[str, str], dropped: set[str]) -> Tensor:
-    """Rows (where in the file, class, x, y, w, h) in the class names of a set, as a tensor."""
+def _boxes(path: Path, rows: Iterable, ours: dict[str, str | None]) -> Tensor:
+    """Rows (where in the file, class, x, y, w, h) in the class names of a set, as a tensor; `ours` are our names."""
     kept = []
     for where, *row in rows:
         try:
@@ -252,11 +253,11 @@ def _boxes(path: Path, rows: Iterable, ours: dict[str, str], dropped: set[str]) 
         if not sound:
             form = "give a class, x, y, width and height, all of them numbers and none of the sizes below 0"
             raise InputError(f"{path} has the box {row} ({where}): {form}.")
-        if label in ours:
-            kept.append((CLASSES.index(ours[label]), x, y, x + w, y + h))
-        elif label not in dropped:
+        if label not in ours:
             fact = f"a box of class {label!r} ({where}), which that set does not have"
             raise InputError(f"{path} has {fact}: correct the file.")
+        if ours[label]:
+            kept.append((NAMES.index(ours[label]), x, y, x + w, y + h))
     return tensor(kept)
 
 

@@ -29,12 +29,12 @@ from fusionlib.data.images import (
     resize,
     to_uint8,
 )
-from fusionlib.support.files import InputError, fingerprint
+from fusionlib.data.lists import DRAWN, splits
+from fusionlib.support.files import InputError
 from fusionlib.support.paths import FACTS, data_root
 
 CACHE_BYTES = 4 << 30  # what a set holds in memory at most; pairs beyond it are read anew each time
 SYNTHETIC_SCENES = {"train": 64, "val": 8, "test": 16}
-DRAWN = ("synthetic", "brains")  # on the spot, so many of each
 
 # (infrared, visible) below the data root; of several layouts the first that is there counts.
 SETS = {
@@ -42,6 +42,7 @@ SETS = {
     "M3FD": (("M3FD/M3FD_Detection/Ir", "M3FD/M3FD_Detection/Vis"), ("M3FD/Ir", "M3FD/Vis"), ("M3FD/ir", "M3FD/vi")),
     "TNO": (("TNO/ir", "TNO/vi"),),
     "LLVIP": (("LLVIP/ir", "LLVIP/vi"),),
+    "M3FD_full": (("M3FD/M3FD_Detection/Ir", "M3FD/M3FD_Detection/Vis"), ("M3FD/Ir", "M3FD/Vis")),
 }
 
 
@@ -125,41 +126,6 @@ def read_pair(
     return Pair(name or Path(vi_path).stem, ir, vi, rgb)
 
 
-def splits(name: str) -> dict[str, list[str]]:
-    """Names of the pairs in each committed split of a set, by split."""
-    files = sorted((FACTS / "splits" / name.lower()).glob("*.txt"))
-    return {file.stem: file.read_text(encoding="utf-8").split() for file in files}
-
-
-def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
-    """Eight hexadecimal digits for the files of some pairs of a set, by their recorded SHA-256.
-
-    Args:
-        name: the set.
-        members: names of pairs, whose order counts. Of drawn pairs there are no files, and the names alone count.
-        labels: the boxes count, too, and the homographies that bring RoadScene's to its crops.
-    """
-    members, key = list(members), name.lower()
-    stems = {*members, *(member.rpartition("_z")[0] for member in members)}
-    registries = [key, "flir_adas_v1"] if labels and key == "roadscene" else [key]
-    found = {}
-    for registry in (FACTS / "registry" / f"{each}.json" for each in registries):
-        files = json.loads(registry.read_text(encoding="utf-8"))["files"] if registry.exists() else {}
-        for path, facts in files.items():
-            if {Path(path).stem, Path(path).parent.name} & stems:
-                found[f"{registry.stem}/{path}"] = facts["sha256"]
-    committed = ("homographies.json", "label_status.json") if len(registries) > 1 else ()
-    return fingerprint(members, found, [(FACTS / each).read_text(encoding="utf-8") for each in committed])[:8]
-
-
-def components_of(name: str, labels: bool = False) -> list[str]:
-    """The components of `fusionlib.support.behaviour` that make the pairs of a set, and their boxes if those count."""
-    if name.lower() in DRAWN:
-        return ["drawn-brains" if name.lower() == "brains" else "drawn-scenes"]
-    of_brains = name.lower() in {each.lower() for each in volumes.SETS}
-    return ["volumes" if of_brains else "images", *(["labels"] if labels else [])]
-
-
 def open_set(
     name: str,
     split: str | None = None,
@@ -167,14 +133,16 @@ def open_set(
     root: Path | str | None = None,
     count: int | None = None,
 ) -> PairSet:
-    """Open a set by its name: RoadScene, M3FD, TNO, LLVIP, or synthetic (drawn scenes, which need no download).
+    """Open a set by its name: RoadScene, M3FD, TNO, LLVIP, or synthetic (drawn scenes, which need no download); or
+    M3FD_full, the 4,200 pairs of M3FD, which are had by hand.
 
     Brains, T2 as `ir` and T1 as `vi`: open_ms, brats_format, BraTS2020, or brains (drawn ones).
 
     Args:
         name: The set, in upper or lower case.
-        split: train, val, test or external of RoadScene; train, val or test of open_ms, BraTS2020 and what is drawn;
-            test of the others, which is what `data fetch` brings of them. None or "all" is every pair there is.
+        split: train, val, test or external of RoadScene; train, val or test of M3FD_full, open_ms, BraTS2020 and what
+            is drawn; test of the others, which is what `data fetch` brings of them. None or "all" is every pair there
+            is.
         size: None for the size of the files, a side for a square, or (H, W).
         root: Data root, by default `data_root()`.
         count: Only the first `count` pairs; of synthetic and brains, how many of each split are drawn.
@@ -186,24 +154,26 @@ def open_set(
     title = {title.lower(): title for title in known}.get(key)
     if title is None:
         raise InputError(f"There is no set {name!r}: choose one of {', '.join(known)}.")
-    members = SYNTHETIC_SCENES if key in DRAWN else splits(key) or dict.fromkeys(volumes.SPLITS)
+    root = data_root() if root is None else Path(root)
+    members = SYNTHETIC_SCENES if key in DRAWN else splits(key, root) or dict.fromkeys(volumes.SPLITS)
     if split not in (*members, "all"):
         raise InputError(f"{title} has no split {split!r}: choose one of {', '.join([*members, 'all'])}.")
     if key in DRAWN:
         return _open_drawn(key, split, size, count)
 
-    root = data_root() if root is None else Path(root)
+    command = _how_to_get(key, root)
     if title in volumes.SETS:
-        names, read = volumes.open_slices(title, split, members.get(split), root, _how_to_get(key, root), size, count)
+        names, read = volumes.open_slices(title, split, members.get(split), root, command, size, count)
         return PairSet(names, lambda member: _of_brain(member, *read(member)), title)
 
-    command = f"run `python -m fusionlib data fetch {key}`"
     layouts = [(root / ir, root / vi) for ir, vi in SETS[title]]
     ir_dir, vi_dir = next(((ir, vi) for ir, vi in layouts if ir.is_dir() and vi.is_dir()), (None, None))
     if ir_dir is None:
         raise InputError(f"{title} is not in {root}: {command}, or set FUSIONLIB_DATA to the folder that has it.")
     paths = matched(ir_dir, vi_dir, command)
     names = sorted(paths) if split == "all" else members[split]
+    if names is None:
+        raise InputError(f"The lists of {title}'s splits are not in {root}: {command}.")
     absent = [member for member in names if member not in paths]
     if absent:
         some = f"{len(absent)} of the {len(names)} pairs of {title} {split}, such as {absent[0]}"

@@ -22,7 +22,7 @@ import pandas as pd
 from faster_coco_eval import COCO, COCOeval_faster, mask
 from torch import Tensor
 
-from fusionlib.support.boxes import CLASSES, checked
+from fusionlib.support.boxes import CLASSES, NAMES, checked
 from fusionlib.support.files import InputError
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -119,14 +119,17 @@ def intervals(
     draws: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    scenes: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Bootstrap intervals of the means over images: what they would be on other images of the same kind.
+
+    With `scenes`, that of each image, whole scenes are drawn: images of one scene are no independent evidence.
 
     Returns:
         A row a mean, `value` on the images as they are and `low` and `high`, between which the share `level` of the
         draws lies. They say nothing of another training of the detector.
     """
-    drawn = means_of(resampled(detections, truth, classes, draws, seed))
+    drawn = means_of(resampled(detections, truth, classes, draws, seed, scenes))
     value = average_precision(detections, truth, classes).means
     tails = [(1 - level) / 2, (1 + level) / 2]
     rows = [(name, value[name], *np.nanquantile(drawn[name], tails)) for name in MEANS]
@@ -139,15 +142,18 @@ def resampled(
     classes: Sequence[str] = CLASSES,
     draws: int = 1000,
     seed: int = 0,
+    scenes: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """AP (draws, K, 10) on as many images as there are, drawn with replacement.
+    """AP (draws, K, 10) on as many images as there are, drawn with replacement; or as many `scenes`, with all of each.
 
-    The draws depend on `seed` and the number of images alone: on the same images, those of two methods belong together,
+    The draws depend on `seed` and the images' scenes alone: on the same images, those of two methods belong together,
     and `means_of` the one minus that of the other shows whether they differ by more than chance.
     """
     found, boxes = _rows(detections, truth, classes)
-    images = len(truth)
-    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws)
+    places = {scene: place for place, scene in enumerate(dict.fromkeys(scenes or range(len(truth))))}
+    count = len(places)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
+    weights = weights[:, [places[scene] for scene in scenes or range(len(truth))]]
     ap = np.full((draws, len(classes), len(THRESHOLDS)), np.nan)
     for label in range(len(classes)):
         table = _matches(found[found[:, 1] == label], boxes[boxes[:, 1] == label])
@@ -177,10 +183,10 @@ def _rows(
         raise InputError(f"{given}: give one of each for every image.")
     if any(one is None for one in truth):
         raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of the score.")
-    unknown = set(classes) - set(CLASSES)
+    unknown = set(classes) - set(NAMES)
     if unknown or not classes:
-        raise InputError(f"Classes {tuple(classes)} cannot be scored: give some of {', '.join(CLASSES)}.")
-    order = {CLASSES.index(name): place for place, name in enumerate(classes)}
+        raise InputError(f"Classes {tuple(classes)} cannot be scored: give some of {', '.join(NAMES)}.")
+    order = {NAMES.index(name): place for place, name in enumerate(classes)}
 
     found, boxes = [np.empty((0, 7))], [np.empty((0, 6))]
     for image, (claims, there) in enumerate(zip(detections, truth, strict=True)):

@@ -24,7 +24,7 @@ from fusionlib.deformation import warp
 from fusionlib.losses import LossWeights, total_loss
 from fusionlib.notebook.explore import panels
 from fusionlib.notebook.plotting import COLOURS, WIDTH
-from fusionlib.support.boxes import CLASSES, iou
+from fusionlib.support.boxes import NAMES, iou
 
 BLUE, ORANGE, SKY, YELLOW = COLOURS[0], COLOURS[1], COLOURS[5], "#F0E442"
 MEANING = {
@@ -244,7 +244,7 @@ def threshold_picture(image: Tensor, matched: Matches, least: float) -> Figure:
 def _outline(axis: Axes, box: Tensor, colour: str, dash: str) -> None:
     label, *_, x0, y0, x1, y1 = box.tolist()
     axis.add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, ec=colour, ls=dash, lw=1.5))
-    axis.text(x0, y0 - 1, CLASSES[int(label)], color=colour, fontsize=7, va="bottom", clip_on=True)
+    axis.text(x0, y0 - 1, NAMES[int(label)], color=colour, fontsize=7, va="bottom", clip_on=True)
 
 
 def _chart(width: float, height: float, left: float, right: float) -> tuple[Figure, Axes]:

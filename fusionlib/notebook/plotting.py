@@ -26,11 +26,12 @@ from torch.nn.functional import avg_pool2d
 
 from fusionlib.data import Pair
 from fusionlib.deformation import jacobian_determinant
-from fusionlib.support.boxes import CLASSES
+from fusionlib.support.boxes import NAMES
 
 WIDTH = 9.5  # inches of a full figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 BOX = {"person": "#F0E442", "bicycle": "#56B4E9", "car": "#D55E00"}
+BOX |= {"bus": "#009E73", "lamp": "#0072B2", "motorcycle": "#CC79A7", "truck": "#E69F00"}
 AMBER = torch.tensor([1.0, 0.72, 0.35]).view(3, 1, 1)  # tells infrared tiles from visible ones
 MARK, GRID, FOLD = "#E69F00", "#56B4E9", "#D55E00"
 STYLE = {
@@ -240,7 +241,7 @@ def _outline(axis: Axes, boxes: Tensor, top: int = 0) -> dict[str, Rectangle]:
     """Draw boxes or detections on an image that begins `top` pixels down; a rectangle of each class, by its name."""
     seen = {}
     for label, *_, x0, y0, x1, y1 in boxes.tolist():
-        name = CLASSES[int(label)]
+        name = NAMES[int(label)]
         corner = (x0 - 0.5, top + y0 - 0.5)  # of the pixel, whose centre has integer coordinates
         seen[name] = axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=BOX[name], lw=1.2))
     return seen

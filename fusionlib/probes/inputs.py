@@ -111,9 +111,11 @@ def labels() -> Iterator[Seen]:
             "<annotation><size><width>1024</width><height>768</height><depth>3</depth></size>"
             "<object><name>People</name><bndbox><xmin>10</xmin><ymin>20</ymin><xmax>110</xmax><ymax>320</ymax></bndbox>"
             "</object><object><name>Car</name><bndbox><xmin>400</xmin><ymin>300</ymin><xmax>900</xmax><ymax>700</ymax>"
-            "</bndbox></object></annotation>"
+            "</bndbox></object><object><name>Lamp</name><bndbox><xmin>600</xmin><ymin>0</ymin><xmax>640</xmax>"
+            "<ymax>90</ymax></bndbox></object></annotation>"
         )
         yield "M3FD", box_files.boxes_of("M3FD", root, 256)("00000"), SINGLE
+        yield "M3FD, lamps", box_files.boxes_of("M3FD_full", root, 256, ["lamp", "bus"])("00000"), SINGLE
 
 
 def raw_frames() -> Iterator[Seen]:

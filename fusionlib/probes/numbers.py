@@ -114,6 +114,8 @@ def average_precision() -> Iterator[Seen]:
         for what in rows.select_dtypes("number"):
             yield what, rows[what].to_numpy(), SINGLE
         yield "given", seen, SINGLE
+        of_scenes = bench.scores(given, replace(config, scenes=True))
+        yield "ends over scenes", of_scenes[["mAP50:90_low", "mAP50:90_high"]].to_numpy(), SINGLE
         fused = bench.fused(_Averaging(), bench.labelled("RoadScene", "val", 64, 3), "medium")
         yield "fused", fused, SINGLE
 

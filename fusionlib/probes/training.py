@@ -170,8 +170,10 @@ def anchor_detector() -> Iterator[Seen]:
             published[name] = _waves(255, *value.shape[1:])
     with mock.patch.object(anchors.coco, "tensors", lambda: published):
         changed = anchors.AnchorDetector.published(2)
+        other = anchors.AnchorDetector.published(1, replace(DETECTOR, names=("truck", "lamp"), start="coco"))
     yield "first", changed.net.model[0].conv.weight, SINGLE
     yield "head", torch.cat([layer.weight.flatten() for layer in changed.net.model[-1].m]), SINGLE
+    yield "other classes", torch.cat([layer.bias for layer in other.net.model[-1].m]), SINGLE
     images = torch.cat([pair(number, 64, 64, torch.float32)[1] for number in range(2)])
     found = torch.cat(detector.detect(images, enlarged=anchors.ENLARGED))
     yield "found", [len(found), float(found[:, 4].max()) if len(found) else 0.0], 0.2

@@ -1,7 +1,7 @@
 """Boxes around objects: one form for every set, and how they follow an image that is resized, cropped or mirrored.
 
 Convention:
-    - Boxes are a float32 tensor (N, 5): class, x0, y0, x1, y1. The class is an index into `CLASSES`; none is (0, 5).
+    - Boxes are a float32 tensor (N, 5): class, x0, y0, x1, y1. The class is an index into `NAMES`; none is (0, 5).
     - Corners are edges: pixel i reaches from i to i + 1, the whole image is (0, 0, W, H), and a box of one pixel is one
       wide. So boxes scale with the image without an offset, as COCO, FLIR and M3FD have them. A point of a field or of
       a homography counts from the centre of pixel 0 instead: there the edge x lies at x - 0.5.
@@ -18,7 +18,8 @@ from torch import Tensor
 
 from fusionlib.support.files import InputError
 
-CLASSES = ("person", "bicycle", "car")
+CLASSES = ("person", "bicycle", "car")  # that are looked for, unless others are asked for
+NAMES = (*CLASSES, "bus", "lamp", "motorcycle", "truck")  # all that boxes can be of; bicycle aside, those of M3FD
 MIN_VISIBLE = 0.3  # of its area; of a box that a border cuts, what is left must be at least that
 
 
@@ -37,13 +38,18 @@ def checked(boxes: Tensor) -> Tensor:
     if not boxes.isfinite().all():
         raise InputError("A box has NaN or infinity: remove it or give its corners in pixels.")
     label = boxes[:, 0]
-    unknown = (label < 0) | (label >= len(CLASSES)) | (label != label.round())
+    unknown = (label < 0) | (label >= len(NAMES)) | (label != label.round())
     if unknown.any():
-        known = ", ".join(f"{i} {name}" for i, name in enumerate(CLASSES))
+        known = ", ".join(f"{i} {name}" for i, name in enumerate(NAMES))
         raise InputError(f"There is no class {label[unknown][0].item():g}: use {known}.")
     if (boxes[:, 3:] < boxes[:, 1:3]).any():
         raise InputError("A box ends before it begins: give corners as x0, y0, x1, y1, not as a width and a height.")
     return boxes
+
+
+def of_classes(boxes: Tensor, classes: Sequence[str]) -> Tensor:
+    """Those of the boxes (N, 5) whose class is one of these names."""
+    return boxes[torch.isin(boxes[:, 0], boxes.new_tensor([NAMES.index(name) for name in classes]))]
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -108,24 +114,32 @@ def project(boxes: Tensor, homography: np.ndarray) -> Tensor:
     return torch.cat([boxes[:, :1], torch.from_numpy(around).to(boxes.dtype)], 1)
 
 
-def collected(targets: Sequence[Tensor | None], images: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def collected(
+    targets: Sequence[Tensor | None], images: int, size: tuple[int, int], classes: Sequence[str] = CLASSES
+) -> tuple[Tensor, Tensor]:
     """The boxes of a batch of images in one table: the image (T,) of each, and the boxes (T, 5), cut at the border.
 
     Args:
         targets: (N, 5) of each image.
         images: how many there should be.
         size: (H, W) of the images.
+        classes: names of the classes that a detector finds; in the table, the class is the place among these.
 
     Raises:
-        InputError: another number of targets, None among them (an unlabelled image), or an invalid box.
+        InputError: another number of targets, None among them (an unlabelled image), an invalid box, or one of another
+            class.
     """
     if len(targets) != images:
         raise InputError(f"There are boxes for {len(targets)} images and predictions for {images}: give one each.")
     if any(target is None for target in targets):
         raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of this loss.")
     seen = [crop(checked(target).float(), 0, 0, *size, min_visible=0) for target in targets]
-    counts = torch.tensor([len(one) for one in seen])
-    return torch.arange(images).repeat_interleave(counts), torch.cat(seen)
+    counts, table = torch.tensor([len(one) for one in seen]), torch.cat(seen)
+    places = table.new_tensor([classes.index(name) if name in classes else -1 for name in NAMES])[table[:, 0].long()]
+    if (places < 0).any():
+        name = NAMES[int(table[places < 0][0, 0])]
+        raise InputError(f"There is a box of a {name}, and the detector finds {', '.join(classes)}: leave it out.")
+    return torch.arange(images).repeat_interleave(counts), torch.cat([places[:, None], table[:, 1:]], 1)
 
 
 def nms(rows: Tensor, overlap: float) -> Tensor:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.detection import MULTIPLE, Detector, DetectorConfig, select
-from fusionlib.support.boxes import CLASSES, collected, scale
+from fusionlib.support.boxes import collected, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
 from fusionlib.support.weights import filled, read_state, settings_of
@@ -56,11 +56,11 @@ class AnchorDetector(nn.Module):
         super().__init__()
         body = Detector(channels, config)
         self.channels, self.config, self.net = channels, body.config, body.net
-        self.net.model[-1] = _Head(self.net.model[-1])
+        self.net.model[-1] = _Head(self.net.model[-1], len(self.config.names))
 
     @classmethod
     def published(cls, channels: int = 1, config: DetectorConfig | None = None) -> AnchorDetector:
-        """The detector with the weights of COCO, its head reduced to `boxes.CLASSES`.
+        """The detector with the weights of COCO, its head reduced to the classes that it is to find (`coco.ROWS`).
 
         The first layer has three input channels in COCO, and C here. Each gets the sum over the three, divided by C: an
         input whose channels all are one grey picture gives what COCO's layer gives for it as red, green and blue.
@@ -76,8 +76,8 @@ class AnchorDetector(nn.Module):
         for grid in range(len(STRIDES)):
             for kind in ("weight", "bias"):
                 whole = state[f"{HEAD}m.{grid}.{kind}"].unflatten(0, (3, -1))
-                # Behind x, y, w, h and object, COCO's 80 classes begin with our three.
-                state[f"{HEAD}m.{grid}.{kind}"] = whole[:, : 5 + len(CLASSES)].flatten(0, 1)
+                rows = [*range(5), *(5 + coco.ROWS[name] for name in detector.config.names)]  # x, y, w, h, object
+                state[f"{HEAD}m.{grid}.{kind}"] = whole[:, rows].flatten(0, 1)
         detector.load_state_dict(state)
         return detector
 
@@ -105,7 +105,7 @@ class AnchorDetector(nn.Module):
             InputError: as `Detector.loss` does.
         """
         grids = [grid.float() for grid in predictions.grids]
-        image, boxes = collected(targets, len(grids[0]), predictions.size)
+        image, boxes = collected(targets, len(grids[0]), predictions.size, self.config.names)
         device, anchors = grids[0].device, self.net.model[-1].anchors
         image, boxes = image.to(device), boxes.to(device)
         parts = grids[0].new_zeros(3)
@@ -114,7 +114,7 @@ class AnchorDetector(nn.Module):
             parts = parts + torch.stack([box, balance * there, kind])
         rows, columns = grids[0].shape[-2:]
         area = rows * columns * STRIDES[0] ** 2 / 640**2
-        return (parts * parts.new_tensor([BOX, OBJECT * area, CLASS * len(CLASSES) / 80])).sum()
+        return (parts * parts.new_tensor([BOX, OBJECT * area, CLASS * len(self.config.names) / 80])).sum()
 
     @staticmethod
     def _parts(grid: Tensor, sizes: Tensor, image: Tensor, boxes: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,7 +132,7 @@ class AnchorDetector(nn.Module):
         overlap = ciou(centre - half, centre + half, low[box], high[box])
         place = ((image[box] * 3 + anchor) * rows + row) * columns + column
         truth.view(-1).scatter_reduce_(0, place, overlap.detach().clamp(min=0), "amax")  # of two boxes, the better
-        kind = F.one_hot(boxes[box, 0].long(), len(CLASSES)).float()
+        kind = F.one_hot(boxes[box, 0].long(), grid.shape[2] - 5).float()
         return (
             (1 - overlap).mean(),
             F.binary_cross_entropy_with_logits(grid[:, :, 4], truth),
@@ -178,10 +178,10 @@ class AnchorDetector(nn.Module):
 class _Head(nn.Module):
     """The last layer: for each grid a 1 x 1 convolution; names as in the published file."""
 
-    def __init__(self, replaced: nn.Module) -> None:
+    def __init__(self, replaced: nn.Module, classes: int) -> None:
         super().__init__()
         self.f, self.i, self.type = replaced.f, replaced.i, replaced.type  # ultralytics reads here what comes in
-        outputs = 3 * (5 + len(CLASSES))
+        outputs = 3 * (5 + classes)
         self.m = nn.ModuleList(nn.Conv2d(sides[0].conv.in_channels, outputs, 1) for sides in replaced.cv2)
         self.register_buffer("anchors", torch.ones(len(STRIDES), 3, 2))  # width and height in cells
 

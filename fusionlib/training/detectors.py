@@ -130,8 +130,9 @@ def train_detector(
         torch.manual_seed(seed)
         net = build(images.shape[1], config.detector, published=start is None)
     if start is not None:
-        if (type(start), start.channels, start.config.size) != (type(net), net.channels, net.config.size):
-            raise InputError("The detector to start from has another size or other channels: train one like it.")
+        alike = [(type(each), each.channels, each.config.size, each.config.names) for each in (start, net)]
+        if alike[0] != alike[1]:
+            raise InputError("The detector to start from has another size, channels or classes: train one like it.")
         net.load_state_dict(start.state_dict())
     path = None if path is None else Path(path)
     key = _key(config, seed, images, there, net) if path else Key()

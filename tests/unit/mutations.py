@@ -334,6 +334,7 @@ CHANGED = (
         "state[FIRST].mean(1, keepdim=True)",
         "anchor-detector",
     ),
+    Edit("where lamps begin", "training/coco.py", '"lamp": 9', '"lamp": 11', "anchor-detector"),
     Edit("half of the kept features", "training/warm_start.py", "[1::2]", "[::2]", "warm-start"),
     Edit(
         "activation of a system",

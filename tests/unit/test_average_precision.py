@@ -142,6 +142,29 @@ def test_intervals_hold_the_value_and_repeat():
     assert (table["low"] < narrow["low"]).all() and (narrow["high"] < table["high"]).all()
 
 
+def test_whole_scenes_are_drawn_where_they_are_known():
+    detections, truth = drawn(10, 80)
+    scenes = ["a", "b", "a", "c", "d", "b", "e", "f", "a", "g"]
+    weights = np.random.default_rng(7).multinomial(7, np.full(7, 1 / 7), 5)
+    for ap, weight in zip(resampled(detections, truth, draws=5, seed=7, scenes=scenes), weights, strict=True):
+        chosen = [i for i, scene in enumerate(scenes) for _ in range(weight["abcdefg".index(scene)])]
+        expected = average_precision([detections[i] for i in chosen], [truth[i] for i in chosen]).ap
+        assert ap == pytest.approx(expected, abs=1e-12, nan_ok=True)
+    apart = [str(place) for place in range(10)]
+    assert intervals(detections, truth, draws=50, scenes=apart).equals(intervals(detections, truth, draws=50))
+
+
+def test_copies_of_an_image_make_an_interval_narrower_and_their_scene_does_not():
+    detections, truth = drawn(12, 60)
+    four = [detections * 4, truth * 4]
+    once, copied, grouped = (
+        intervals(*each, draws=400, scenes=scenes).set_index("mean").loc["mAP50:90"]
+        for each, scenes in (((detections, truth), None), (four, None), (four, [*map(str, range(12))] * 4))
+    )
+    width = {name: each["high"] - each["low"] for name, each in (("once", once), ("copied", copied), ("of", grouped))}
+    assert width["copied"] < 0.7 * width["once"] and width["of"] == pytest.approx(width["once"], rel=0.05)
+
+
 def test_a_class_that_a_draw_misses_does_not_count_in_it():
     truth = [boxes.tensor([(CAR, *BOX)]), boxes.tensor([(PERSON, *BOX)]), boxes.tensor([(CAR, *BOX)])]
     ap = resampled([found((CAR, 0.9, *BOX))] * 3, truth, draws=50)

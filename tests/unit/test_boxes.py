@@ -27,7 +27,7 @@ def found(image: torch.Tensor) -> list[float]:
 
 
 def test_classes_are_those_of_the_drawn_scenes_in_order():
-    assert boxes.CLASSES == ("person", "bicycle", "car")
+    assert boxes.CLASSES == ("person", "bicycle", "car") == boxes.NAMES[:3]
     assert (PERSON, BICYCLE, CAR) == (0, 1, 2)
 
 
@@ -37,13 +37,19 @@ def test_no_box_is_a_table_without_rows():
     assert boxes.tensor(ROWS).tolist() == [list(row) for row in ROWS]
 
 
+def test_boxes_of_classes_that_are_not_asked_for_are_left_out():
+    rows = boxes.tensor([(0, 1, 1, 9, 9), (5, 2, 2, 9, 9), (2, 3, 3, 9, 9), (0, 4, 4, 9, 9)])
+    assert torch.equal(boxes.of_classes(rows, ["motorcycle", "person"]), rows[[0, 1, 3]])
+    assert boxes.of_classes(rows, ["truck"]).shape == boxes.of_classes(boxes.tensor(), ["car"]).shape == (0, 5)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         (torch.zeros(3, 4), r"Boxes are \(3, 4\)"),
         (torch.zeros(5), r"Boxes are \(5,\)"),
         (torch.zeros(2, 5, dtype=torch.int64), r"Boxes are \(2, 5\) torch.int64"),
-        (torch.tensor([[3.0, 0, 0, 1, 1]]), "no class 3: use 0 person, 1 bicycle, 2 car"),
+        (torch.tensor([[7.0, 0, 0, 1, 1]]), "no class 7: use 0 person, 1 bicycle, 2 car, 3 bus, .*, 6 truck"),
         (torch.tensor([[-1.0, 0, 0, 1, 1]]), "no class -1"),
         (torch.tensor([[0.5, 0, 0, 1, 1]]), r"no class 0\.5"),
         (torch.tensor([[0.0, 0, 0, float("nan"), 1]]), "NaN or infinity"),

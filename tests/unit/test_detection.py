@@ -207,7 +207,7 @@ def test_boxes_are_cut_at_the_image_and_do_not_count_outside_of_it():
     [
         ([], "boxes for 0 images and predictions for 1"),
         ([None], "Nobody has looked for boxes"),
-        ([torch.tensor([[3.0, 1, 1, 9, 9]])], "no class 3: use 0 person, 1 bicycle, 2 car"),
+        ([torch.tensor([[3.0, 1, 1, 9, 9]])], "a box of a bus, and the detector finds person, bicycle, car: leave"),
         ([torch.tensor([[0.0, 9, 1, 1, 9]])], "ends before it begins"),
         ([torch.zeros(2, 6)], r"Boxes are \(2, 6\)"),
     ],

@@ -330,7 +330,7 @@ def test_no_image_is_there_twice(title: str) -> None:
     assert twins == ([["ir/TNO_023.png", "ir/TNO_032.png"]] if title == "TNO" else [])
 
 
-@pytest.mark.parametrize("title", data.SETS)
+@pytest.mark.parametrize("title", [title for title in data.SETS if title.lower() not in BY_HAND])
 def test_splits_and_registries_name_the_same_pairs(title: str) -> None:
     entry = download.registry(title)
     stems: dict[str, set[str]] = {}

@@ -318,6 +318,13 @@ def test_real_m3fd_has_the_boxes_that_were_counted():
     found = torch.cat([read(name) for name in data.splits("M3FD")["test"]])
     assert torch.bincount(found[:, 0].long(), minlength=3).tolist() == [101, 0, 88]
     assert (found[:, 3:] <= torch.tensor([1024.0, 768.0])).all() and (boxes.area(found) > 0).all()
+    read = boxes_of("M3FD_full", real, classes=boxes.NAMES)
+    every = torch.cat([read(name) for name in data.splits("M3FD")["test"]])
+    counts = dict(zip(boxes.NAMES, torch.bincount(every[:, 0].long(), minlength=7).tolist(), strict=True))
+    others = {"bicycle": 0, "bus": 1, "lamp": 0, "motorcycle": 2, "truck": 4}
+    assert counts == {"person": 101, "car": 88} | others and torch.equal(
+        boxes.of_classes(every, ["person", "car"]), found
+    )
 
 
 # --- other sets -------------------------------------------------------------------------------------------------------

@@ -179,7 +179,9 @@ def test_m3fd_is_taken_as_fetched_and_as_published(tmp_path: Path, layout: str) 
 
 
 def test_unknown_or_absent_sets_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no set 'kaist': choose one of RoadScene, M3FD, TNO, LLVIP, synthetic"):
+    with pytest.raises(
+        InputError, match=r"no set 'kaist': choose one of RoadScene, M3FD, TNO, LLVIP, M3FD_full, synthetic"
+    ):
         open_set("kaist")
     with pytest.raises(InputError, match=r"no split 'dev': choose one of external, test, train, val, all"):
         open_set("RoadScene", "dev")

@@ -12,10 +12,13 @@ where the boxes of its 152 training pairs come from, since RoadScene has none. H
 same frames (`fusionlib.data.labels`).
 
 Columns of the table: method, seed, dataset, class ("all" is their mean), boxes, AP50 to AP95, mAP50, mAP50:90,
-mAP50:95; of "all" also the ends of the bootstrap interval over images, as mAP50:90_low and so on.
+mAP50:95; of "all" also the ends of the bootstrap interval over images, or over scenes if the settings say so, as
+mAP50:90_low and so on.
+
+On M3FD in full (`on`), which is had by hand, detectors learn and are scored on its own splits, with its six classes.
 """
 
-from fusionlib.experiments.detection_bench.images import Labelled, fused, labelled, pictures, read_images, tested
+from fusionlib.experiments.detection_bench.images import Labelled, fused, labelled, on, pictures, read_images, tested
 from fusionlib.experiments.detection_bench.scoring import against, end_to_end, head, score_images, scores, untrained
 from fusionlib.experiments.detection_bench.training import found, minutes, run, start
 
@@ -28,6 +31,7 @@ __all__ = [
     "head",
     "labelled",
     "minutes",
+    "on",
     "pictures",
     "read_images",
     "run",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,14 +12,16 @@ from torch import Tensor
 
 from fusionlib import data
 from fusionlib.benches import DetectionBenchConfig
-from fusionlib.data import PairSet, data_root, labels, open_set
+from fusionlib.data import PairSet, data_root, labels, open_set, scenes_of
 from fusionlib.experiments import evaluation
 from fusionlib.methods import Method
 from fusionlib.support import boxes
+from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import key_of, read_state, save_weights
 
 TRAIN = "train"  # the name of the training images beside those of the tests
+IN_FULL = "M3FD_full"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,22 +39,49 @@ class Labelled:
             yield evaluation.deform(ir, self.pairs.names[place], level).ir, vi
 
 
-def labelled(dataset: str, split: str, size: int, count: int | None = None) -> Labelled:
-    """The pairs of a split that somebody has labelled, those that were found empty included."""
+def on(config: DetectionBenchConfig, dataset: str) -> DetectionBenchConfig:
+    """The same bench on M3FD in full: detectors learn its six classes on its training split, and its test split counts.
+
+    Raises:
+        InputError: another set, or one that is not here; the message has the steps.
+    """
+    if dataset.lower() != IN_FULL.lower():
+        raise InputError(f"Table 3 is made on the preset's sets or on {IN_FULL.lower()}, not on {dataset!r}.")
+    for split in (TRAIN, "test"):
+        open_set(IN_FULL, split)
+    six = {
+        name: replace(training, detector=replace(training.detector, names=tuple(labels.M3FD_CLASSES.values())))
+        for name, training in {"start": config.start, "own": config.own}.items()
+    }
+    tests = (("M3FD in full", IN_FULL, ("test",)),)
+    return replace(config, dataset=IN_FULL, tests=tests, scenes=True, **six)
+
+
+def labelled(
+    dataset: str, split: str, size: int, count: int | None = None, classes: Sequence[str] = boxes.CLASSES
+) -> Labelled:
+    """The pairs of a split that somebody has labelled, those that were found empty included; boxes of `classes`."""
     pairs = open_set(dataset, split, size, count=count)
     if dataset.lower() == "synthetic":
-        return Labelled(pairs, list(range(len(pairs))), [pair.boxes for pair in pairs])
-    known, read = set(labels.labelled(dataset, pairs.names, empty=True)), labels.boxes_of(dataset, data_root(), size)
+        return Labelled(pairs, list(range(len(pairs))), [boxes.of_classes(pair.boxes, classes) for pair in pairs])
+    known = set(labels.labelled(dataset, pairs.names, empty=True))
+    read = labels.boxes_of(dataset, data_root(), size, classes)
     places = [place for place, name in enumerate(pairs.names) if name in known]
     found = [read(pairs.names[place]) for place in places]
     none = boxes.tensor()
     return Labelled(pairs, places, [none if each is None else each for each in found])
 
 
+def trained(config: DetectionBenchConfig) -> Labelled:
+    """The labelled pairs that detectors learn on."""
+    return labelled(config.dataset, TRAIN, config.size, config.count, config.own.detector.names)
+
+
 def tested(config: DetectionBenchConfig) -> dict[str, list[Labelled]]:
     """The labelled pairs of each test, by its name in the table, split by split."""
+    size, count, classes = config.size, config.count, config.own.detector.names
     return {
-        title: [labelled(dataset, split, config.size, config.count) for split in splits]
+        title: [labelled(dataset, split, size, count, classes) for split in splits]
         for title, dataset, splits in config.tests
     }
 
@@ -72,8 +101,7 @@ def pictures(method: Method, mark: Key, config: DetectionBenchConfig, folder: Pa
     path, side = folder / f"{method.name}_pictures.safetensors", dict(config.own_sides).get(method.name)
     key = images_key(config) | mark | Key.of(side=side or config.size)
     if not path.exists() or key.differing(key_of(path)):
-        train = labelled(config.dataset, TRAIN, config.size, config.count)
-        images = {TRAIN: fused(method, train, config.level, side)}
+        images = {TRAIN: fused(method, trained(config), config.level, side)}
         for title, splits in tested(config).items():
             images[title] = torch.cat([fused(method, seen, config.level, side) for seen in splits])
         save_weights(path, {name: (255 * each).round().byte() for name, each in images.items()}, {}, key)
@@ -86,7 +114,10 @@ def read_images(path: Path) -> dict[str, Tensor]:
 
 
 def images_key(config: DetectionBenchConfig, *more: object) -> Key:
-    """What the images of every method rest on: the pairs, their boxes, size, number and deformation, and `more`."""
+    """What the images of every method rest on: the pairs, their boxes, size, number and deformation, and `more`.
+
+    Other classes than usual, and the scenes where whole ones are drawn, are part of it, too.
+    """
     sets = {config.dataset: [TRAIN]}
     for _, dataset, splits in config.tests:
         sets.setdefault(dataset, []).extend(splits)
@@ -95,4 +126,8 @@ def images_key(config: DetectionBenchConfig, *more: object) -> Key:
     pairs = {name: data.checksum(name, members, labels=True) for name, members in names.items()}
     behaviour = dict.fromkeys(each for name in sets for each in data.components_of(name, labels=True))
     settings = [config.dataset, config.tests, config.level, config.count, *more]
+    if config.own.detector.names != boxes.CLASSES:
+        settings.append(config.own.detector.names)
+    if config.scenes:
+        settings.append({name: scenes_of(members) for name, members in names.items()})
     return Key.of([*behaviour, "deformation"], size=config.size, settings=settings, **pairs)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fusionlib.benches import DetectionBenchConfig
-from fusionlib.detection import Detector
+from fusionlib.data import scenes_of
+from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.experiments import runner
 from fusionlib.experiments.detection_bench.images import images_key, pictures, read_images, tested
 from fusionlib.methods import Method, Ours
@@ -38,9 +39,12 @@ def scores(found: Mapping[str, list[Tensor]], config: DetectionBenchConfig) -> p
     rows = []
     for title, splits in tested(config).items():
         detections, truth = found[title], [each for seen in splits for each in seen.boxes]
-        there = [name for label, name in enumerate(boxes.CLASSES) if any((each[:, 0] == label).any() for each in truth)]
+        every = torch.cat(truth)
+        there = [name for name in config.own.detector.names if len(boxes.of_classes(every, [name]))]
+        scenes = scenes_of(seen.pairs.names[place] for seen in splits for place in seen.places)
         table = average_precision.average_precision(detections, truth, there).table()
-        ends = average_precision.intervals(detections, truth, there).set_index("mean")
+        ends = average_precision.intervals(detections, truth, there, scenes=scenes if config.scenes else None)
+        ends = ends.set_index("mean")
         whole = table["class"] == "all"
         for mean, end in ((mean, end) for mean in ends.index for end in ("low", "high")):
             table[f"{mean}_{end}"] = float("nan")
@@ -59,7 +63,8 @@ def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path:
     key = images_key(config) | Key.of(BEHAVIOUR[1:], enlarged=ENLARGED)
 
     def measure(method: Method, mark: Key) -> pd.DataFrame:
-        images, detector = read_images(pictures(method, mark, config, folder)), AnchorDetector.published()
+        images = read_images(pictures(method, mark, config, folder))
+        detector = AnchorDetector.published(1, DetectorConfig(names=config.own.detector.names))
         return score_images(partial(detector.detect, enlarged=ENLARGED), images, config)
 
     parts = [

@@ -13,7 +13,7 @@ from fusionlib import data
 from fusionlib.benches import DetectionBenchConfig
 from fusionlib.detection import Detector
 from fusionlib.experiments import runner
-from fusionlib.experiments.detection_bench.images import TRAIN, images_key, labelled, pictures, read_images
+from fusionlib.experiments.detection_bench.images import TRAIN, images_key, pictures, read_images, trained
 from fusionlib.experiments.detection_bench.scoring import BEHAVIOUR, score_images
 from fusionlib.methods import Method
 from fusionlib.support.keys import Key
@@ -27,7 +27,7 @@ PIXELS_PER_SECOND = 2e6  # that one core learns from, of a detector whose backbo
 
 def start(config: DetectionBenchConfig, seed: int, path: Path) -> Detector | AnchorDetector:
     """The detector that all others of a seed begin with; kept at `path`, and trained only if it is not there."""
-    seen = labelled(config.dataset, TRAIN, config.size, config.count)
+    seen = trained(config)
     ir, vi = seen.pairs.stack(seen.places)
     images = torch.cat([ir, vi, (ir + vi) / 2])
     return detectors.train_detector(images, seen.boxes * 3, config.start, seed, path)
@@ -46,7 +46,7 @@ class Job:
 
 def train_and_score(job: Job) -> pd.DataFrame:
     """Train the detector of a job, or go on where it was stopped, and give its rows."""
-    seen = labelled(job.config.dataset, TRAIN, job.config.size, job.config.count)
+    seen = trained(job.config)
     images, begin = read_images(job.pictures), detectors.read(job.start)
     own = detectors.train_detector(images[TRAIN], seen.boxes, job.config.own, job.seed, job.path, start=begin)
     return score_images(own.detect, images, job.config)
