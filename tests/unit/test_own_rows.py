@@ -21,6 +21,7 @@ from test_training import TINY, same
 from fusionlib import presets
 from fusionlib.__main__ import main
 from fusionlib.experiments import own_rows, runner, sweep_rows, sweeps
+from fusionlib.report import pages
 from fusionlib.reproduce import pieces
 from fusionlib.support import long_training
 from fusionlib.support.keys import Key
@@ -192,10 +193,14 @@ def test_the_summary_is_the_mean_over_pairs_and_the_range_over_seeds() -> None:
         for pair, value in enumerate(values)
         for level in ("medium", "light")
     ]
-    found = own_rows.summary(pd.DataFrame(rows), "medium")["Q_CC"].to_dict()
+    table = pd.DataFrame(rows)
+    found = own_rows.summary(table, "medium")["Q_CC"].to_dict()
     assert found == {
         "ours, seed 0": 2, "ours, seed 1": 4, "mean of 2 seeds": 3, "largest - smallest": 2, "as_in_the_paper": 6,
     }  # fmt: skip
+    page = pages._own(table, "`own_rows.csv`").splitlines()
+    (medium, light) = [line.split() for line in page if "mean of 2 seeds" in line]
+    assert [float(cell) for cell in medium[6::2]] == [3] * 5 and [float(cell) for cell in light[6::2]] == [4] * 5
 
 
 def test_the_shipped_weights_stand_beside_others_and_not_beside_themselves(straight: Path, monkeypatch) -> None:
