@@ -126,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.set_defaults(command=_retrain)
 
+    command = commands.add_parser("train", help="train Ours and score it, in pieces if there is little time at once")
+    command.add_argument("--preset", default="paper", help="smoke, mini, paper or rehearsal; default paper")
+    command.add_argument("--seeds", type=whole(1, 100), default=1, metavar="N", help="trainings of Ours; default 1")
+    command.add_argument("--minutes", type=command_line.minutes, metavar="MIN", help="stop before these are over")
+    command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
+    command.set_defaults(command=_train)
+
     of_results.add(commands)
     return parser
 
@@ -199,6 +206,12 @@ def _retrain(arguments: argparse.Namespace) -> int:
     for recipe in recipes:
         print(f"wrote {retraining.train_or_load(recipe, folder, arguments.force, device)}")
     return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from fusionlib.reproduce import pieces
+
+    return pieces.train(arguments.preset, arguments.seeds, arguments.minutes, arguments.results)
 
 
 if __name__ == "__main__":

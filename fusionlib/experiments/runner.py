@@ -6,6 +6,7 @@ file grows part by part: a run that is stopped goes on from there, and what chan
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from fusionlib import data
 from fusionlib.data import PairSet
 from fusionlib.support import result_tables
 from fusionlib.support.keys import Key
-from fusionlib.support.long_training import may_start, refused, show_earlier
+from fusionlib.support.long_training import check_time, may_start, refused, show_earlier
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,18 @@ Work = Callable[[list[Part]], Iterator[tuple[Part, pd.DataFrame]]]
 
 
 def in_turn(parts: list[Part]) -> Iterator[tuple[Part, pd.DataFrame]]:
-    """Measure parts one after another, with a bar of progress."""
+    """Measure parts one after another, with a bar of progress.
+
+    Raises:
+        OutOfTimeError: there is no time for another one (`fusionlib.support.long_training.allowed`).
+    """
     bar = tqdm(parts, mininterval=5, disable=not parts)  # no line where nothing is measured
-    for part in bar:
+    for done, part in enumerate(bar, 1):
         bar.set_postfix_str(str(part), refresh=False)
+        start = time.monotonic()
         yield part, part.measure()
+        if done < len(parts):
+            check_time(f"{part} is measured, {done} of {len(parts)}", time.monotonic() - start)
 
 
 def run(

@@ -108,8 +108,13 @@ def optimum(preset: Preset) -> str:
 
 
 def recipe_of(row: Row, preset: Preset, seed: int, epochs: int) -> Recipe:
-    """The training of a row: the preset's, so many epochs long, from the same start whatever the seed."""
-    training = replace(preset.recipe.training, epochs=epochs, validate_every=epochs, crop=preset.sweep_crop)
+    """The training of a row: the preset's, so many epochs long, from the same start whatever the seed.
+
+    As long as the preset's own, the full method is the preset's own recipe, so that neither is trained twice.
+    """
+    own = preset.recipe.training
+    every = own.validate_every if epochs == own.epochs else epochs
+    training = replace(own, epochs=epochs, validate_every=every, crop=preset.sweep_crop)
     return _changed(replace(preset.recipe, seed=seed, training=training), row)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from fusionlib import presets
 from fusionlib.data import systems
 from fusionlib.data.paper_tables import paper_table, systems_in
-from fusionlib.experiments import comparison, registration_bench, sweep_rows, sweep_tables
+from fusionlib.experiments import comparison, own_rows, registration_bench, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import BOUND, summary
 from fusionlib.notebook.reporting import markdown
@@ -26,6 +26,7 @@ from fusionlib.report.shipped import FOLDER as EXECUTED
 from fusionlib.support.files import InputError, write_text
 
 SWITCHES = "switches.csv"  # the rows of `sweeps.switches`
+OWN = "own_rows.csv"  # the rows of `own_rows.score`
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, in this order
 
 PREFACE = """# Results: paper and here
@@ -115,6 +116,7 @@ def _preset_part(folder: Path) -> str:
         (BENCH, _registration),
         (SWITCHES, _switches),
         (TEST_PAIRS, _fusion),
+        (OWN, _own),
         (DETECTION, _detection),
     ):
         if name in by_name:
@@ -169,6 +171,17 @@ def _fusion(table: pd.DataFrame, source: str) -> str:
         means = summary(table[table["level"] == level], METRICS).droplevel("level")
         parts += [f"Deformation `{level}`:", markdown(means.rename_axis(["data", "method"]))]
     return verdicts.fold("Fusion: Ours and simple rules on the test pairs", *parts)
+
+
+def _own(table: pd.DataFrame, source: str) -> str:
+    """Ours with each seed, their mean and range, the plain reading and the shipped weights."""
+    parts = [
+        f"Means over all test pairs, from {source}. Another seed draws first weights, order and deformations of the "
+        "whole training anew; `largest - smallest` is what that alone changes."
+    ]
+    for level in table["level"].unique():
+        parts += [f"Deformation `{level}`:", markdown(own_rows.summary(table, level).rename_axis("training"))]
+    return verdicts.fold("Seeds: Ours, trained more than once", *parts)
 
 
 def _detection(rows: pd.DataFrame, source: str) -> str:

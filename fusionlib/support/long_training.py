@@ -1,10 +1,13 @@
-"""Nothing long is trained unasked: what counts as long, who has asked, and what is said otherwise."""
+"""Nothing long is trained unasked, nor for longer than asked: what is long, who has asked, how much time there is."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from fusionlib.support.files import InputError
 
@@ -14,6 +17,43 @@ LONG = 1.0  # minutes
 # Pixels of training images that two cores learn from in a second: 1.0e5 (all together) to 2.4e5 (registration alone) in
 # the logs of mini's weights. Good enough to tell seconds from hours.
 PIXELS_PER_SECOND = 1.5e5
+
+_end = math.inf  # of the time for trainings, by the clock of `time.monotonic`
+
+
+class OutOfTimeError(Exception):
+    """The time for trainings is over. The message says how far they came; what was done is kept."""
+
+
+@contextmanager
+def allowed(minutes: float | None = None) -> Iterator[None]:
+    """Long trainings may start in this block, and end with an `OutOfTimeError` before these minutes are over.
+
+    Args:
+        minutes: None sets no limit. At least one piece of work is done however few they are, so that every call gets
+            on; see `check_time`.
+    """
+    global _end
+    before = os.environ.get(ASKED), _end
+    os.environ[ASKED], _end = "1", math.inf if minutes is None else time.monotonic() + 60 * minutes
+    try:
+        yield
+    finally:
+        os.environ[ASKED], _end = before[0] or "", before[1]
+
+
+def check_time(done: str, seconds: float = 0.0) -> None:
+    """Called after each piece of work, an epoch or some rows of a table, once it is kept, if there is another one.
+
+    Args:
+        done: how far the work has come, for the message.
+        seconds: that the next piece takes, about as many as the last.
+
+    Raises:
+        OutOfTimeError: it would not end in the time that `allowed` gives.
+    """
+    if time.monotonic() + seconds > _end:
+        raise OutOfTimeError(done)
 
 
 def asked() -> bool:

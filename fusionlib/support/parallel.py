@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from fusionlib.support.behaviour import components, record, source
 from fusionlib.support.behaviour.components import COMPONENTS
 from fusionlib.support.files import InputError, fingerprint, sha256
+from fusionlib.support.machine import gpus
 from fusionlib.support.paths import FACTS, ROOT
 from fusionlib.support.threads import waiting
 
@@ -133,8 +134,9 @@ def running(cluster: str, cores: int) -> Iterator[str]:
 
     Args:
         cluster: "local" or "local:N", N worker processes on this machine until the block ends; or the address of a
-            scheduler that runs already, as in "tcp://host:8786".
-        cores: of this machine; local workers share them, and without N there is one for each.
+            scheduler that runs already, as in "tcp://host:8786". Where there are GPUs, each local worker sees one of
+            them alone, in turn, and declares it.
+        cores: of this machine; local workers share them. Without N there is a worker for each GPU, or else each core.
 
     Raises:
         InputError: another text, no Dask, or no scheduler at that address.
@@ -149,16 +151,22 @@ def running(cluster: str, cores: int) -> Iterator[str]:
         raise InputError(
             f"{cluster!r} is no cluster: give local, local:N or the address of a scheduler, tcp://HOST:PORT."
         )
-    distributed, count = _dask(), int(rest or cores)
+    distributed, seen = _dask(), gpus()
+    count = int(rest or len(seen) or cores)
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
+    here = {"host": "127.0.0.1", "silence_logs": logging.WARNING}
+    options = {**here, "nthreads": 1, "memory_limit": 0, "dashboard": False}  # what torch takes is not Dask's to spill
+    shared = {"OMP_NUM_THREADS": threads, **waiting(os.environ)}  # Dask's own workers would have one thread each
+    workers = {}
+    for index in range(count):
+        # Else all of them would train on the first GPU.
+        own = {"CUDA_VISIBLE_DEVICES": seen[index % len(seen)]} if seen else {}
+        declared = {"resources": {"GPU": 1}} if seen else {}
+        workers[index] = {"cls": distributed.Nanny, "options": {**options, **declared, "env": {**shared, **own}}}
+    scheduler = {"cls": distributed.Scheduler, "options": {"host": here["host"], "dashboard_address": ":8787"}}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)  # another port does as well
-        local = distributed.LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            memory_limit=0,  # what torch takes is not Dask's to spill
-            env={"OMP_NUM_THREADS": threads, **waiting(os.environ)},  # Dask's own workers would have one thread each
-        )
+        local = distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING)
     with local, distributed.Client(local, set_as_default=False) as client:
         LOGGER.info(_described(client, local.scheduler_address))
         yield local.scheduler_address

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fusionlib.support.files import InputError, atomic
 from fusionlib.support.keys import Key
+from fusionlib.support.long_training import check_time
 from fusionlib.support.weights import save_weights
 
 LOGGER = logging.getLogger(__name__)
@@ -79,15 +80,18 @@ class Run:
 
         Raises:
             InputError: the loss is NaN or infinite.
+            OutOfTimeError: there is no time for another one (`fusionlib.support.long_training.allowed`).
         """
         self.check(row[self.loss], row[self.unit])
-        self.rows.append({**row, "seconds": row.get("seconds", time.perf_counter() - self._since)})
-        self._since = time.perf_counter()
+        took, self._since = time.perf_counter() - self._since, time.perf_counter()
+        self.rows.append({**row, "seconds": row.get("seconds", took)})
         if self.path:
             with atomic(self.path.with_suffix(".checkpoint")) as part:
                 states = {name: each.state_dict() for name, each in parts.items()}
                 torch.save({**states, "rows": self.rows, "made_by": str(self.key)}, part)
         self.report()
+        if self.done < self.total:
+            check_time(f"{self.name} is trained to {self.unit} {self.done} of {self.total}", took)
 
     def check(self, loss: float, at: int) -> None:
         """InputError if the loss of an epoch or step is NaN or infinite."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +37,15 @@ def run(folder: Path, cluster: str | None = None, table: str = "table.csv") -> p
     """The sweep in a folder: the table, and weights beside it."""
     chosen = preset()
     return sweeps.run(rows(), chosen, folder / table, folder / "weights", cluster=cluster)
+
+
+def watched(job: sweeps.Job) -> sweeps.Outcome:
+    """A job as the sweep does it; a line beside its weights says in which process, on which GPU, from when to when."""
+    start = time.monotonic()
+    outcome = sweeps.train_and_score(job)
+    line = f"{os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {start} {time.monotonic()}"
+    Path(job.folder, f"{job.path().stem}.seen").write_text(line)
+    return outcome
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +21,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from fusionlib import presets
 from fusionlib.__main__ import main
+from fusionlib.experiments import sweeps
 from fusionlib.reproduce import remote
 from fusionlib.reproduce.reproduce import reproduce
-from fusionlib.support import parallel
+from fusionlib.support import machine, parallel
 from fusionlib.support.files import InputError, write_bytes
 
 
@@ -174,6 +176,38 @@ def test_gpus_are_asked_for_where_workers_declare_them() -> None:
     parallel.submit(client(0, 0), len, "")
     parallel.submit(client(0, 1), len, "")
     assert asked == [None, {"GPU": 1}]
+
+
+def test_the_gpus_of_a_machine_are_those_that_are_visible(monkeypatch) -> None:
+    monkeypatch.setattr(machine.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-8932f937")
+    assert machine.gpus() == ["5", "GPU-8932f937"]
+    monkeypatch.setattr(machine.torch.cuda, "device_count", lambda: 0)
+    assert machine.gpus() == []
+
+
+def test_each_local_worker_has_a_gpu_of_its_own_and_trains_alone_on_it(straight, tmp_path, monkeypatch) -> None:
+    """Two real workers on GPUs that are none: torch does not look at them here, and each process is told of its own."""
+    here, *_ = straight
+    monkeypatch.setattr(parallel, "gpus", lambda: ["5", "7"])
+    monkeypatch.setattr(sweeps, "train_and_score", small_sweep.watched)
+    with parallel.running("local", cores=2) as address:
+        with parallel.connect(address) as client:
+            assert parallel.slots(client) == 2
+            resources = [worker["resources"] for worker in client.scheduler_info()["workers"].values()]
+            assert resources == [{"GPU": 1}] * 2
+        small_sweep.run(tmp_path, address)
+    assert same_files(here / "table.csv", tmp_path / "table.csv")
+    seen = [path.read_text().split() for path in (tmp_path / "weights" / "sweeps").glob("*.seen")]
+    spans: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for process, gpu, start, end in seen:
+        spans.setdefault((process, gpu), []).append((float(start), float(end)))
+    assert len(seen) == 4 and sorted(gpu for _, gpu in spans) == ["5", "7"]
+    assert len({process for process, _ in spans}) == 2
+    for each in spans.values():
+        assert all(end <= start for (_, end), (start, _) in pairwise(sorted(each)))
 
 
 @pytest.mark.parametrize(

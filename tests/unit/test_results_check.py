@@ -11,10 +11,12 @@ import pytest
 from fusionlib import presets
 from fusionlib.__main__ import main
 from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments import sweep_rows
 from fusionlib.report import results_check, training_plan
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import record
 from fusionlib.support.keys import Key
+from fusionlib.support.paths import SHIPPED
 from fusionlib.support.weights import key_of, read_header, read_state, save_weights
 
 MINI = [
@@ -91,24 +93,40 @@ def test_other_images_and_other_settings_outdate(
     assert "58 of 96 parts outdated by ours:weights, M3FD" in said["tables/table1.csv"]  # half, and 10 by the weights
 
 
-def test_a_plan_counts_every_training_once(capsys: pytest.CaptureFixture) -> None:
+def test_a_plan_counts_every_training_once() -> None:
     paper = presets.load("paper")
     plan = training_plan.plan(paper).set_index("what")
     assert plan.index.is_unique and (plan["minutes"] > 0).all()
-    assert plan.at["weights/ours", "minutes"] == paper.recipe.minutes()
     assert "weights/mri/registration" not in plan.index  # in `paper` that is weights/mri/ours
     rows, seeds = len(paper_table(4)), paper.sweep_seeds
     assert plan.at["table 4: rows", "trainings"] == rows * seeds
-    assert plan.at["table 4: rows", "minutes"] == pytest.approx(rows * seeds * paper.recipe.minutes())
+    assert plan.at["table 4: rows", "minutes"] == pytest.approx(rows * seeds * plan.at["weights/ours", "minutes"])
+    fifth = len(sweep_rows.table5(paper)) - 1  # Ours is there already
+    assert plan.at["table 5: rows, without Ours", "trainings"] == fifth * seeds
     assert plan.loc["weights/crossraft", ["trainings", "notebook"]].to_list() == [1, "04 or 05"]
     assert "weights/mri/crossraft" not in plan.index  # no table has it
 
     assert "table 5: a few rows, longer" not in plan.index  # in `paper` all are long
     assert "table 5: a few rows, longer" in training_plan.plan(presets.load("mini"))["what"].to_list()
 
+
+def test_a_plan_says_what_its_minutes_rest_on(capsys: pytest.CaptureFixture) -> None:
+    mini, paper = (training_plan.plan(presets.load(name)).set_index("what") for name in ("mini", "paper"))
+    logs = {name: pd.read_csv(SHIPPED.weights / f"{name}.csv")["seconds"].sum() / 60 for name in ("ours", "emma")}
+    for name, minutes in logs.items():
+        assert mini.loc[f"weights/{name}", ["minutes", "basis"]].to_list() == [pytest.approx(minutes), "measured"]
+    assert paper.loc["weights/emma", ["minutes", "basis"]].to_list() == [pytest.approx(logs["emma"]), "extrapolated"]
+    pixels = 150 / 16 * (512 / 256) ** 2  # as often as in `mini`
+    found = paper.loc["weights/ours", ["minutes", "basis"]].to_list()
+    assert found == [pytest.approx(pixels * logs["ours"]), "extrapolated"]
+    assert paper.at["weights/mri/emma", "basis"] == "measured"  # brains are as large in both presets
+    assert paper.at["table 3: detectors", "basis"] == "estimated"
+
     assert main(["results", "plan", "--preset", "mini"]) == 0
     said = capsys.readouterr().out
     assert "weights/registration" in said and "weights/mri/registration" in said and "a GPU has not been timed" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("All of mini: about ")]
+    assert "measured" in line and "extrapolated" in line and "estimated" in line
     assert main(["results", "plan", "--preset", "tiny"]) == 2
 
 

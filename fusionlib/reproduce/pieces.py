@@ -1,0 +1,70 @@
+"""`train`: our own rows from first to last, for as long as there is time; the same command goes on where it stopped."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from fusionlib import presets
+from fusionlib.experiments import own_rows
+from fusionlib.reproduce import provenance
+from fusionlib.support.files import check_writable
+from fusionlib.support.long_training import OutOfTimeError, allowed
+from fusionlib.support.machine import machine
+from fusionlib.support.parallel import duration
+from fusionlib.support.paths import ROOT
+
+LOGGER = logging.getLogger(__name__)
+NOT_DONE = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+
+def train(preset: str, seeds: int = 1, minutes: float | None = None, results: Path | str | None = None) -> int:
+    """Train and score our own rows (`fusionlib.experiments.own_rows`), and print them.
+
+    Args:
+        preset: smoke, mini, paper or rehearsal.
+        seeds: how many trainings of Ours.
+        minutes: stop before these are over, as far as the last epoch tells how long the next one takes; None for no
+            limit.
+        results: root of the results; None for `results` of the checkout.
+
+    Returns:
+        Exit status: 0 if all is there, `NOT_DONE` if the time was over first, 130 if interrupted, by SIGTERM too.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    chosen, start = presets.load(preset), time.perf_counter()
+    kept = chosen.results(results or ROOT / "results")
+    check_writable(kept.weights)
+    wanted, status, left = own_rows.trainings(chosen, seeds, kept.weights), 0, "nothing"
+    try:
+        with allowed(minutes):
+            own_rows.train(wanted, chosen)
+            table = own_rows.score(wanted, chosen, kept.table("own_rows"))
+            costs = own_rows.costs(chosen, kept.tables)
+    except OutOfTimeError as stopped:
+        status, left = NOT_DONE, str(stopped)
+    except KeyboardInterrupt:
+        status, left = 130, "interrupted; what was done is kept to the last whole epoch"
+    took = time.perf_counter() - start
+    facts = {"seconds": round(took, 1), "parameters": {"seeds": seeds, "minutes": minutes}, "left": left}
+    facts |= {name: machine()[name] for name in ("cpu", "cores", "gpu")}
+    provenance.note(kept.folder / "provenance.json", "train", facts, {"seed": 0, "preset": asdict(chosen)})
+    if status:
+        again = f"python -m fusionlib train --preset {preset} --seeds {seeds}"
+        again += f" --minutes {minutes:g}" if minutes is not None else ""
+        again += f" --results {shlex.quote(str(results))}" if results is not None else ""
+        LOGGER.info(f"Stopped after {duration(took)}: {left}. This goes on from there:\n  {again}")
+        return status
+    if chosen.always_train:
+        print("This preset trains for a step or two, to show that everything runs: its numbers mean nothing.\n")
+    for level in chosen.levels:
+        print(f"Preset {preset}, level {level}, means over all test pairs:")
+        print(own_rows.summary(table, level).to_string(float_format="%.4g"), end="\n\n")
+    print("Table 6: G multiply-accumulates (thop), M parameters, seconds a pair:")
+    print(costs.to_string(float_format="%.4g"), end="\n\n")
+    print(f"All is there, after {duration(took)}: weights, tables and provenance.json in {kept.folder}.")
+    return 0
