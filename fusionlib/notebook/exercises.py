@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fusionlib import losses, metrics
 from fusionlib.deformation import fold_share, valid_mask, warp
-from fusionlib.network import FusionNetwork
+from fusionlib.network import FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
 
 
@@ -139,6 +139,12 @@ def _fused_channels() -> float:
     return network.fused_channels / network.config.channels
 
 
+def _search_range() -> float:
+    """How far the coarsest cost volume reaches, in pixels of the image."""
+    config = NetworkConfig()
+    return config.correlation_radius * config.registration_stride * 2 ** len(config.msrb_widths)
+
+
 def _same_image_three_times() -> float:
     x = _texture()
     return metrics.fusion_metrics(x, x, x)["Q_SSIM"].item()
@@ -198,6 +204,16 @@ EXERCISES = {
         _least_specific,
         "Each magnitude is at most 1 on average; how far apart can two of them be?",
         {"Mind the sign: l_s is minus a norm.": lambda truth: -truth},
+    ),
+    "search range": Exercise(
+        "features are averaged over 2 x 2 pixels and then made a quarter as large; the cost volume has 9 x 9 shifts. "
+        "How many pixels of the image does it reach to each side?",
+        _search_range,
+        "Nine shifts along an axis are 4 to each side. How many pixels of the image is one position of the quarter?",
+        {
+            "That is in positions of the quarter; one of them is 2 x 4 pixels of the image.": lambda truth: truth / 8,
+            "The features were averaged over 2 x 2 pixels before.": lambda truth: truth / 2,
+        },
     ),
     "fused channels": Exercise(
         "an extractor gives C channels. How many times C has the fused feature F_f of Eq. 7?",

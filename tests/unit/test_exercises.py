@@ -17,6 +17,7 @@ ON_PAPER = {
     "enlarged": 5 / 4,
     "folds": 5,
     "least l_s": -2,
+    "search range": 32,
     "fused channels": 4,
     "Q_SSIM of one image": 2,
     "Q_CC of a negative": 0,
