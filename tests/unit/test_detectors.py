@@ -268,7 +268,7 @@ def test_what_cannot_be_trained_on_is_said(images, found, message):
 
 
 def test_a_start_of_another_kind_is_refused():
-    with pytest.raises(InputError, match="another size or other channels"):
+    with pytest.raises(InputError, match="another size, channels or classes"):
         train_detector(*painted(), TINY, start=Detector(3))
 
 
