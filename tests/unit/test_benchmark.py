@@ -215,6 +215,23 @@ def test_a_benchmark_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch
     assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def test_an_interruption_between_old_and_new_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = make(["drawn"], tmp_path / "made", levels=["zero"], count=1)
+    before, rename = digests(out), Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if path.name == ".made.part":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", interrupted)
+        make(["drawn"], out, levels=["medium"], count=1)
+    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+    after = digests(make(["drawn"], out, levels=["medium"], count=1))
+    assert after != before and [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
 @pytest.mark.data
 def test_sets_of_others_and_raw_frames(tmp_path: Path) -> None:
     root = os.environ.get("FUSIONLIB_DATA")

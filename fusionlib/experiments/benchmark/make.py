@@ -97,15 +97,18 @@ def make(
             LOGGER.info("There are no raw frames of %s: the level raw is left out.", SETS[source.name])
     if not any(_levels(source, levels) for source in sources):
         raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
-    half = out.with_name(f".{out.name}.part")
+    half, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old.part"))
     shutil.rmtree(half, ignore_errors=True)
     try:
         _write(half, sources, levels, size)
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(old)  # removed last: that takes a while, in which an interruption would leave neither
         half.rename(out)
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
+        for rest in (half, old):
+            shutil.rmtree(rest, ignore_errors=True)
     return out
 
 
