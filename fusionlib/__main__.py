@@ -142,35 +142,16 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     from fusionlib.support.paths import ROOT
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: no notebook goes on unseen
-    return reproduce(
-        arguments.numbers or None,
-        preset=arguments.preset,
-        jobs=arguments.jobs,
-        train=arguments.train,
-        retrain=arguments.retrain,
-        seed=arguments.seed,
-        parameters={name: command_line.parameter(text) for name, text in arguments.parameters},
-        results=arguments.results or ROOT / "results",
-        force=arguments.force,
-        timeout=arguments.timeout,
-        cluster=arguments.cluster,
-    )
+    options = _options(arguments)
+    options["parameters"] = {name: command_line.parameter(text) for name, text in arguments.parameters}
+    options["results"] = arguments.results or ROOT / "results"
+    return reproduce(options.pop("numbers") or None, **options)
 
 
 def _fuse(arguments: argparse.Namespace) -> int:
     from fusionlib.methods.fuse import fuse_files
 
-    fuse_files(
-        arguments.ir,
-        arguments.vi,
-        arguments.out,
-        method=arguments.method,
-        field=arguments.field,
-        weights=arguments.weights,
-        device=arguments.device,
-        skip_existing=arguments.skip_existing,
-        page=arguments.page,
-    )
+    fuse_files(**_options(arguments))
     return 0
 
 
@@ -211,7 +192,12 @@ def _retrain(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from fusionlib.reproduce import pieces
 
-    return pieces.train(arguments.preset, arguments.seeds, arguments.minutes, arguments.results)
+    return pieces.train(**_options(arguments))
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, object]:
+    """What was given to a command, by the names of its function's arguments."""
+    return {name: value for name, value in vars(arguments).items() if name != "command"}
 
 
 if __name__ == "__main__":
