@@ -1,4 +1,4 @@
-"""The commands: `python -m fusionlib reproduce | results | fuse | benchmark | score | data | methods | ...`.
+"""The commands: `python -m fusionlib reproduce | results | fuse | export | benchmark | score | data | methods | ...`.
 
 What is heavy is imported by the command that needs it, so that `--help` answers at once.
 """
@@ -100,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--skip-existing", action="store_true", help="leave out pairs that are fused already")
     command.set_defaults(command=_fuse)
 
+    command = commands.add_parser("export", help="write Ours as an ONNX file, for programs without this library")
+    command.add_argument("method", nargs="?", default="ours_refined", metavar="METHOD", help="default ours_refined")
+    command.add_argument("-o", "--out", required=True, metavar="FILE.onnx", help="file to write")
+    command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
+    command.set_defaults(command=_export)
+
     of_benchmark.add(commands)
 
     actions = commands.add_parser("data", help="fetch and check data sets and published weights").add_subparsers(
@@ -153,17 +159,14 @@ def _reproduce(arguments: argparse.Namespace) -> int:
 def _fuse(arguments: argparse.Namespace) -> int:
     from fusionlib.methods.fuse import fuse_files
 
-    fuse_files(
-        arguments.ir,
-        arguments.vi,
-        arguments.out,
-        method=arguments.method,
-        field=arguments.field,
-        weights=arguments.weights,
-        device=arguments.device,
-        skip_existing=arguments.skip_existing,
-        page=arguments.page,
-    )
+    fuse_files(**{key: value for key, value in vars(arguments).items() if key != "command"})
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from fusionlib.methods.export import export
+
+    export(arguments.method, arguments.out, arguments.weights)
     return 0
 
 
