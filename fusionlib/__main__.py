@@ -1,4 +1,4 @@
-"""The commands: `python -m fusionlib reproduce | results | fuse | benchmark | score | data | methods | ...`.
+"""The commands: `python -m fusionlib reproduce | results | fuse | export | benchmark | score | data | methods | ...`.
 
 What is heavy is imported by the command that needs it, so that `--help` answers at once.
 """
@@ -11,7 +11,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 from fusionlib.experiments.benchmark import commands as of_benchmark
 from fusionlib.report import commands as of_results
@@ -58,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("reproduce", help="run notebooks headless and compare with the paper's numbers")
-    command.add_argument(
-        "numbers", nargs="*", metavar="NN", help="numbers of notebooks, such as 03; all if none is given"
-    )
+    command.add_argument("numbers", nargs="*", metavar="NN", help="numbers of notebooks, such as 03; default all")
     command.add_argument(
         "--preset", default="smoke", help="smoke (minutes, no download), mini, paper, or rehearsal of paper"
     )
@@ -70,9 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--train", action="store_true",
         help="train, for hours if need be, what is not there or no longer fits; see `results check`",
     )  # fmt: skip
-    command.add_argument(
-        "--retrain", action="store_true", help="train everything, also where weights that fit are kept"
-    )
+    command.add_argument("--retrain", action="store_true", help="train everything, also where kept weights fit")
     command.add_argument("--force", action="store_true", help="run also what is up to date")
     command.add_argument(
         "--cluster", type=command_line.cluster, metavar="WHERE",
@@ -100,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--skip-existing", action="store_true", help="skip pairs with a newer result of any method")
     command.set_defaults(command=_fuse)
 
+    command = commands.add_parser("export", help="write Ours as an ONNX file, for programs without this library")
+    command.add_argument("method", nargs="?", default="ours_refined", metavar="METHOD", help="default ours_refined")
+    command.add_argument("-o", "--out", required=True, metavar="FILE.onnx", help="file to write")
+    command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
+    command.set_defaults(command=_export)
+
     of_benchmark.add(commands)
 
     actions = commands.add_parser("data", help="fetch and check data sets and published weights").add_subparsers(
@@ -109,10 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "names", nargs="+", metavar="NAME", help="a set, a compared system, or weights for all of them"
     )
-    command.set_defaults(command=_data_fetch)
+    command.set_defaults(command=_data)
     command = actions.add_parser("check", help="compare what is there with the recorded checksums")
     command.add_argument("name", nargs="?", metavar="NAME", help="all sets if none is given")
-    command.set_defaults(command=_data_check)
+    command.set_defaults(command=_data)
 
     command = commands.add_parser("methods", help="list what can fuse, and where its weights come from")
     command.set_defaults(command=_methods)
@@ -155,16 +156,17 @@ def _fuse(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data_fetch(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace) -> int:
+    from fusionlib.methods.export import export
+
+    export(**_options(arguments))
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> int:
     from fusionlib.data import download
 
-    return download.fetch_commands(arguments.names)
-
-
-def _data_check(arguments: argparse.Namespace) -> int:
-    from fusionlib.data import download
-
-    return download.check_command(arguments.name)
+    return download.fetch_commands(arguments.names) if "names" in arguments else download.check_command(arguments.name)
 
 
 def _methods(arguments: argparse.Namespace) -> int:
@@ -175,24 +177,15 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _retrain(arguments: argparse.Namespace) -> int:
-    from fusionlib import presets
-    from fusionlib.methods import retraining
-    from fusionlib.support.inputs import checked_device
-    from fusionlib.support.paths import ROOT
+    from fusionlib.reproduce import trainings
 
-    chosen, device = presets.load(arguments.preset, arguments.seed), checked_device(arguments.device)
-    # All of them first: a mistyped name is an error before anything is trained.
-    recipes = [retraining.recipe(name, chosen.recipe, chosen.always_train) for name in arguments.names]
-    folder = Path(arguments.results or ROOT / "results") / chosen.name / "weights"
-    for recipe in recipes:
-        print(f"wrote {retraining.train_or_load(recipe, folder, arguments.force, device)}")
-    return 0
+    return trainings.retrain(**_options(arguments))
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from fusionlib.reproduce import pieces
+    from fusionlib.reproduce import trainings
 
-    return pieces.train(**_options(arguments))
+    return trainings.train(**_options(arguments))
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, object]:

@@ -14,7 +14,6 @@ of `NetworkConfig`, each marked PAPER-GAP.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -143,6 +142,12 @@ class NetworkOutput:
     specific_vi: Tensor = field(repr=False)
     fused: Tensor = field(repr=False)
 
+    def cropped(self, height: int, width: int) -> NetworkOutput:
+        """Without what padding has added."""
+        image, specific_vi, fused = (each[..., :height, :width] for each in (self.image, self.specific_vi, self.fused))
+        aligned = self.alignment.cropped(height, width)
+        return NetworkOutput(image, aligned.field, aligned, specific_vi, fused)
+
 
 class FusionNetwork(nn.Module):
     """Registers a deformed infrared image to a visible one and fuses both, in one pass.
@@ -218,7 +223,10 @@ class FusionNetwork(nn.Module):
             InputError: sizes differ, a side is under 32 pixels, or more than one channel: see `check_pair`.
         """
         height, width = check_pair(ir, vi, self.smallest)
-        ir, vi = self.prepared(ir), self.prepared(vi)
+        return self.padded_forward(self.prepared(ir), self.prepared(vi)).cropped(height, width)
+
+    def padded_forward(self, ir: Tensor, vi: Tensor) -> NetworkOutput:
+        """`forward` for what `prepared` gives; what padding has added stays."""
         aligned = self._align(ir, vi)
         specific_ir, specific_vi = self.ir_sfe(ir), self.vi_sfe(vi)
         both_ir = torch.cat([aligned.common_ir, specific_ir], 1)
@@ -230,9 +238,7 @@ class FusionNetwork(nn.Module):
             fused = torch.cat([specific_ir, specific_vi], 1)
         # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
         image = (at_least_float32(self.head(fused)) + 1) / 2
-        crop = (..., slice(height), slice(width))
-        aligned = aligned.cropped(height, width)
-        return NetworkOutput(image[crop], aligned.field, aligned, specific_vi[crop], fused[crop])
+        return NetworkOutput(image, aligned.field, aligned, specific_vi, fused)
 
     def align(self, ir: Tensor, vi: Tensor) -> Alignment:
         """Register without fusing; arguments and errors as in `forward`."""
@@ -253,12 +259,11 @@ class FusionNetwork(nn.Module):
 
     def _registration_size(self, height: int, width: int) -> tuple[int, int]:
         """Size at which padded images of a given size are registered; its sides are multiples of `multiple` too."""
-        side = self.config.registration_side
-        height, width = int(height), int(width)  # plain numbers even under a tracer, which counts multiply-accumulates
-        if side is None or height * width <= side**2:
-            return height, width
-        reduced = side / math.sqrt(height * width)
-        return tuple(max(1, round(length * reduced / self.multiple)) * self.multiple for length in (height, width))
+        # Plain numbers even under a tracer, which counts multiply-accumulates; symbols where `methods.export` traces.
+        height, width = torch.sym_int(height), torch.sym_int(width)
+        side, m = self.config.registration_side, self.multiple
+        reduced = 1.0 if side is None else torch.sym_min(1.0, side / torch.sym_sqrt(height * width))
+        return tuple(torch.sym_max(1, round(length * reduced / m)) * m for length in (height, width))
 
     def common_features(self, ir: Tensor, vi: Tensor) -> tuple[Tensor, Tensor]:
         """F_i and F_v of Eq. (1), (B, C, H, W) each, by IR-CFE and VI-CFE."""

@@ -50,6 +50,8 @@ def folded(network: nn.Module) -> nn.Module:
 class QuickCostVolume(nn.Module):
     """A `CostVolume` whose windows run over shifts that lie last, which is eight times as fast on a CPU."""
 
+    correlate = staticmethod(local_correlation)
+
     def __init__(self, comparison: CostVolume) -> None:
         super().__init__()
         self.comparison = comparison
@@ -58,7 +60,7 @@ class QuickCostVolume(nn.Module):
         """As `CostVolume.forward`."""
         own = self.comparison
         confidence = own.confidence(torch.cat([moving, fixed], 1)).sigmoid()
-        similarity = channels_last(local_correlation(moving, fixed, own.radius)).mul_(confidence)
+        similarity = channels_last(self.correlate(moving, fixed, own.radius)).mul_(confidence)
         seen = [window_mean(similarity, side) * sharp for side, sharp in zip(own.windows, own.sharpness, strict=True)]
         return torch.stack(seen, 1)
 

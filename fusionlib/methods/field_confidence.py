@@ -51,15 +51,43 @@ def cues(found: Tensor, refined: Tensor, match: Tensor) -> Tensor:
         (B, 3, h, w): the logarithm of `match` around each place; and of the whole image, the logarithm of the root mean
         square length of the refined field and the mean length of the correction, both in parts of the image side.
     """
-    from kornia.filters import gaussian_blur2d
-
-    side = (match.shape[-2] * match.shape[-1]) ** 0.5
+    height, width = match.shape[-2:]
+    side = torch.sym_sqrt(height * width)
     sigma = AROUND * side
-    reach = min(round(3 * sigma), *(length - 1 for length in match.shape[-2:]))
-    around = gaussian_blur2d(match, (2 * reach + 1,) * 2, (sigma,) * 2, "reflect")
+    reach = torch.sym_min(round(3 * sigma), torch.sym_min(height, width) - 1)
+    around = gaussian_mean(match, sigma, reach, mirrored=True)
     length = (refined / side).square().sum(1, keepdim=True).mean((2, 3), keepdim=True).sqrt()
     correction = ((found - refined) / side).norm(dim=1, keepdim=True).mean((2, 3), keepdim=True)
     return torch.cat([around.log(), (length + LEAST).log().expand_as(match), correction.expand_as(match)], 1)
+
+
+def gaussian_mean(x: Tensor, sigma: float, reach: int, mirrored: bool = False) -> Tensor:
+    """Gaussian mean of (B, C, h, w) around each place; two products with matrices, which any size and exporter takes.
+
+    Args:
+        x: what to average.
+        sigma: standard deviation in pixels.
+        reach: how many pixels to each side count, less than h and w if `mirrored`.
+        mirrored: outside, the image is mirrored at its border pixels; else it is 0 there.
+
+    >>> gaussian_mean(torch.ones(1, 1, 3, 3), 0.5, 1, mirrored=True)[0, 0, 0].tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def bell(away: Tensor) -> Tensor:
+        return torch.exp(away.square() / (-2 * sigma * sigma)) * (away.abs() <= reach)
+
+    total = bell(torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)).sum()
+    for dim in (-2, -1):
+        last = x.shape[dim] - 1
+        to = torch.arange(last + 1, dtype=x.dtype, device=x.device)
+        place = to[:, None]
+        weights = bell(place - to)
+        if mirrored:  # a pixel is seen again on the other side of each border, but for that of the border itself
+            weights = weights + bell(place + to) * (to > 0) + bell(2 * last - place - to) * (to < last)
+        weights = weights / total
+        x = weights @ x if dim == -2 else x @ weights.T
+    return x
 
 
 def field_confidence(seen: Tensor, calibration: Calibration | None = None) -> Tensor:

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fusionlib.methods.field_confidence import Calibration, cues, field_confidence
+from fusionlib.methods.field_confidence import Calibration, cues, field_confidence, gaussian_mean
 from fusionlib.network import FusionNetwork
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
@@ -126,16 +126,13 @@ def refine(phi: Tensor, confidence: Tensor, refinement: Refinement) -> Tensor:
     Returns:
         (B, 2, h, w) pixels; exactly 0 where there is no evidence.
     """
-    from kornia.filters import gaussian_blur2d  # takes a second to import, and few need it
-
-    side = (phi.shape[-2] * phi.shape[-1]) ** 0.5
+    side = torch.sym_sqrt(phi.shape[-2] * phi.shape[-1])
     weight = confidence**refinement.power
     weight = weight / _mean(weight)
     affine = affine_fit(phi, weight)
     own = phi - affine
     sigma = refinement.reach * side
-    kernel = 2 * max(1, round(3 * sigma)) + 1
-    around = gaussian_blur2d(torch.cat([weight * own, weight], 1), (kernel,) * 2, (sigma,) * 2, "constant")
+    around = gaussian_mean(torch.cat([weight * own, weight], 1), sigma, torch.sym_max(1, round(3 * sigma)))
     around = around[:, :2] / (around[:, 2:] + refinement.prior)
     non_rigid = confidence * own + (1 - confidence) * around
     noise = refinement.noise * side
@@ -176,9 +173,13 @@ def affine_fit(phi: Tensor, weight: Tensor) -> Tensor:
     >>> affine_fit(shift, torch.ones(1, 1, 4, 4)).allclose(shift)
     True
     """
-    y, x = (torch.linspace(-1, 1, side, dtype=torch.float64, device=phi.device) for side in phi.shape[-2:])
+    sides = phi.shape[-2:]
+    y, x = (torch.arange(n, dtype=torch.float64, device=phi.device) / ((n - 1) / 2) - 1 for n in sides)
     y, x = torch.meshgrid(y, x, indexing="ij")
     basis = torch.stack([torch.ones_like(x), x, y], -1).flatten(0, 1)  # (h w, 3)
     weighed = basis.T * weight.double().flatten(1).unsqueeze(1)  # (B, 3, h w)
-    solution = torch.linalg.solve(weighed @ basis, weighed @ phi.double().flatten(2).mT)  # (B, 3, 2)
+    a, b, c = (weighed @ basis).unbind(1)  # solved by Cramer's rule, since an ONNX file knows no other
+    adjugate = torch.stack([torch.linalg.cross(*two) for two in ((b, c), (c, a), (a, b))], -1)
+    solution = adjugate @ (weighed @ phi.double().flatten(2).mT)  # (B, 3, 2), times the determinant
+    solution = solution / (a * adjugate[..., 0]).sum(-1).view(-1, 1, 1)
     return (basis @ solution).mT.reshape(phi.shape).to(phi.dtype)

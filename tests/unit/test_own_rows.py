@@ -22,7 +22,7 @@ from fusionlib import presets
 from fusionlib.__main__ import main
 from fusionlib.experiments import own_rows, runner, sweep_rows, sweeps
 from fusionlib.report import pages
-from fusionlib.reproduce import pieces
+from fusionlib.reproduce import trainings
 from fusionlib.support import long_training
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import OutOfTimeError, allowed
@@ -115,7 +115,7 @@ def test_piece_by_piece_it_is_the_same(straight: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(presets, "load", lambda name: SMALL)
     order = ["train", "--preset", "smoke", "--seeds", "2", "--minutes", str(NO_TIME), "--results", str(tmp_path)]
     told = []
-    while (status := main(order)) == pieces.NOT_DONE:
+    while (status := main(order)) == trainings.NOT_DONE:
         told.append(capsys.readouterr().out)
         assert len(told) < 40
     assert status == 0 and equal(straight, tmp_path / "smoke")

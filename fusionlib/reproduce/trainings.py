@@ -1,4 +1,6 @@
-"""`train`: our own rows from first to last, for as long as there is time; the same command goes on where it stopped."""
+"""The commands that train, and nothing else: `train` our own rows, for as long as there is time, and `retrain` compared
+systems. The same command goes on where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,16 @@ import logging
 import shlex
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from fusionlib import presets
 from fusionlib.experiments import own_rows
+from fusionlib.methods import retraining
 from fusionlib.reproduce import provenance
 from fusionlib.support.files import check_writable
+from fusionlib.support.inputs import checked_device
 from fusionlib.support.long_training import OutOfTimeError, allowed
 from fusionlib.support.machine import machine
 from fusionlib.support.parallel import duration
@@ -67,4 +72,31 @@ def train(preset: str, seeds: int = 1, minutes: float | None = None, results: Pa
     print("Table 6: G multiply-accumulates (thop), M parameters, seconds a pair:")
     print(costs.to_string(float_format="%.4g"), end="\n\n")
     print(f"All is there, after {duration(took)}: weights, tables and provenance.json in {kept.folder}.")
+    return 0
+
+
+def retrain(
+    names: Sequence[str],
+    preset: str = "mini",
+    seed: int = 0,
+    force: bool = False,
+    device: str | None = None,
+    results: Path | str | None = None,
+) -> int:
+    """Train compared systems whose weights are not to be had, see `fusionlib.methods.retraining`; exit status.
+
+    Args:
+        names: of the systems.
+        preset: whose pairs and deformations they are trained on.
+        seed: of weights, order and deformations.
+        force: train also where weights of the same recipe are.
+        device: cpu, cuda, ...; None takes a GPU if there is one.
+        results: root of the results; None for `results` of the checkout.
+    """
+    chosen, device = presets.load(preset, seed), checked_device(device)
+    # All of them first: a mistyped name is an error before anything is trained.
+    recipes = [retraining.recipe(name, chosen.recipe, chosen.always_train) for name in names]
+    folder = Path(results or ROOT / "results") / chosen.name / "weights"
+    for recipe in recipes:
+        print(f"wrote {retraining.train_or_load(recipe, folder, force, device)}")
     return 0
