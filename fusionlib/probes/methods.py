@@ -78,13 +78,17 @@ def confidence() -> Iterator[Seen]:
     """The cues of two fields, the confidence that follows, a calibration, and how often a method is right."""
     y, x = torch.meshgrid(torch.linspace(0, 6, 40).double(), torch.linspace(0, 5, 48).double(), indexing="ij")
     found = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None]
-    seen = cues(found, 0.8 * found, (0.5 + 0.4 * torch.cos(3 * x - y))[None, None])
+    match = (0.5 + 0.4 * torch.cos(3 * x - y))[None, None]
+    seen = cues(found, 0.8 * found, match)
     yield "cues", seen, DOUBLE
     yield "confidence", field_confidence(seen), DOUBLE
     binned = reliability._measure(Pairs(1, torch.float32), reliability.Condition("light", 30.0), HalfSure())
     yield "places, their confidence, and how many are right", binned[["places", "confidence", "right"]].to_numpy(), 1e-3
-    right = (seen[0, 0] + 0.3 * torch.sin(5 * x)).flatten() > -0.8
-    yield "calibration", astuple(reliability.logistic(seen[0].flatten(1).T.numpy(), right.numpy())), 1e-3
+    # Motions of several lengths: in one image alone, two of the cues are constant, and their weights are rounding.
+    several = torch.cat([cues(part * found, (1 - part) * part * found, match) for part in (1.0, 0.6, 0.2)])
+    right = several[:, 0] - 0.3 * several[:, 1] + 0.5 * torch.sin(5 * x) > 0.5
+    places = several.transpose(0, 1).flatten(1).T.numpy(), right.flatten().numpy()
+    yield "calibration over images", astuple(reliability.logistic(*places)), 1e-3
 
 
 def classical() -> Iterator[Seen]:
