@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from fusionlib.__main__ import main
 from fusionlib.methods import export
 from fusionlib.network import FusionNetwork, NetworkConfig
 from fusionlib.registration import local_correlation
+from fusionlib.support.files import locked
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import save_weights
 
@@ -27,10 +29,14 @@ PLAIN = NetworkConfig(channels=4, extractor_layers=2, msrb_widths=(8,), gatherin
 
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default method with the shipped weights, exported by the command."""
-    out = tmp_path_factory.mktemp("export") / "ours.onnx"
-    assert main(["export", "-o", str(out)]) == 0
-    assert [path.name for path in out.parent.iterdir()] == ["ours.onnx"]
+    """The default method with the shipped weights, exported by the command, once for all processes of a run."""
+    own = tmp_path_factory.getbasetemp()
+    out = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "export" / "ours.onnx"
+    out.parent.mkdir(exist_ok=True)
+    with locked(out.parent.parent / "export.lock"):
+        if not out.exists():
+            assert main(["export", "-o", str(out)]) == 0
+            assert [path.name for path in out.parent.iterdir()] == ["ours.onnx"]
     return out
 
 
