@@ -51,7 +51,7 @@ def cues(found: Tensor, refined: Tensor, match: Tensor) -> Tensor:
         (B, 3, h, w): the logarithm of `match` around each place; and of the whole image, the logarithm of the root mean
         square length of the refined field and the mean length of the correction, both in parts of the image side.
     """
-    height, width = match.shape[-2:]
+    height, width = map(torch.sym_int, match.shape[-2:])  # plain numbers under a tracer that counts operations
     side = torch.sym_sqrt(height * width)
     sigma = AROUND * side
     reach = torch.sym_min(round(3 * sigma), torch.sym_min(height, width) - 1)

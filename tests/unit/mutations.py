@@ -105,8 +105,8 @@ NEUTRAL = (
     Edit(
         "renamed local, network",
         "network.py",
-        "reduced = side / math.sqrt(height * width)\n        return tuple(max(1, round(length * reduced /",
-        "factor = side / math.sqrt(height * width)\n        return tuple(max(1, round(length * factor /",
+        "round(length * reduced / m)) * m for length in",
+        "round(one * reduced / m)) * m for one in",
     ),
     Edit("renamed local, losses", "losses.py", "matches", "found"),
     Edit("renamed local, training", "training/loop.py", "stepped", "since"),
@@ -181,8 +181,8 @@ CHANGED = (
     Edit(
         "registration size",
         "network.py",
-        "side / math.sqrt(height * width)",
-        "side / math.sqrt(height * width + 2000)",
+        "side / torch.sym_sqrt(height * width)",
+        "side / torch.sym_sqrt(height * width + 2000)",
         "network",
     ),
     Edit("a dropped term", "losses.py", '"l_s": weights.specific', '"l_s": 0 * weights.specific', "training"),

@@ -23,7 +23,6 @@ from fusionlib.support.files import locked
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import save_weights
 
-pytestmark = pytest.mark.numeric
 PLAIN = NetworkConfig(channels=4, extractor_layers=2, msrb_widths=(8,), gathering_widths=(8, 8), correlation_radius=2)
 
 
@@ -62,6 +61,7 @@ def same(found: dict[str, np.ndarray], ir: Tensor, vi: Tensor, method: methods.M
         assert np.abs(value - expected).max() <= export.TOLERANCES[key], key
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("size", [(32, 32), (33, 250), (220, 220), (240, 240), (257, 256), (400, 300)])
 def test_a_file_fuses_as_torch_does_at_sizes_it_was_not_checked_at(refined: Path, size: tuple[int, int]) -> None:
     assert size == (32, 32) or size not in export.SIZES
