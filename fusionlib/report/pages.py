@@ -109,7 +109,7 @@ def _preset_part(folder: Path) -> str:
         parts += ["### The paper's statements, tested", CLAIMS, markdown(claims.set_index("section"))]
     if executed := sorted(folder.glob(f"{EXECUTED}/*.ipynb")):
         links = ", ".join(f"[{path.stem}]({folder.name}/{EXECUTED}/{path.name})" for path in executed)
-        parts.append(f"The executed notebooks, without other people's images: {links}.")
+        parts.append(f"The executed notebooks, with drawn scenes in the place of other people's images: {links}.")
     parts += [f"### The paper's {len(compared)} values", READING, verdicts.summary_text(compared)]
     parts += [verdicts.folded(compared), "### Tables"]
     for name, describe in (
