@@ -2,7 +2,7 @@
 
 RoadScene has no boxes of its own. Its pairs are frames of FLIR ADAS v1, whose boxes were drawn on the raw thermal
 frame; the homography that made the aligned crop takes them along. FLIR's files are fetched, only homographies and the
-status of the frames without such a file are committed.
+status of the frames without such a file are committed, and of M3FD the boxes of the 17 pairs.
 
 Convention:
     Boxes as in `fusionlib.support.boxes`. For one pair they are a tensor (N, 5), which is (0, 5) where nothing is to be
@@ -18,6 +18,7 @@ import json
 import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ STATES = ("boxes", "probably_empty", "unlabelled")
 FLIR_CLASSES = {"1": "person", "2": "bicycle", "3": "car"} | dict.fromkeys(("17", "18", "91"))
 M3FD_ORDER = ("People", "Car", "Bus", "Lamp", "Motorcycle", "Truck")  # of its YOLO files without a classes.txt
 M3FD_CLASSES = {"People": "person"} | {name: name.lower() for name in M3FD_ORDER[1:]}
+M3FD_BOXES = FACTS / "m3fd_boxes.json"  # of the 17 pairs
 M3FD_UPSTREAM = "ganlumomo/TarDAL at commit c453fe1afefd4eaa09db2e4acb44f6f629b2a6f5"
 
 Labelled = tuple[Tensor, tuple[int, int]]  # boxes on the image that was labelled, or a crop of it, and its (H, W)
@@ -72,7 +74,7 @@ def boxes_of(
     """
     if name.lower() == "synthetic":
         raise InputError("Boxes of synthetic scenes come with the scenes: take them from Pair.boxes.")
-    readers = {"roadscene": _roadscene, "m3fd": _m3fd, "m3fd_full": _m3fd}
+    readers = {"roadscene": _roadscene, "m3fd": _m3fd, "m3fd_full": partial(_m3fd, known=None)}
     read = readers[name.lower()](Path(root)) if name.lower() in readers else lambda member: None
 
     def boxes(member: str) -> Tensor | None:
@@ -106,25 +108,26 @@ def _roadscene(root: Path) -> Callable[[str], Labelled | None]:
     return read
 
 
-def _m3fd(root: Path) -> Callable[[str], Labelled | None]:
+def _m3fd(root: Path, known: Path | None = M3FD_BOXES) -> Callable[[str], Labelled | None]:
+    """What lies beside the images counts before the list of boxes that is `known`."""
     folder = root / "M3FD"
     for base in (folder / "M3FD_Detection", folder):
         for kind, reader in (("Annotation", read_voc), ("labels", _read_yolo_beside_images)):
             suffix = ".xml" if reader is read_voc else ".txt"
             if any((base / kind).glob(f"*{suffix}")):
                 return lambda member, of=base / kind, read=reader, end=suffix: read(of / f"{member}{end}")
-    known, listed = read_coco(sorted(folder.glob("meta/m3fd-*.json"))), folder / "boxes.json"
+    found, listed = read_coco(sorted(folder.glob("meta/m3fd-*.json"))), folder / "boxes.json"
     if listed.is_file():
-        known |= read_listed(listed)
-    if not known:
+        found |= read_listed(listed)
+    if not (found := found or (read_listed(known) if known else {})):
         files = "data/M3FD/meta/m3fd-train.json, m3fd-val.json and m3fd-test.json"
         get = f"put {files} of the GitHub repository {M3FD_UPSTREAM} into {folder / 'meta'}"
         raise InputError(f"{folder} has no boxes: {get}, or the official Annotation folder beside its Ir and Vis.")
 
     def read(member: str) -> Labelled:
-        if member not in known:
+        if member not in found:
             raise InputError(f"The boxes in {folder} do not cover {member}: add the file that has them.")
-        return known[member]
+        return found[member]
 
     return read
 

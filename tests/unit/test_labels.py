@@ -190,11 +190,20 @@ def test_the_order_of_yolo_classes_can_be_given(tmp_path):
     assert boxes_of("M3FD", tmp_path)("00001")[:, 0].tolist() == [2, 0]
 
 
-def test_m3fd_without_boxes_says_where_to_get_them(tmp_path):
+def test_m3fd_in_full_without_boxes_says_where_to_get_them(tmp_path):
     with pytest.raises(
         InputError, match=r"m3fd-train\.json.* of the GitHub repository ganlumomo/TarDAL at commit c453fe1"
     ):
-        boxes_of("M3FD", tmp_path)
+        boxes_of("M3FD_full", tmp_path)
+
+
+def test_m3fd_has_boxes_for_who_has_fetched_its_images_alone(tmp_path):
+    read = boxes_of("M3FD", tmp_path)
+    found = torch.cat([read(name) for name in data.splits("M3FD")["test"]])
+    assert torch.bincount(found[:, 0].long(), minlength=3).tolist() == [101, 0, 88]
+    (tmp_path / "M3FD").mkdir()
+    listed(tmp_path / "M3FD")  # one's own file is read instead
+    assert boxes_of("M3FD", tmp_path)("00001").tolist() == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -313,8 +322,9 @@ def test_yolo_labels_need_their_image(tmp_path):
 
 
 @needs["m3fd"]
-def test_real_m3fd_has_the_boxes_that_were_counted():
-    read = boxes_of("M3FD", real)
+def test_real_m3fd_has_the_boxes_that_were_counted(tmp_path):
+    read, committed = boxes_of("M3FD", real), boxes_of("M3FD", tmp_path)
+    assert all(torch.equal(read(name), committed(name)) for name in data.splits("M3FD")["test"])
     found = torch.cat([read(name) for name in data.splits("M3FD")["test"]])
     assert torch.bincount(found[:, 0].long(), minlength=3).tolist() == [101, 0, 88]
     assert (found[:, 3:] <= torch.tensor([1024.0, 768.0])).all() and (boxes.area(found) > 0).all()
