@@ -144,9 +144,8 @@ class NetworkOutput:
 
     def cropped(self, height: int, width: int) -> NetworkOutput:
         """Without what padding has added."""
-        image, specific_vi, fused = (each[..., :height, :width] for each in (self.image, self.specific_vi, self.fused))
-        aligned = self.alignment.cropped(height, width)
-        return NetworkOutput(image, aligned.field, aligned, specific_vi, fused)
+        part, aligned = (..., slice(height), slice(width)), self.alignment.cropped(height, width)
+        return NetworkOutput(self.image[part], aligned.field, aligned, self.specific_vi[part], self.fused[part])
 
 
 class FusionNetwork(nn.Module):
@@ -258,8 +257,7 @@ class FusionNetwork(nn.Module):
         return Alignment.of(stages, common_ir, common_vi, ir.shape[-2:])
 
     def _registration_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size at which padded images of a given size are registered; its sides are multiples of `multiple` too."""
-        # Plain numbers even under a tracer, which counts multiply-accumulates; symbols where `methods.export` traces.
+        """Where padded images are registered: multiples of `multiple`, numbers or symbols of `methods.export`."""
         height, width = torch.sym_int(height), torch.sym_int(width)
         side, m = self.config.registration_side, self.multiple
         reduced = 1.0 if side is None else torch.sym_min(1.0, side / torch.sym_sqrt(height * width))
