@@ -163,10 +163,10 @@ def running(cluster: str, cores: int) -> Iterator[str]:
         own = {"CUDA_VISIBLE_DEVICES": seen[index % len(seen)]} if seen else {}
         declared = {"resources": {"GPU": 1}} if seen else {}
         workers[index] = {"cls": distributed.Nanny, "options": {**options, **declared, "env": {**shared, **own}}}
-    scheduler = {"cls": distributed.Scheduler, "options": {"host": here["host"], "dashboard_address": ":8787"}}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Port .* is already in use", UserWarning)  # another port does as well
-        local = distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING)
+    # The dashboard takes any free port, for this machine alone.
+    addresses = {"host": here["host"], "dashboard_address": f"{here['host']}:0"}
+    scheduler = {"cls": distributed.Scheduler, "options": addresses}
+    local = distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING)
     with local, distributed.Client(local, set_as_default=False) as client:
         LOGGER.info(_described(client, local.scheduler_address))
         yield local.scheduler_address

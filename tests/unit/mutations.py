@@ -77,7 +77,12 @@ NEUTRAL = (
         "key, device)",
     ),
     Edit("annotation, data", "data/sets.py", "def _extent(image: Tensor) -> str", "def _extent(image) -> str"),
-    Edit("moved import, network", "network.py", "import math\n", "from math import sqrt\nimport math\n"),
+    Edit(
+        "moved import, network",
+        "network.py",
+        "import torch.nn.functional as F\n",
+        "from torch.nn import functional as F\n",
+    ),
     Edit(
         "moved import, losses",
         "losses.py",
