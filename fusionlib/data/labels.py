@@ -74,7 +74,7 @@ def boxes_of(
     """
     if name.lower() == "synthetic":
         raise InputError("Boxes of synthetic scenes come with the scenes: take them from Pair.boxes.")
-    readers = {"roadscene": _roadscene, "m3fd": _m3fd, "m3fd_full": partial(_m3fd, known=None)}
+    readers = {"roadscene": _roadscene, "m3fd": _m3fd, "m3fd_full": partial(_m3fd, committed=None)}
     read = readers[name.lower()](Path(root)) if name.lower() in readers else lambda member: None
 
     def boxes(member: str) -> Tensor | None:
@@ -108,18 +108,18 @@ def _roadscene(root: Path) -> Callable[[str], Labelled | None]:
     return read
 
 
-def _m3fd(root: Path, known: Path | None = M3FD_BOXES) -> Callable[[str], Labelled | None]:
-    """What lies beside the images counts before the list of boxes that is `known`."""
+def _m3fd(root: Path, committed: Path | None = M3FD_BOXES) -> Callable[[str], Labelled | None]:
+    """From the files beside the images; what is in none of them, from the committed list."""
     folder = root / "M3FD"
     for base in (folder / "M3FD_Detection", folder):
         for kind, reader in (("Annotation", read_voc), ("labels", _read_yolo_beside_images)):
             suffix = ".xml" if reader is read_voc else ".txt"
             if any((base / kind).glob(f"*{suffix}")):
                 return lambda member, of=base / kind, read=reader, end=suffix: read(of / f"{member}{end}")
-    found, listed = read_coco(sorted(folder.glob("meta/m3fd-*.json"))), folder / "boxes.json"
-    if listed.is_file():
+    found = ({} if committed is None else read_listed(committed)) | read_coco(sorted(folder.glob("meta/m3fd-*.json")))
+    if (listed := folder / "boxes.json").is_file():
         found |= read_listed(listed)
-    if not (found := found or (read_listed(known) if known else {})):
+    if not found:
         files = "data/M3FD/meta/m3fd-train.json, m3fd-val.json and m3fd-test.json"
         get = f"put {files} of the GitHub repository {M3FD_UPSTREAM} into {folder / 'meta'}"
         raise InputError(f"{folder} has no boxes: {get}, or the official Annotation folder beside its Ir and Vis.")

@@ -20,7 +20,7 @@ import torch
 
 from fusionlib import methods, presets
 from fusionlib.data import open_set
-from fusionlib.experiments import cost, evaluation, profiling, runner, sweep_rows, sweeps
+from fusionlib.experiments import cost, profiling, runner, sweep_rows, sweeps
 from fusionlib.experiments.evaluation import together
 from fusionlib.presets import Preset
 from fusionlib.support.files import atomic
@@ -117,11 +117,7 @@ def score(wanted: Sequence[Own], preset: Preset, path: Path) -> pd.DataFrame:
 def _measure(file: Path, method: str, dataset: str, level: str, preset: Preset) -> pd.DataFrame:
     loaded = methods.load(PLAIN if method == PLAIN else OURS, file)
     pairs = open_set(dataset, "test", preset.test_size, count=preset.bench.count)
-    found = []
-    for case in evaluation.cases(pairs, level):
-        values = evaluation.score(loaded, case.ir, case.vi, case.moved)
-        found.append({"pair": case.name} | {name: values[name] for name in sweeps.SCORED})
-    return pd.DataFrame(found)
+    return pd.DataFrame(sweeps.scored(loaded, pairs, level))
 
 
 def summary(table: pd.DataFrame, level: str) -> pd.DataFrame:

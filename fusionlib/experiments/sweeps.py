@@ -26,11 +26,11 @@ import pandas as pd
 import safetensors.torch
 
 from fusionlib import data
-from fusionlib.data import open_set
+from fusionlib.data import PairSet, open_set
 from fusionlib.experiments import evaluation, runner
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.sweep_rows import SWITCHES, Row, recipe_of, short_recipe
-from fusionlib.methods import Ours
+from fusionlib.methods import Method, Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
@@ -104,15 +104,20 @@ def train_and_score(job: Job) -> Outcome:
         remove_partial_files(path)
     method, rows = Ours(network), []
     for name in job.tests:
-        for case in evaluation.cases(open_set(name, "test", job.size, count=job.count), job.level):
-            values = evaluation.score(method, case.ir, case.vi, case.moved)
-            place = {"dataset": name, "level": job.level, "pair": case.name, "weights": path.stem}
-            rows.append(place | {metric: values[metric] for metric in SCORED})
+        for row in scored(method, open_set(name, "test", job.size, count=job.count), job.level):
+            rows.append({"dataset": name, "level": job.level, "pair": row["pair"], "weights": path.stem} | row)
     files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
     if path.parent != Path(job.folder):  # a worker with a disk of its own: what it has made is handed over
         for suffix in files:
             path.with_suffix(suffix).unlink()
     return Outcome(pd.DataFrame(rows), files)
+
+
+def scored(method: Method, pairs: PairSet, level: str) -> Iterator[dict[str, object]]:
+    """A row for each pair, deformed at a level: pair, and the numbers of `SCORED`."""
+    for case in evaluation.cases(pairs, level):
+        values = evaluation.score(method, case.ir, case.vi, case.moved)
+        yield {"pair": case.name} | {metric: values[metric] for metric in SCORED}
 
 
 def _network(job: Job, path: Path) -> FusionNetwork:

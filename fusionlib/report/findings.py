@@ -97,9 +97,9 @@ def _small(folder: Path) -> str:
     harm = f", so on {listed(worse)}, by its interval over scenes, it is better not to register" if worse else ""
     step = f"; the refined field, which `fuse` uses, leaves {listed(map(percent, refined))}" if len(refined) else ""
     return (
-        f"**Small misalignments**: at `light`, the likeliest level of the paper, Ours leaves {_shares(share)}{harm}"
-        f"{step}; in notebook 03b, Ours leaves {percent(bench['ours'])} on RoadScene and SimpleITK "
-        f"{percent(bench['simpleitk'])}."
+        f"**Small misalignments**: at `light`, the level nearest to the authors' published code, Ours leaves "
+        f"{_shares(share)}{harm}{step}; in notebook 03b, Ours leaves {percent(bench['ours'])} on RoadScene and "
+        f"SimpleITK {percent(bench['simpleitk'])}."
     )
 
 
