@@ -48,7 +48,8 @@ def notebook_page(content: NotebookNode, name: str) -> str:
 def formula(latex: str, display: str = "inline") -> str:
     """A formula as MathML, or its source if that cannot be read; `display` is inline or block."""
     try:
-        return latex2mathml.converter.convert(latex, display=display).replace(NAMESPACE, "")
+        plain = latex.replace("\\big\\", "\\")  # of \big\lVert the library renders the name; MathML stretches by itself
+        return latex2mathml.converter.convert(plain, display=display).replace(NAMESPACE, "")
     except Exception:  # the library names no common error, and a formula as typed is better than no page
         return f"<code>{escape(latex)}</code>"
 

@@ -72,3 +72,10 @@ def test_templates_escape_and_miss_nothing() -> None:
     assert web.line("`x` < *y* <b>") == "<code>x</code> &lt; <em>y</em> &lt;b&gt;"
     with pytest.raises(jinja2.UndefinedError):
         web.render("index.html.j2", title="no more")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_formula_is_rendered_to_the_last_command(path: Path) -> None:
+    for cell in nbformat.read(path, as_version=4).cells:
+        for formula in re.findall(r"\$\$(.+?)\$\$", cell.source, re.DOTALL):
+            assert "\\" not in web.formula(formula), formula
