@@ -272,6 +272,8 @@ def weights_name(name: str) -> str:
 
 
 def _system(name: str) -> systems.System:
+    if not name:
+        raise InputError("A method has no name: write one before a + and one after it, as in ecc+maximum, or no +.")
     if name not in systems.names():
         raise InputError(f"Unknown method {name!r}; choose one of {', '.join(names())}.")
     return systems.system(name)

@@ -45,6 +45,9 @@ class Run:
         device: where the checkpoint is loaded to.
         unit: the column of the log that counts, "epoch" or "step".
         loss: the column that is reported and has to stay finite.
+
+    Raises:
+        InputError: there is a checkpoint, and it cannot be read.
     """
 
     def __init__(
@@ -119,8 +122,16 @@ class Run:
 
     def _checkpoint(self, device: torch.device | str) -> dict:
         checkpoint = self.path.with_suffix(".checkpoint")
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if self.key.differing(Key.parse(state.get("made_by", ""))):
+        try:
+            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            made_by = state["made_by"]
+        except OSError as error:
+            fact = f"{checkpoint} cannot be read ({error.strerror})"
+            raise InputError(f"{fact}: make it readable, or delete it.") from None
+        except Exception:  # whatever torch and pickle make of bytes that are not theirs
+            anew = "delete it, and the training begins anew"
+            raise InputError(f"{checkpoint} is damaged or no checkpoint of a training: {anew}.") from None
+        if self.key.differing(Key.parse(made_by)):
             LOGGER.info(f"{self.name}: {checkpoint.name} is of another training, and not used")
             return {}
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,16 @@ def test_a_checkpoint_of_another_training_is_not_taken_up(tmp_path, monkeypatch,
             train_detector(images, found, TINY, path=path)
     train_detector(images, found, TINY, seed=1, path=path)
     assert "cut.checkpoint is of another training, and not used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of a file", b"made by hand", pickle.dumps({"rows": []})])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, content):
+    images, found = painted()
+    path = tmp_path / "cut.safetensors"
+    path.with_suffix(".checkpoint").write_bytes(content)
+    with pytest.raises(InputError, match=r"cut.checkpoint is damaged.*: delete it, and the training begins anew\.$"):
+        train_detector(images, found, TINY, path=path)
+    assert [file.name for file in tmp_path.iterdir()] == ["cut.checkpoint"]
 
 
 def test_weights_are_kept_for_what_made_them(tmp_path, monkeypatch):

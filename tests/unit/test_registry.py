@@ -44,6 +44,13 @@ def test_what_has_no_network_is_refused() -> None:
             function("magic")
 
 
+@pytest.mark.parametrize("name", ["", "+", "ecc+", "+maximum"])
+def test_half_a_chain_is_refused(name: str) -> None:
+    for ask in (methods.load, methods.origin):
+        with pytest.raises(InputError, match="write one before a \\+ and one after it"):
+            ask(name)
+
+
 def test_a_chain_gives_its_options_to_what_fuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     halfway.install(tmp_path, monkeypatch)
     torch.save(methods.network("halfway").state_dict(), tmp_path / "halfway.pth")
