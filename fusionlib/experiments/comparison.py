@@ -175,10 +175,9 @@ def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> p
 
     Columns are `weights` and the metrics; a row that could not be measured says "paper only" and has no numbers.
     """
-    here = measured.table[measured.table["level"] == level]
-    sets, groups = together(here)["dataset"].unique(), together(here).groupby(["dataset", "method"], sort=False)
-    found = groups[list(columns)].mean()
-    found.insert(0, "weights", groups["weights"].first())
+    here, groups = together(measured.table[measured.table["level"] == level]), ["dataset", "method"]
+    sets, found = here["dataset"].unique(), evaluation.means(here, groups, columns)
+    found.insert(0, "weights", here.groupby(groups, sort=False)["weights"].first())
     index = [(name, row.part, row.method) for name in sets for row in measured.rows]
     found = found.reindex([(name, method) for name, _, method in index])
     found["weights"] = found["weights"].fillna(ABSENT)
@@ -192,8 +191,13 @@ def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) 
     found = means(measured, level, columns)[list(columns)].astype(object)
     for (name, part, method), values in found.iterrows():
         for column, mean in values.items():
-            mine = groups.get((name, method))
-            ends = interval(mine[column], scenes_of(mine["pair"])) if pd.notna(mean) else None
+            if pd.isna(mean):
+                ends = None
+            elif column == "EPE_share":
+                ends = evaluation.share_interval(groups[(name, method)])
+            else:
+                mine = groups[(name, method)]
+                ends = interval(mine[column], scenes_of(mine["pair"]))
             found.at[(name, part, method), column] = ends
     return found
 

@@ -4,7 +4,7 @@ Columns: method, dataset, level, pair, metric, value. Metrics as in `fusionlib.m
 
     EPE             end-point error in pixels inside the valid area; of a method without a field, the identity's
     EPE_p95         its 95th percentile
-    EPE_share       EPE over that of the identity: 1 means no improvement
+    EPE_share       EPE over that of the identity: 1 means no improvement; of several pairs see `means`
     folds           share of pixels where the field folds
     NCC, MSE        registered against undeformed infrared, inside the valid area
     Q_...@given     the fusion metric against the deformed infrared the method was given, not against the aligned one
@@ -29,9 +29,11 @@ from torch import Tensor
 
 from fusionlib import metrics
 from fusionlib.data import PairSet
+from fusionlib.data.scenes import scenes_of
 from fusionlib.deformation import Misaligned, fold_share, misalign_by_key
 from fusionlib.experiments import runner
 from fusionlib.methods import Fused, Method
+from fusionlib.metrics import statistics
 from fusionlib.support.keys import Key
 
 COLUMNS = ["method", "dataset", "level", "pair", "metric", "value"]
@@ -161,6 +163,38 @@ def with_share(found: Mapping[str, float]) -> dict[str, float]:
     return rest | {"EPE_share": found["EPE"] / found["EPE_identity"]}
 
 
+def means(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Means over pairs: a row a group, in the order of the table.
+
+    EPE_share is the mean EPE over the mean of the identity: what is left of the misalignment of all pairs together. The
+    mean of the pairs' own shares would give pairs that are hardly misaligned more weight than those that are.
+
+    Args:
+        rows: a row a pair, with EPE if EPE_share is among the columns.
+        by: columns whose values make a group.
+        columns: metrics.
+
+    >>> pairs = pd.DataFrame({"set": ["a", "a"], "EPE": [1.0, 1.0], "EPE_share": [0.25, 1]})  # identity: 4 and 1 px
+    >>> means(pairs, ["set"], ["EPE_share"])["EPE_share"].tolist()
+    [0.4]
+    """
+    groups = rows.assign(identity=identity_of(rows)).groupby(list(by), sort=False)
+    found = groups[list(columns)].mean()
+    if "EPE_share" in columns:
+        found["EPE_share"] = groups["EPE"].mean() / groups["identity"].mean()
+    return found
+
+
+def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
+    """95 % bootstrap interval over scenes of the EPE_share of these pairs together, as `means` has it."""
+    return statistics.share_interval(rows["EPE"], identity_of(rows), scenes_of(rows["pair"]))
+
+
+def identity_of(rows: pd.DataFrame) -> pd.Series | float:
+    """The end-point error of the identity of each pair, from EPE and EPE_share; NaN without them."""
+    return rows["EPE"] / rows["EPE_share"] if {"EPE", "EPE_share"} <= set(rows) else float("nan")
+
+
 def together(table: pd.DataFrame) -> pd.DataFrame:
     """A long table, and if it has several sets, all their rows once more under the name "all"."""
     return pd.concat([table, table.assign(dataset="all")]) if table["dataset"].nunique() > 1 else table
@@ -172,7 +206,7 @@ def summary(table: pd.DataFrame, metric_names: list[str]) -> pd.DataFrame:
     Returns:
         Rows (dataset, level, method) in the order of the table, one column a metric.
     """
-    wide = together(table).pivot_table(
-        index=["dataset", "level", "method"], columns="metric", values="value", aggfunc="mean", sort=False
-    )
-    return wide.reindex(columns=metric_names)
+    places = ["dataset", "level", "method"]
+    wide = together(table).pivot_table(index=[*places, "pair"], columns="metric", values="value", sort=False)
+    wide = wide.reindex(columns=[*dict.fromkeys([*wide.columns, *metric_names])])
+    return means(wide.reset_index(), places, metric_names)

@@ -20,7 +20,7 @@ import torch
 
 from fusionlib import methods, presets
 from fusionlib.data import open_set
-from fusionlib.experiments import cost, profiling, runner, sweep_rows, sweeps
+from fusionlib.experiments import cost, evaluation, profiling, runner, sweep_rows, sweeps
 from fusionlib.experiments.evaluation import together
 from fusionlib.presets import Preset
 from fusionlib.support.files import atomic
@@ -124,7 +124,7 @@ def summary(table: pd.DataFrame, level: str) -> pd.DataFrame:
     """Means over all pairs at a level: a line a training; of several seeds of Ours also their mean and range."""
     here = together(table[table["level"] == level])
     here = here[here["dataset"] == here["dataset"].iloc[-1]]  # all pairs, or those of the only set
-    means = here.groupby(["method", "seed"], sort=False)[COLUMNS].mean()
+    means = evaluation.means(here, ["method", "seed"], COLUMNS)
     ours = means.loc[OURS]
     lines = {f"{OURS}, seed {seed}": line for seed, line in ours.iterrows()}
     if len(ours) > 1:

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import together
 from fusionlib.experiments.sweep_rows import Row
@@ -29,7 +30,7 @@ def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
 
     Each set stands apart, and if there are several, "all" pairs together.
     """
-    return together(table).rename(columns={"dataset": "data"}).groupby(["data", *by], sort=False)[SCORED].mean()
+    return evaluation.means(together(table).rename(columns={"dataset": "data"}), ["data", *by], SCORED)
 
 
 def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:

@@ -13,15 +13,12 @@ from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from pandas.api.typing import DataFrameGroupBy
 
 from fusionlib.data.paper_tables import paper_table, systems_in
-from fusionlib.data.scenes import scenes_of
-from fusionlib.experiments import comparison, detection_bench, mri_study, registration_bench, reliability
+from fusionlib.experiments import comparison, detection_bench, evaluation, mri_study, registration_bench, reliability
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
-from fusionlib.metrics.statistics import interval
 from fusionlib.notebook import answers, training_answers
 from fusionlib.notebook.sentences import listed, percent
 from fusionlib.report import tested_claims, verdicts
@@ -74,8 +71,8 @@ def basis(folder: Path | str) -> str:
 
 
 def left(folder: Path, level: str, method: str = "ours") -> pd.Series:
-    """Share of the misalignment that a method leaves, mean over the pairs of each set."""
-    return _roads(folder, level, method)["EPE_share"].mean()
+    """Share of the misalignment that a method leaves, of the pairs of each set together."""
+    return evaluation.means(_roads(folder, level, method), ["dataset"], ["EPE_share"])["EPE_share"]
 
 
 # --- one function a sentence
@@ -92,8 +89,8 @@ def _large(folder: Path) -> str:
 
 def _small(folder: Path) -> str:
     share, refined, bench = left(folder, "light"), left(folder, "light", "ours_refined"), _bench(folder).loc["light"]
-    pairs = _roads(folder, "light", "ours")
-    worse = [name for name, rows in pairs if interval(rows["EPE_share"], scenes_of(rows["pair"]))[0] > 1]
+    pairs = _roads(folder, "light", "ours").groupby("dataset", sort=False)
+    worse = [name for name, rows in pairs if evaluation.share_interval(rows)[0] > 1]
     harm = f", so on {listed(worse)}, by its interval over scenes, it is better not to register" if worse else ""
     step = f"; the refined field, which `fuse` uses, leaves {listed(map(percent, refined))}" if len(refined) else ""
     return (
@@ -146,16 +143,18 @@ def _systems(folder: Path) -> str:
     shares, minutes = [], []
     for number in (1, 2):
         table, names = _level(folder, number, "medium"), _printed_rows(number)
-        shares += table[table["method"].isin(names)].groupby("method")["EPE_share"].mean().to_list()
+        left_by = evaluation.means(table, ["method"], ["EPE_share"])["EPE_share"]
+        shares += left_by.reindex(names).dropna().to_list()
         logs = {part for name in names for part in name.split("+")}
         minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
-    mine = table.groupby("method")["EPE_share"].mean()
-    brief = f", and {percent(mine[SAME_BUDGET])} after {percent(SHARE)} of its epochs" if SAME_BUDGET in mine else ""
+    brief = ""
+    if SAME_BUDGET in left_by:
+        brief = f", and {percent(left_by[SAME_BUDGET])} after {percent(SHARE)} of its epochs"
     return (
         f"**Compared systems**: those of Tables 1 and 2, trained here for {min(minutes):.0f} to {max(minutes):.0f} "
         f"minutes where there are no published weights, leave {percent(min(shares))} to {percent(max(shares))} of a "
         f"`medium` deformation; "
-        f"Ours leaves {percent(mine['ours'])} after {_minutes_of_ours(folder):.0f} minutes{brief}."
+        f"Ours leaves {percent(left_by['ours'])} after {_minutes_of_ours(folder):.0f} minutes{brief}."
     )
 
 
@@ -223,7 +222,7 @@ def _cost(folder: Path) -> str:
 def _brains(folder: Path) -> str:
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
     heads = mri_study.by_subject(measured, "medium").droplevel("part")
-    left = _level(folder, 7, "medium").groupby("method")["EPE_share"].mean()
+    left = evaluation.means(_level(folder, 7, "medium"), ["method"], ["EPE_share"])["EPE_share"]
     corrmlp = next(name for name in _printed_rows(7) if name in left.index)
     return (
         f"**Brains**: on {heads.at['ours', 'subjects']} heads Ours leaves {percent(left['ours'])} of a `medium` "
@@ -259,9 +258,9 @@ def _bench(folder: Path) -> pd.DataFrame:
     return registration_bench.summary(table)["EPE_share"].droplevel(["set", "split", "size"]).unstack("method")
 
 
-def _roads(folder: Path, level: str, method: str) -> DataFrameGroupBy:
+def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
     table = result_tables.read(folder / "tables" / ROADS)
-    return table[(table["method"] == method) & (table["level"] == level)].groupby("dataset", sort=False)
+    return table[(table["method"] == method) & (table["level"] == level)]
 
 
 def _level(folder: Path, number: int, level: str) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from PIL import Image
 
 from fusionlib import presets
+from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import IMAGE_METRICS
 from fusionlib.report import our_numbers, pages, web
 from fusionlib.support import result_tables
@@ -58,9 +59,9 @@ def own_numbers(folder: Path | str) -> Own | None:
     if table.empty:
         return None
     table = table[table["level"] == table["level"].iloc[0]]
-    means = table.groupby(["method", "metric"], sort=False)["value"].mean().unstack("metric")
-    means = means.rename(columns={"EPE_share": "left"}).reindex(columns=["left", *IMAGE_METRICS]).dropna()
-    return Own(table.drop_duplicates(["dataset", "pair"]).shape[0], table["level"].iloc[0], means)
+    level, means = table["level"].iloc[0], evaluation.summary(table, ["EPE_share", *IMAGE_METRICS])
+    means = means.loc[(means.index[-1][0], level)].rename(columns={"EPE_share": "left"}).dropna()
+    return Own(table.drop_duplicates(["dataset", "pair"]).shape[0], level, means)
 
 
 def write_overview(folder: Path | str) -> Path:

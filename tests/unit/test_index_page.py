@@ -88,7 +88,7 @@ def test_smoke_tells_its_own_numbers_apart_from_those_of_real_pairs(folder, tmp_
     real = "On real pairs, with the weights and tables that come with the repository"
     assert real not in Page(write_overview(folder)).text  # it has measured nothing
     rows = [(m, "synthetic", "medium", p, n, v) for m, v in (("ours", 0.25), ("average", 1.0)) for p in "ab"
-            for n in ("EPE_share", "Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM")]  # fmt: skip
+            for n in ("EPE", "EPE_share", "Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM")]  # fmt: skip
     rows += [("bound", "synthetic", "medium", p, "Q_CC", 1.0) for p in "ab"]
     table = pd.DataFrame(rows, columns=["method", "dataset", "level", "pair", "metric", "value"])
     table.to_csv(folder / "tables" / "test_pairs.csv", index=False)

@@ -49,7 +49,7 @@ def test_it_differs_from_paper_in_counts_alone() -> None:
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
     made = presets.load("rehearsal").results(tmp_path)
-    rows = [("ours", "RoadScene", "medium", "a", metric, 0.5) for metric in ("EPE_share", "Q_CC", "Q_AB/F")]
+    rows = [("ours", "RoadScene", "medium", "a", metric, 0.5) for metric in ("EPE", "EPE_share", "Q_CC", "Q_AB/F")]
     table = pd.DataFrame(rows, columns=["method", "dataset", "level", "pair", "metric", "value"])
     made.table("test_pairs").parent.mkdir()
     table.to_csv(made.table("test_pairs"), index=False)
