@@ -16,13 +16,7 @@ from fusionlib.support.paths import SHIPPED, Results
 from fusionlib.support.settings import changed
 from fusionlib.training.detectors import DetectorTraining
 from fusionlib.training.recipe import Recipe, TrainingConfig
-
-BRAINS = TrainingConfig(
-    epochs=60, registration_epochs=50, fusion_epochs=6, crop=128, crop_epochs=44, mixed_precision=("cuda", "cpu")
-)
-BRAINS_FUSED = TrainingConfig(
-    epochs=60, fusion_epochs=60, learning_rate=1e-2, crop=128, validate_every=60, mixed_precision=("cuda", "cpu")
-)
+from fusionlib.training.schedules import ALL_TOGETHER, AUGMENTED, BRAINS, BRAINS_FUSED, REGISTRATION_FIRST
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,7 @@ class Preset:
             short side, so the paper's 512x512 is a resize; squares, as in the authors' lab, not crops.
         levels: deformations the test images are given; the first one is the tables'.
         always_train: train even if weights that fit are there; all its trainings are short.
+        augmented: the training of `ours_robust`, after the start of the recipe.
         plain_epochs: how long `as_in_the_paper` is trained.
         switch_epochs: how long each of `sweeps.switches` is trained.
         sweep_epochs, sweep_longer: epochs of each row of Tables 4 and 5 after the start that all share, and of a few
@@ -84,6 +79,7 @@ class Preset:
     test_size: int = 512
     levels: tuple[str, ...] = ("medium", "light")
     always_train: bool = False
+    augmented: TrainingConfig = AUGMENTED
     plain_epochs: int = 150
     switch_epochs: int = 12
     sweep_epochs: int = 150
@@ -109,21 +105,10 @@ class Preset:
         return SHIPPED if self.shows_shipped else self.results(root)
 
 
-# Two CPU cores for an hour and a half: the registration alone, on crops instead of whole images at first, at a higher
-# rate than the paper's. The few epochs of fusion at its end show that the features serve it.
-REGISTRATION_FIRST = TrainingConfig(
-    epochs=325, registration_epochs=305, fusion_epochs=15, learning_rate=2e-3,
-    crop=128, crop_epochs=250, validate_every=10,
-)  # fmt: skip
-# Then everything together, Eq. (12), also on what a second camera does to an image.
-ALL_TOGETHER = TrainingConfig(
-    epochs=16, learning_rate=5e-4, levels=("light", "medium", "heavy", "cameras"),
-    frozen_statistics=True, validate_every=2, mixed_precision=("cuda", "cpu"),
-)  # fmt: skip
-
 PAPER = Preset(
     "paper",
     Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig()),
+    augmented=replace(AUGMENTED, epochs=150, registration_epochs=120, fusion_epochs=30),
     detection=DetectionBenchConfig(scenes=True),
     mri=MriConfig(training=TrainingConfig(epochs=150), finish=None),
 )
@@ -151,6 +136,7 @@ PRESETS = {
             test_size=256,
             always_train=True,
             shows_shipped=True,
+            augmented=replace(AUGMENTED, epochs=2, registration_epochs=1, fusion_epochs=1, batch=4, validate_every=1),
             plain_epochs=2,
             switch_epochs=1,
             sweep_epochs=1,
@@ -208,6 +194,7 @@ PRESETS = {
             name="rehearsal",
             recipe=replace(PAPER.recipe, train_pairs=4, training=ONE_STEP),
             always_train=True,
+            augmented=replace(AUGMENTED, epochs=2, registration_epochs=1, fusion_epochs=1, batch=4),
             plain_epochs=1,
             switch_epochs=1,
             sweep_epochs=1,
@@ -272,6 +259,11 @@ def as_in_the_paper(preset: Preset) -> Preset:
     head = recipe.detector and replace(recipe.detector, begin_small=False)
     plain = replace(recipe, network=AS_IN_THE_PAPER, losses=losses, training=training, detector=head, start=None)
     return replace(preset, recipe=plain)
+
+
+def robust(preset: Preset) -> Recipe:
+    """The recipe of `ours_robust`: the start of the preset's, then as `augmented` says, without a detector."""
+    return replace(preset.recipe, training=preset.augmented, detector=None)
 
 
 def mri(preset: Preset) -> Preset:

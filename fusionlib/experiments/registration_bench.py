@@ -128,7 +128,7 @@ def raw_frames(methods: Mapping[Method, Key], raw: Mapping[str, RawSet], path: P
     """
     parts = []
     for split, pairs in raw.items():
-        key = _of_raw(pairs) | Key.of(["scores"])
+        key = key_of_raw(pairs) | Key.of(["scores"])
         for method, mark in methods.items():
             where = {"method": method.name, "dataset": pairs.aligned.title, "split": split}
             parts.append(runner.Part(where, key | mark, partial(_measure_raw, method, pairs)))
@@ -144,7 +144,7 @@ def _measure_raw(method: Method, raw: RawSet) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _of_raw(raw: RawSet) -> Key:
+def key_of_raw(raw: RawSet) -> Key:
     """The key of raw frames: their files, the homographies, and how they are read."""
     dataset = raw.aligned.title
     facts = {dataset: data.checksum(dataset, raw.names), "homographies": HOMOGRAPHIES.read_text(encoding="utf-8")}
@@ -168,7 +168,7 @@ def refinement_steps(
         A row for each of `STEPS`: field, a column for each level, and "raw frames".
     """
     facts = {"size": pairs[0].ir.shape[-1], "levels": levels, "draws": draws}
-    key = _of_raw(raw) | Key.of(["deformation", "scores"], **facts) | mark
+    key = key_of_raw(raw) | Key.of(["deformation", "scores"], **facts) | mark
     parts = []
     for name, steps in STEPS.items():
         how = Key() if steps is None else Key.of(["refinement"], steps=steps)

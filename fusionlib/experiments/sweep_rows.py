@@ -1,7 +1,8 @@
 """Rows of sweeps as changes of a recipe: Tables 4 and 5, read from the paper's own tables, and the switches.
 
 A switch goes back from a default to the plainer choice. Switches are trained shortly, on the registration alone and
-with one seed: they say what matters in the first minutes, not where a long training ends.
+with one seed: they say what matters in the first minutes, not where a long training ends. An augmentation is added to
+the registration that is trained already, and trained further with several seeds.
 
 PAPER-GAP: the paper says of its ablations no more than their names. "w/o l_c" and "w/o l_s" are read as a weight of 0
 in Eq. (12), where both stand with a weight of 1; "w/o concat of F_i^r and F_v" as Eq. (7) on the specific features
@@ -20,6 +21,7 @@ from fusionlib.network import AS_IN_THE_PAPER
 from fusionlib.presets import Preset, first
 from fusionlib.support.files import InputError
 from fusionlib.support.settings import changed
+from fusionlib.training.augmentation import Augmentation
 from fusionlib.training.recipe import Recipe
 
 ABLATIONS = {
@@ -62,6 +64,14 @@ SWITCHES = (
     Row("trained at medium only", {"training.levels": ("medium",)}),
     Row("constant rate of the paper", {"training.schedule": "constant", "training.learning_rate": 1e-3}),
     Row("network of the paper", {"network": AS_IN_THE_PAPER, **PLAIN}),
+)
+
+AUGMENTATION = "training.augmentation"
+AUGMENTATIONS = (
+    Row("none"),
+    Row("other light and worse cameras", {AUGMENTATION: Augmentation(single=0.0)}),
+    Row("single images under two intensity maps", {AUGMENTATION: Augmentation(relit=0.0, degraded=0.0)}),
+    Row("both", {AUGMENTATION: Augmentation()}),
 )
 
 
@@ -125,6 +135,18 @@ def short_recipe(row: Row, preset: Preset) -> Recipe:
         recipe.training, epochs=epochs, registration_epochs=epochs, fusion_epochs=0, validate_every=epochs
     )
     return _changed(replace(recipe, training=training, detector=None), row)
+
+
+def further_recipe(row: Row, preset: Preset, seed: int) -> Recipe:
+    """The training of an augmentation: of the registration alone, on whole images, for `switch_epochs` after the
+    preset's start, at the rate of what comes after it.
+    """
+    after, epochs = preset.recipe.training, preset.switch_epochs
+    training = replace(
+        after, epochs=epochs, registration_epochs=epochs, fusion_epochs=0, validate_every=epochs,
+        frozen_statistics=False, mixed_precision=("cuda",),
+    )  # fmt: skip
+    return _changed(replace(preset.recipe, seed=seed, training=training, detector=None), row)
 
 
 def _changed(recipe: Recipe, row: Row) -> Recipe:

@@ -24,13 +24,18 @@ from tempfile import TemporaryDirectory, gettempdir
 
 import pandas as pd
 import safetensors.torch
+from torch import Tensor
 
 from fusionlib import data
 from fusionlib.data import PairSet, open_set
-from fusionlib.experiments import evaluation, runner
+from fusionlib.data.raw_pairs import RawSet, open_raw
+from fusionlib.deformation import Misaligned
+from fusionlib.experiments import evaluation, robustness, runner
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.sweep_rows import SWITCHES, Row, recipe_of, short_recipe
+from fusionlib.experiments.registration_bench import key_of_raw
+from fusionlib.experiments.sweep_rows import AUGMENTATIONS, SWITCHES, Row, further_recipe, recipe_of, short_recipe
 from fusionlib.methods import Method, Ours
+from fusionlib.methods.field_refinement import RefinedNetwork
 from fusionlib.network import FusionNetwork
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
@@ -43,6 +48,8 @@ from fusionlib.training.recipe import Recipe
 from fusionlib.training.warm_start import calibrate, warm_start
 
 SCORED = [*METRICS, "EPE_share", "folds"]
+PHOTONS = 10.0  # that a white pixel catches in the dark, see `robustness.night`
+DARK, RAW = f"medium, {PHOTONS:g} photons", "raw frames"  # conditions beside the levels
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,62 @@ def switches(preset: Preset, path: Path, rows: Sequence[Row] = SWITCHES) -> pd.D
         runner.Part({"switch": name}, recipe.key(), partial(_validated, recipe)) for name, recipe in recipes.items()
     ]
     return runner.run(path, parts, minutes=minutes)
+
+
+def augmentations(
+    preset: Preset, path: Path, weights: Path, rows: Sequence[Row] = AUGMENTATIONS, seeds: Sequence[int] = (0, 1, 2)
+) -> pd.DataFrame:
+    """Train the preset's start further with every augmentation and seed, and register validation pairs with it.
+
+    The pairs are deformed at three levels, deformed at `medium` in the dark, and as the two cameras took them.
+
+    Args:
+        preset: its start is what is trained further, for `switch_epochs`.
+        path: CSV file that keeps the rows.
+        weights: folder of the start, in which `sweeps` holds the weights of the rows.
+        rows, seeds: which ones.
+
+    Returns:
+        A row for each row, seed, method (ours, ours_refined), condition and pair, with EPE and EPE_share.
+    """
+    pairs = open_set(preset.recipe.dataset, "val", preset.test_size, count=preset.bench.count)
+    raw = open_raw(preset.recipe.dataset, "val", preset.test_size, count=preset.bench.count)
+    folder = Path(weights).resolve() / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    key = runner.key_of(pairs, "deformation", "scores", "hardships", "network", "refinement") | key_of_raw(raw)
+    parts, minutes = [], 0.0
+    for row, seed in product(rows, seeds):
+        recipe = further_recipe(row, preset, seed)
+        minutes = max(minutes, recipe.minutes())
+        measure = partial(_further, recipe, weights, str(folder), pairs, raw)
+        parts.append(runner.Part({"row": row.name, "seed": seed}, key | recipe.key(), measure))
+    return runner.run(path, parts, minutes=minutes)
+
+
+def _further(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: RawSet) -> pd.DataFrame:
+    start = None
+    if recipe.start is not None:
+        start = train_or_load(recipe.start, weights, START).path.read_bytes()
+    job = Job(recipe, start, (), pairs[0].ir.shape[-1], "", None, folder)
+    with locked(job.path()):
+        network = _network(job, job.path())
+    rows = []
+    for method in (Ours(network), Ours(RefinedNetwork(network), "ours_refined")):
+        for condition, name, ir, vi, moved in _conditions(pairs, raw):
+            found = evaluation.with_share(evaluation.registration(method.fuse(moved.ir, vi), ir, moved))
+            rows.append({"method": method.name, "condition": condition, "pair": name} | found)
+    return pd.DataFrame(rows)[["method", "condition", "pair", "EPE", "EPE_share", "folds"]]
+
+
+def _conditions(pairs: PairSet, raw: RawSet) -> Iterator[tuple[str, str, Tensor, Tensor, Misaligned]]:
+    """Condition, pair, aligned infrared, visible image as it is given, and the misaligned infrared."""
+    for level in ("light", "medium", "heavy"):
+        for case in evaluation.cases(pairs, level):
+            yield level, case.name, case.ir, case.vi, case.moved
+    for case in evaluation.cases(pairs, "medium"):
+        yield DARK, case.name, case.ir, robustness.night(case.vi, PHOTONS, case.name), case.moved
+    for pair, aligned in zip(raw, raw.aligned, strict=True):
+        yield RAW, pair.name, aligned.ir[None], pair.vi[None], pair.misaligned
 
 
 def _validated(recipe: Recipe) -> pd.DataFrame:

@@ -21,6 +21,7 @@ PROBES: dict[str, Callable[[], Iterator[Seen]]] = {
     "hardships": inputs.hardships,
     "nothing": inputs.nothing,
     "training": training.training,
+    "augmentation": training.augmentation,
     "warm-start": training.warm_start,
     "detector": training.detector,
     "anchor-detector": training.anchor_detector,

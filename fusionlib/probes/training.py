@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from fusionlib.probes.methods import filled
 from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
 from fusionlib.support.weights import read_state
 from fusionlib.training import anchor_detector as anchors
+from fusionlib.training import augmentation as augmenting
 from fusionlib.training import batches as making_batches
 from fusionlib.training import detectors, loop
 from fusionlib.training import warm_start as starts
@@ -104,6 +106,16 @@ def _of_log(name: str, log: pd.DataFrame) -> Iterator[Seen]:
 def _fused(net: torch.nn.Module) -> Tensor:
     with torch.no_grad():
         return net.eval()(*pair(1, 64, 64, torch.float32)).image
+
+
+def augmentation() -> Iterator[Seen]:
+    """Every step of it, on several pairs."""
+    for number in range(8):
+        ir, vi = (image[0] for image in pair(number, 64, 64, torch.float32))
+        rng = np.random.default_rng(number)
+        for step in (augmenting.before_deformation, augmenting.after_deformation):
+            ir, vi = step(ir, vi, augmenting.Augmentation(), rng)
+            yield f"{number} {step.__name__}", torch.cat([ir, vi]), LOOSE
 
 
 def warm_start() -> Iterator[Seen]:

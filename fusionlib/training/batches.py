@@ -1,7 +1,7 @@
 """The batches of a training: aligned pairs, deformed differently in each epoch, with the true field and the boxes.
 
-What is random (order, flips, crops, deformations) depends on the seed, the epoch and the pair's name alone, never on
-the state of a generator, so a resumed training sees the same images as an uninterrupted one.
+What is random (order, flips, augmentation, crops, deformations) depends on the seed, the epoch and the pair's name
+alone, never on the state of a generator, so a resumed training sees the same images as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from torch import Tensor
 from fusionlib.data import PairSet, data_root, labels
 from fusionlib.deformation import misalign_by_key
 from fusionlib.support import boxes
+from fusionlib.support.random_fields import generator
+from fusionlib.training import augmentation
+from fusionlib.training.augmentation import Augmentation
 from fusionlib.training.recipe import Recipe, TrainingConfig
 
 BoxesOf = Callable[[int], Tensor | None]  # from the place of a pair in its set to its boxes
@@ -52,7 +55,7 @@ def deformed_batches(
     device: str = "cpu",
     boxes_of: BoxesOf = lambda index: None,
 ) -> Iterator[Batch]:
-    """The batches of one epoch: shuffled, flipped, deformed and cropped as the settings say.
+    """The batches of one epoch: shuffled, flipped, augmented, deformed and cropped as the settings say.
 
     Each image is deformed whole and cropped afterwards, so that a crop also holds what has moved into it.
     """
@@ -65,15 +68,30 @@ def deformed_batches(
         turned = rng.random(size) < 0.5 if settings.flip else np.zeros(size, bool)
         turn = torch.from_numpy(turned).to(device).view(-1, 1, 1, 1)
         ir, vi = (torch.where(turn, images.flip(-1), images) for images in (ir, vi))
-        # A label good to 0.02 px costs a third of an exact one.
         keys = [(seed, pairs.names[i], epoch) for i in chosen]
+        own = [generator("augmentation", *key) for key in keys]
+        changed = settings.augmentation if epoch < settings.registration_epochs else None
+        if changed is not None:
+            ir, vi = _each(augmentation.before_deformation, ir, vi, changed, own)
+        # A label good to 0.02 px costs a third of an exact one.
         levels = [settings.levels[k] for k in rng.integers(len(settings.levels), size=size)]
         moved = misalign_by_key(ir, levels, keys, tolerance=0.02)
         cropped = settings.crop_epochs is None or epoch < settings.crop_epochs
         window = _window(rng, ir.shape[-2:], settings.crop if cropped else None)
         seen = (..., *(slice(place, place + side) for place, side in zip(window[:2], window[2:], strict=True)))
         found = [_seen(boxes_of(i), flip, ir.shape[-1], window) for i, flip in zip(chosen, turned, strict=True)]
-        yield Batch(ir[seen], vi[seen], moved.ir[seen], moved.phi_gt[seen], found)
+        given, vi = moved.ir[seen], vi[seen]
+        if changed is not None:
+            given, vi = _each(augmentation.after_deformation, given, vi, changed, own)
+        yield Batch(ir[seen], vi, given, moved.phi_gt[seen], found)
+
+
+def _each(
+    step: Callable, ir: Tensor, vi: Tensor, settings: Augmentation, own: list[np.random.Generator]
+) -> tuple[Tensor, Tensor]:
+    """A step of the augmentation for each pair of a batch, with the pair's own generator."""
+    pairs = [step(*pair, settings, rng) for *pair, rng in zip(ir.cpu(), vi.cpu(), own, strict=True)]
+    return tuple(torch.stack(images).to(ir.device) for images in zip(*pairs, strict=True))
 
 
 def _boxes_of(pairs: PairSet, recipe: Recipe) -> BoxesOf:

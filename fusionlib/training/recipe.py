@@ -10,9 +10,10 @@ from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
 from fusionlib.network import NetworkConfig
 from fusionlib.support.files import InputError
-from fusionlib.support.keys import Key, settings
+from fusionlib.support.keys import NEUTRAL, Key, settings
 from fusionlib.support.long_training import minutes_for
 from fusionlib.support.settings import check
+from fusionlib.training.augmentation import Augmentation
 
 STAGES = ("epochs", "registration_epochs", "fusion_epochs", "crop_epochs")  # numbers of epochs in a `TrainingConfig`
 
@@ -33,6 +34,9 @@ class TrainingConfig:
             crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the displacements
             and cost less, whole images show a shift and a rotation as a whole.
         flip: flip half of the pairs horizontally. PAPER-GAP: not mentioned.
+        augmentation: other light, other cameras, see `fusionlib.training.augmentation`, in the epochs of the
+            registration alone: a fused image is to show what was there. None leaves all images as they are. PAPER-GAP:
+            not mentioned.
         clip: largest norm of the gradient. PAPER-GAP: not mentioned; l_reg in pixels dominates the first steps.
         levels: in each epoch each image gets a new deformation of one of these levels. PAPER-GAP: not given, see
             `deformation`; a network trained on large displacements only fails on small ones.
@@ -54,6 +58,7 @@ class TrainingConfig:
     crop: int | None = None
     crop_epochs: int | None = None
     flip: bool = True
+    augmentation: Augmentation | None = field(default=None, metadata=NEUTRAL)
     clip: float = 5.0
     levels: tuple[str, ...] = ("light", "medium", "heavy")
     validate_every: int = 5
@@ -108,7 +113,8 @@ class Recipe:
         names = data.splits(self.dataset).get("train", [])[: self.train_pairs]
         start = {"start": self.start.key().digest} if self.start is not None else {}
         facts = {"settings": own, **start, self.dataset: data.checksum(self.dataset, names, labelled)}
-        return Key.of(data.components_of(self.dataset, labelled), **facts) | Key.of(["training"])
+        behaviour = ["training"] if self.training.augmentation is None else ["training", "augmentation"]
+        return Key.of(data.components_of(self.dataset, labelled), **facts) | Key.of(behaviour)
 
     def shortened(self, share: float) -> Recipe:
         """The same training in a share of its epochs, stage by stage, its start too.

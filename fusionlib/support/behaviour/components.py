@@ -22,6 +22,10 @@ COMPONENTS = {
     "nothing": ("fusionlib.experiments.robustness.NOTHING",),
     # weights
     "training": ("fusionlib.training.train",),
+    "augmentation": (
+        "fusionlib.training.augmentation.before_deformation",
+        "fusionlib.training.augmentation.after_deformation",
+    ),
     "warm-start": ("fusionlib.training.warm_start.warm_start", "fusionlib.training.warm_start.calibrate"),
     "detector": ("fusionlib.training.detectors.train_detector", "fusionlib.detection.Detector"),
     "anchor-detector": ("fusionlib.training.anchor_detector.AnchorDetector",),

@@ -1,0 +1,30 @@
+"""The trainings of the preset `mini`, for two CPU cores, and of brains: how long, on what, and at which rate."""
+
+from fusionlib.training.augmentation import Augmentation
+from fusionlib.training.recipe import TrainingConfig
+
+# An hour and a half: the registration alone, on crops instead of whole images at first, at a higher rate than the
+# paper's. The few epochs of fusion at its end show that the features serve it.
+REGISTRATION_FIRST = TrainingConfig(
+    epochs=325, registration_epochs=305, fusion_epochs=15, learning_rate=2e-3,
+    crop=128, crop_epochs=250, validate_every=10,
+)  # fmt: skip
+# Then everything together, Eq. (12), also on what a second camera does to an image.
+ALL_TOGETHER = TrainingConfig(
+    epochs=16, learning_rate=5e-4, levels=("light", "medium", "heavy", "cameras"),
+    frozen_statistics=True, validate_every=2, mixed_precision=("cuda", "cpu"),
+)  # fmt: skip
+# Or the registration once more, with photometric augmentation, and the fusion alone after it.
+AUGMENTED = TrainingConfig(
+    epochs=64, registration_epochs=52, fusion_epochs=12, learning_rate=1e-3,
+    levels=("light", "medium", "heavy", "cameras"), augmentation=Augmentation(),
+    crop=128, crop_epochs=12, validate_every=4,
+)  # fmt: skip
+
+# Slices are not streets: crops, then whole slices, then everything, then the fusion alone.
+BRAINS = TrainingConfig(
+    epochs=60, registration_epochs=50, fusion_epochs=6, crop=128, crop_epochs=44, mixed_precision=("cuda", "cpu")
+)
+BRAINS_FUSED = TrainingConfig(
+    epochs=60, fusion_epochs=60, learning_rate=1e-2, crop=128, validate_every=60, mixed_precision=("cuda", "cpu")
+)
