@@ -28,7 +28,8 @@ from fusionlib.experiments import evaluation, runner
 from fusionlib.experiments.evaluation import BOUND, together
 from fusionlib.methods.checkpoints import IN_PART
 from fusionlib.methods.registry import SAME_BUDGET
-from fusionlib.metrics.statistics import holm, interval, sign_flips, verdict
+from fusionlib.methods.retraining import SHARE
+from fusionlib.metrics.statistics import LEAST_SCENES, holm, interval, sign_flips, verdict
 from fusionlib.presets import Preset
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
@@ -43,7 +44,7 @@ BEHIND = {
     1: {"not registered": "{}", "by SimpleITK": "simpleitk+{}", "by the field of Ours": "ours+{}"},
     7: {"by SimpleITK": "simpleitk+{}"},
 }
-SAME_MINUTES = "as many minutes as those retrained"  # the heading of Ours after one short training
+SAME_MINUTES = f"Ours in {SHARE:.0%} of its epochs"  # about as many minutes as a retrained system got
 
 
 @dataclass(frozen=True)
@@ -185,19 +186,18 @@ def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> p
 
 
 def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
-    """95 % bootstrap intervals over scenes of `means`, in the same rows and columns: (low, high), or None."""
+    """95 % bootstrap intervals over scenes of `means`, in the same rows and columns: (low, high), or None where there
+    is no mean or where there are fewer scenes than `statistics.LEAST_SCENES`.
+    """
     here = together(measured.table[measured.table["level"] == level])
     groups = dict(iter(here.groupby(["dataset", "method"], sort=False)))
     found = means(measured, level, columns)[list(columns)].astype(object)
     for (name, part, method), values in found.iterrows():
         for column, mean in values.items():
-            if pd.isna(mean):
-                ends = None
-            elif column == "EPE_share":
-                ends = evaluation.share_interval(groups[(name, method)])
-            else:
-                mine = groups[(name, method)]
-                ends = interval(mine[column], scenes_of(mine["pair"]))
+            mine, ends = groups.get((name, method)), None
+            if pd.notna(mean) and len(set(scenes := scenes_of(mine["pair"]))) >= LEAST_SCENES:
+                shared = column == "EPE_share"
+                ends = evaluation.share_interval(mine) if shared else interval(mine[column], scenes)
             found.at[(name, part, method), column] = ends
     return found
 

@@ -186,8 +186,26 @@ def means(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.D
 
 
 def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
-    """95 % bootstrap interval over scenes of the EPE_share of these pairs together, as `means` has it."""
-    return statistics.share_interval(rows["EPE"], identity_of(rows), scenes_of(rows["pair"]))
+    """95 % bootstrap interval over scenes of the EPE_share of these pairs together, as `means` has it; NaN of fewer
+    scenes than `statistics.LEAST_SCENES`.
+    """
+    scenes = scenes_of(rows["pair"])
+    if len(set(scenes)) < statistics.LEAST_SCENES:
+        return float("nan"), float("nan")
+    return statistics.share_interval(rows["EPE"], identity_of(rows), scenes)
+
+
+def harmed(rows: pd.DataFrame, at: float = 0.05) -> list[str]:
+    """The sets on which these pairs of one method are significantly farther out of register than unregistered.
+
+    By sign flips over scenes, with Holm's correction for the number of sets.
+    """
+    p_values, longer = {}, {}
+    for name, of_set in rows.groupby("dataset", sort=False):
+        change = of_set["EPE"] - identity_of(of_set)
+        p_values[name], longer[name] = statistics.sign_flips(change, scenes_of(of_set["pair"])), change.mean() > 0
+    corrected = statistics.holm(p_values)
+    return [name for name in p_values if corrected[name] < at and longer[name]]
 
 
 def identity_of(rows: pd.DataFrame) -> pd.Series | float:

@@ -96,20 +96,21 @@ def against_identity(rows: pd.DataFrame) -> pd.DataFrame:
     """What is left of the misalignment with its interval, and how many pairs are better and worse than unregistered.
 
     Returns:
-        Rows as in `summary`: EPE_share, low, high (95 % bootstrap over scenes), and shares of the pairs whose mean
-        error is more than a tenth of a pixel below (better) or above (worse) that of the identity; the others are
-        equal.
+        Rows as in `summary`: scenes, EPE_share, low, high (95 % bootstrap over scenes; NaN of fewer than
+        `statistics.LEAST_SCENES`), and shares of the pairs whose mean error is more than a tenth of a pixel below
+        (better) or above (worse) that of the identity; the others are equal.
     """
     places = ["set", "split", "size", "level", "method"]
     of_pair = rows.groupby([*places, "pair"], sort=False)[["EPE", "EPE_identity"]].mean()
     found = {}
     for place, pairs in of_pair.groupby(places, sort=False):
-        low, high = statistics.share_interval(
-            pairs["EPE"], pairs["EPE_identity"], scenes_of(pairs.index.get_level_values("pair"))
-        )
+        scenes = scenes_of(pairs.index.get_level_values("pair"))
+        low, high = statistics.share_interval(pairs["EPE"], pairs["EPE_identity"], scenes)
+        if (count := len(set(scenes))) < statistics.LEAST_SCENES:
+            low = high = float("nan")
         gain = pairs["EPE_identity"] - pairs["EPE"]
         found[place] = {
-            "EPE_share": pairs["EPE"].mean() / pairs["EPE_identity"].mean(), "low": low, "high": high,
+            "scenes": count, "EPE_share": pairs["EPE"].mean() / pairs["EPE_identity"].mean(), "low": low, "high": high,
             "better": (gain > 0.1).mean(), "equal": (gain.abs() <= 0.1).mean(), "worse": (gain < -0.1).mean(),
         }  # fmt: skip
     return pd.DataFrame.from_dict(found, orient="index").rename_axis(places)

@@ -29,6 +29,7 @@ from fusionlib.experiments import evaluation, robustness, runner
 from fusionlib.methods import Method
 from fusionlib.methods.field_confidence import WITHIN, Calibration, cues
 from fusionlib.methods.field_refinement import RefinedNetwork, match_confidence
+from fusionlib.metrics.statistics import LEAST_SCENES
 from fusionlib.support.keys import Key
 from fusionlib.support.random_fields import generator
 
@@ -107,8 +108,12 @@ def calibration_error(rows: pd.DataFrame) -> float:
 
 
 def calibration_interval(rows: pd.DataFrame, draws: int = 500, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of `calibration_error`, drawing scenes (`data.scenes`), by percentiles."""
+    """95 % bootstrap interval of `calibration_error`, drawing scenes (`data.scenes`), by percentiles; NaN of fewer than
+    `statistics.LEAST_SCENES`.
+    """
     by_scene = [each for _, each in rows.groupby(scenes_of(rows["pair"]), sort=False)]
+    if len(by_scene) < LEAST_SCENES:
+        return float("nan"), float("nan")
     random = np.random.default_rng(seed)
     drawn = (random.integers(0, len(by_scene), len(by_scene)) for _ in range(draws))
     errors = [calibration_error(pd.concat([by_scene[place] for place in places])) for places in drawn]

@@ -138,10 +138,10 @@ def short_recipe(row: Row, preset: Preset) -> Recipe:
 
 
 def further_recipe(row: Row, preset: Preset, seed: int) -> Recipe:
-    """The training of an augmentation: of the registration alone, on whole images, for `switch_epochs` after the
-    preset's start, at the rate of what comes after it.
+    """The training of an augmentation: of the registration alone, on whole images, for half of `switch_epochs` after
+    the preset's start, at the rate of what comes after it.
     """
-    after, epochs = preset.recipe.training, preset.switch_epochs
+    after, epochs = preset.recipe.training, max(1, preset.switch_epochs // 2)
     training = replace(
         after, epochs=epochs, registration_epochs=epochs, fusion_epochs=0, validate_every=epochs,
         frozen_statistics=False, mixed_precision=("cuda",),

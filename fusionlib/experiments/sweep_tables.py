@@ -17,7 +17,7 @@ import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import evaluation
-from fusionlib.experiments.comparison import METRICS
+from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.experiments.evaluation import together
 from fusionlib.experiments.sweep_rows import Row
 from fusionlib.experiments.sweeps import SCORED
@@ -31,6 +31,14 @@ def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
     Each set stands apart, and if there are several, "all" pairs together.
     """
     return evaluation.means(together(table).rename(columns={"dataset": "data"}), ["data", *by], SCORED)
+
+
+def between_seeds(table: pd.DataFrame, row: str, level: str) -> dict[str, float]:
+    """Standard deviation of the mean of each metric of the image over the trainings of a row; empty without several."""
+    if table.empty:
+        return {}
+    here = table[(table["row"] == row) & (table["level"] == level)]
+    return here.groupby("seed")[IMAGE_METRICS].mean().std().dropna().to_dict()
 
 
 def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:

@@ -227,13 +227,13 @@ def augmentations(
     The pairs are deformed at three levels, deformed at `medium` in the dark, and as the two cameras took them.
 
     Args:
-        preset: its start is what is trained further, for `switch_epochs`.
+        preset: its start is what is trained further, see `sweep_rows.further_recipe`.
         path: CSV file that keeps the rows.
         weights: folder of the start, in which `sweeps` holds the weights of the rows.
         rows, seeds: which ones.
 
     Returns:
-        A row for each row, seed, method (ours, ours_refined), condition and pair, with EPE and EPE_share.
+        A row for each row, seed, pair, method (ours, ours_refined) and condition, with EPE, EPE_share and folds.
     """
     pairs = open_set(preset.recipe.dataset, "val", preset.test_size, count=preset.bench.count)
     raw = open_raw(preset.recipe.dataset, "val", preset.test_size, count=preset.bench.count)
@@ -260,8 +260,8 @@ def _further(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: Ra
     for method in (Ours(network), Ours(RefinedNetwork(network), "ours_refined")):
         for condition, name, ir, vi, moved in _conditions(pairs, raw):
             found = evaluation.with_share(evaluation.registration(method.fuse(moved.ir, vi), ir, moved))
-            rows.append({"method": method.name, "condition": condition, "pair": name} | found)
-    return pd.DataFrame(rows)[["method", "condition", "pair", "EPE", "EPE_share", "folds"]]
+            rows.append({"pair": name, "method": method.name, "condition": condition} | found)
+    return pd.DataFrame(rows)[["pair", "method", "condition", "EPE", "EPE_share", "folds"]]
 
 
 def _conditions(pairs: PairSet, raw: RawSet) -> Iterator[tuple[str, str, Tensor, Tensor, Misaligned]]:

@@ -91,22 +91,25 @@ class Ours:
 
 
 REFINED = "ours_refined"  # see `fusionlib.methods.field_refinement`
+ROBUST = "ours_robust"  # refined, too; its registration has learned with `fusionlib.training.augmentation`
+WITH_REFINEMENT = (REFINED, ROBUST)
 SAME_BUDGET = "ours_same_budget"  # see `fusionlib.methods.retraining.same_budget`
 NETWORKS = {
     "ours": NetworkConfig(),
     REFINED: NetworkConfig(),
+    ROBUST: NetworkConfig(),
     SAME_BUDGET: NetworkConfig(),
     "as_in_the_paper": AS_IN_THE_PAPER,
 }
 _WEIGHTS = {REFINED: "ours", SAME_BUDGET: "same_budget/ours"}  # of networks whose weights have another name
-_NOTEBOOK = {"ours": "03", "as_in_the_paper": "03", "same_budget/ours": "04"}  # which makes the weights
+_NOTEBOOK = {"ours": "03", "as_in_the_paper": "03", ROBUST: "03b", "same_budget/ours": "04"}  # which makes the weights
 
 
 def names() -> list[str]:
     """Names that `load` takes, alone or two joined by a +.
 
     >>> [name for name in names() if name.startswith("ours")]
-    ['ours', 'ours_refined', 'ours_same_budget']
+    ['ours', 'ours_refined', 'ours_robust', 'ours_same_budget']
     """
     return [*NETWORKS, *systems.names(), *CLASSICAL, *RULES]
 
@@ -141,7 +144,7 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        kind = RefinedNetwork if name == REFINED else FusionNetwork
+        kind = RefinedNetwork if name in WITH_REFINEMENT else FusionNetwork
         return Ours(kind.load(_own_weights(name, weights)), name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -164,7 +167,7 @@ def network(name: str) -> nn.Module:
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
-        return RefinedNetwork(bare) if name == REFINED else bare
+        return RefinedNetwork(bare) if name in WITH_REFINEMENT else bare
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -197,7 +200,7 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in CLASSICAL or name in RULES:
         return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        refined = ["refinement"] if name == REFINED else []
+        refined = ["refinement"] if name in WITH_REFINEMENT else []
         return Origin("trained", key_of_network(_own_weights(name, weights)) | Key.of(refined))
     system = _system(name)
     source = checkpoints.find(system, weights)

@@ -94,12 +94,12 @@ def in_short(table: pd.DataFrame, number: int) -> str:
         for (row, verdict), each in sure.groupby(["row", "verdict"], sort=False)
     ]
     means = table.groupby(["row", "seed"])["Q_CC"].mean().unstack("seed")
-    rows, seeds = means.mean(axis=1), (means.max(axis=1) - means.min(axis=1)).max()
+    rows, error = means.mean(axis=1), (means.var(axis=1).mean() / means.shape[1]) ** 0.5
     count = f"{len(sure)} are" if len(sure) > 1 else "1 is" if len(sure) else "none is"
     return (
         f"of Table {number}'s {len(found)} comparisons with Ours, over {means.shape[1]} trainings of {epochs} epochs a "
-        f"row, {count} significant{f' ({listed(which)})' if which else ''}: another seed moves the Q_CC of a row by up "
-        f"to {seeds:.3f}, the choice of the row by {rows.max() - rows.min():.3f}"
+        f"row, {count} significant{f' ({listed(which)})' if which else ''}: the rows' Q_CC differs by up to "
+        f"{rows.max() - rows.min():.3f}, and that of a row has a standard error of {error:.3f} over its seeds"
     )
 
 

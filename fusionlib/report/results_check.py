@@ -104,6 +104,7 @@ def recipes_of(preset: Preset) -> dict[str, Recipe | Retraining]:
         "registration": preset.recipe.start,
         "as_in_the_paper": presets.as_in_the_paper(preset).recipe,
         "without_detection": replace(preset.recipe, detector=None),
+        "ours_robust": presets.robust(preset),
         "same_budget/ours": (brief := retraining.same_budget(preset.recipe)),
         "same_budget/registration": brief.start,
         "mri/ours": on_brains,
@@ -166,6 +167,8 @@ def _minutes_of_a_part(table: str, preset: Preset) -> float | None:
         return minutes_for(preset.sweep_epochs * pairs * (preset.sweep_crop or recipe.size) ** 2)
     if table == "switches":
         return sweep_rows.short_recipe(sweep_rows.SWITCHES[0], preset).minutes()
+    if table == "augmentations":
+        return sweep_rows.further_recipe(sweep_rows.AUGMENTATIONS[0], preset, 0).minutes()
     return detection_bench.minutes(preset.detection) if table == "detection" else None
 
 

@@ -4,15 +4,18 @@ One rule for all. A statement says that Ours, or one setting, is better than som
 
     supported       significantly better than each of these rows, in each of these numbers
     contradicted    significantly worse than one of them in one number
-    not to be told  neither
+    by our choice   supported, but by a number that this companion has chosen itself, where the paper gives none
+    not to be told  none of these; also where a row of the statement could not be measured
 
 Significant is p < 5 % after Holm's correction for all comparisons of the statement. The replicate is what the statement
 is about: the scene where methods are compared (`data.scenes`), the training where settings or detectors are, the head
-in Table 7. A count has no chance in it. What the paper's own tables say of its text is in `fusionlib.report.claims`.
+in Table 7. There is one training of Ours in Tables 1 and 2; how much another one would differ, Table 4's trainings of
+the full method say, and that spread is added to the one of scenes. A count has no chance in it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +24,21 @@ import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.data.scenes import scenes_of
-from fusionlib.experiments import comparison, mri_study
+from fusionlib.experiments import comparison, mri_study, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import IMAGE_METRICS
 from fusionlib.metrics.directions import sign
-from fusionlib.metrics.statistics import holm, interval, paired_t, sign_flips
+from fusionlib.metrics.statistics import holm, interval, paired_t, sign_flips, with_more_spread
 from fusionlib.notebook.answers import LEVEL, signed
 from fusionlib.notebook.sentences import listed
 from fusionlib.report.claims import OPTIMUM
 from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
 from fusionlib.support import result_tables
 
-SUPPORTED, CONTRADICTED, OPEN = VERDICTS = ("supported", "contradicted", "not to be told")
+SUPPORTED, CONTRADICTED, CHOSEN, OPEN = VERDICTS = ("supported", "contradicted", "by our choice", "not to be told")
 OURS, REMOVED = "ours", "ours, without l_ob"
-BUDGETS = "equal budgets for all systems, or their published weights"
+BUDGETS = "equal budgets for all systems, or their published weights; several trainings of each"
 SEEDS = "trainings in full: here a row goes on for a few epochs from a start that all share"
+NOT_MEASURED = (math.nan, math.nan, math.nan, 1.0)  # gain, low, high, p
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Compared:
         row, metric: with what Ours is compared, and in which number.
         gain: by how much Ours is better; below 0, worse.
         low, high: its 95 % interval.
-        p: of "no difference", not corrected.
+        p: of "no difference", not corrected. A row that was not measured has p = 1, and NaN elsewhere.
     """
 
     row: str
@@ -62,8 +66,7 @@ class Compared:
 @dataclass(frozen=True)
 class Statement:
     """A statement of the paper: its section, what it says, and what gives (what was compared, on what, at which level).
-
-    `change` says what would settle or change the verdict.
+    `change` says what would settle or change the verdict; `chosen`, that the number is one of our choice.
     """
 
     section: str
@@ -72,6 +75,7 @@ class Statement:
     compare: Callable[[Path, str], tuple[list[Compared], str]]
     change: str
     levels: bool = False
+    chosen: bool = False
 
 
 def tested(folder: Path | str) -> pd.DataFrame:
@@ -91,13 +95,15 @@ def tested(folder: Path | str) -> pd.DataFrame:
             at_light = each.compare(folder, "light")[0] if each.levels else []
             light = verdict(at_light) if at_light else "-"
             effect = "; ".join(str(one) for one in _worst(found))
-            lines.append((each.section, each.says, on, effect, verdict(found), light, each.change))
+            told = verdict(found)
+            told = CHOSEN if each.chosen and told == SUPPORTED else told
+            lines.append((each.section, each.says, on, effect, told, light, each.change))
     columns = ["section", "the paper says", "tested on", "effect", "verdict", "at light", "what would change it"]
     return pd.DataFrame(lines, columns=columns)
 
 
 def verdict(found: list[Compared]) -> str:
-    """One of `VERDICTS`, by the rule of this module."""
+    """One of `VERDICTS`, by the rule above."""
     corrected = holm({str(place): each.p for place, each in enumerate(found)})
     signs = [0 if not corrected[str(place)] < LEVEL else 1 if each.gain > 0 else -1 for place, each in enumerate(found)]
     return CONTRADICTED if min(signs, default=0) < 0 else SUPPORTED if min(signs, default=0) > 0 else OPEN
@@ -114,14 +120,17 @@ def sentence(folder: Path) -> str:
     for name, count in counted(lines).items():
         which = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
         of = "" if parts else f" of the {len(lines)} about its tables"
-        parts.append(f"{count}{of} {'is' if count == 1 else 'are'} {name}{which}")
+        word = "holds by our choice alone" if name == CHOSEN else f"{'is' if count == 1 else 'are'} {name}"
+        if count or name != CHOSEN:
+            parts.append(f"{count}{of} {word}{which}")
     return f"by what was measured here, {listed(parts)}"
 
 
 def _worst(found: list[Compared]) -> Iterator[Compared]:
     """In each number the comparison with the smallest gain."""
+    found = [each for each in found if each.gain == each.gain]  # not those that were not measured
     for metric in dict.fromkeys(each.metric for each in found):
-        yield min((each for each in found if each.metric == metric), key=lambda each: each.gain)
+        yield min((one for one in found if one.metric == metric), key=lambda one: one.gain)
 
 
 def _many(count: int, what: str) -> str:
@@ -136,20 +145,26 @@ def _over_scenes(number: int) -> Callable[[Path, str], tuple[list[Compared], str
         measured = comparison.read(number, folder / "tables" / COMPARED[number])
         here = measured.table[measured.table["level"] == level]
         rows = {row.method: row.printed for row in measured.rows if row.printed and row.method != OURS}
-        found, scenes = [], scenes_of(here["pair"].unique())
+        there = [name for name in rows if name in set(here["method"])]
+        found, scenes, others = [], scenes_of(here["pair"].unique()), _other_trainings(folder, level)
         for metric in IMAGE_METRICS:
             wide = here.pivot(index="pair", columns="method", values=metric)
-            for method, printed in rows.items() if OURS in wide else ():
+            for method, printed in rows.items() if OURS in wide and there else ():
+                over_scenes = NOT_MEASURED
                 if method in wide:
                     gain = sign(metric) * (wide[OURS] - wide[method]).dropna()
                     group = scenes_of(gain.index)
-                    found.append(
-                        Compared(printed, metric, gain.mean(), *interval(gain, group), sign_flips(gain, group))
-                    )
-        rows = len({each.row for each in found})
-        return found, f"{_many(rows, 'row')}, {_many(len(scenes), 'pair')} of {_many(len(set(scenes)), 'scene')}"
+                    over_scenes = (gain.mean(), *interval(gain, group), sign_flips(gain, group))
+                found.append(Compared(printed, metric, *with_more_spread(*over_scenes, others.get(metric, 0.0))))
+        on = f"{_many(len(there), 'row')}, {_many(len(scenes), 'pair')} of {_many(len(set(scenes)), 'scene')}"
+        return found, on + ", one training of Ours" + (" and the spread of others" if others else "")
 
     return compare
+
+
+def _other_trainings(folder: Path, level: str) -> dict[str, float]:
+    tables = [result_tables.read(folder / "tables" / each[4]) for each in (SWEPT, SWEPT_AT_LIGHT)]
+    return sweep_tables.between_seeds(pd.concat(tables), sweep_rows.OURS, level)
 
 
 def _over_heads(folder: Path, level: str) -> tuple[list[Compared], str]:
@@ -190,26 +205,34 @@ def _over_trainings(number: int, reference: str, *names: str) -> Callable[[Path,
 
 def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
     """Of Ours - row, one value a seed or head."""
-    low, high, p = paired_t(sign(metric) * difference)
-    return Compared(row, metric, sign(metric) * difference.mean(), low, high, p)
+    return Compared(row, metric, sign(metric) * difference.mean(), *paired_t(sign(metric) * difference))
 
 
 def _detected(*methods: str) -> Callable[[Path, str], tuple[list[Compared], str]]:
-    """The detectors on images of Ours against those on the images of some methods, or of all."""
+    """The detectors on images of Ours against those on the images of some methods, or of the paper's own rows."""
 
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
         table = result_tables.read(folder / "tables" / DETECTION)
         whole = table[(table["class"] == "all") & ~table["method"].str.endswith("head")]
+        rows = [
+            row.method for number in (1, 2) for row in comparison.rows_of(number) if row.printed and row.method != OURS
+        ]
         found = []
         for dataset, here in whole.groupby("dataset", sort=False):
             wide = 100 * here.pivot(index="seed", columns="method", values="mAP50:90")
-            others = [name for name in wide if name != OURS and (name in methods or not methods) and name != REMOVED]
-            for name in [*others, *(name for name in methods if name == REMOVED and name in wide)]:
-                low, high, p = paired_t((wide[OURS] - wide[name]).dropna())
-                gain = (wide[OURS] - wide[name]).mean()
+            for name in methods or rows:
+                gain, low, high, p = NOT_MEASURED
+                if name in wide:
+                    low, high, p = paired_t((wide[OURS] - wide[name]).dropna())
+                    gain = (wide[OURS] - wide[name]).mean()
                 found.append(Compared(name, f"mAP50:90 on {dataset}", gain, low, high, p))
-        rows = len({each.row for each in found})
-        return found, f"{_many(rows, 'row')}, {_many(whole['seed'].nunique(), 'seed')} of the detectors, in points"
+        there = whole["method"].isin(methods or rows)
+        measured = whole.loc[there, "method"].nunique()
+        of = _many(measured, "row") if methods else f"{measured} of the paper's {len(rows)} rows"
+        return (
+            found if there.any() else [],
+            f"{of}, {_many(whole['seed'].nunique(), 'seed')} of the detectors, in points",
+        )
 
     return compare
 
@@ -243,7 +266,7 @@ STATEMENTS = (
     Statement("4.2.2", "Table 2: best in all four metrics", (COMPARED[2],), _over_scenes(2), BUDGETS, levels=True),
     Statement(
         "4.2.3", "Table 3: the highest accuracy of detection", (DETECTION,), _detected(),
-        "more labelled pairs: the full M3FD, which cannot be fetched by a program",
+        "the other rows of Table 3; more labelled pairs: the full M3FD, which cannot be fetched by a program",
     ),
     Statement(
         "3.4", "The detection loss makes the fusion target-aware", (DETECTION,), _detected(REMOVED),
@@ -264,7 +287,7 @@ STATEMENTS = (
     ),
     Statement(
         "4.5", "Table 6: the fewest operations", (COUNTS,), _operations,
-        "registration at full size, as the plain reading has it; other widths: the paper names none",
+        "registration at full size, as the plain reading has it; other widths: the paper names none", chosen=True,
     ),
     Statement(
         "4.5", "Table 6: hardly slower than the fastest", (TIMES,), _seconds,

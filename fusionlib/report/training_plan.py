@@ -26,7 +26,8 @@ from fusionlib.report.results_check import recipes_of
 from fusionlib.support.paths import SHIPPED
 from fusionlib.training.recipe import Recipe
 
-NOTEBOOK = {"same_budget": "04", "without_detection": "06"}  # that trains weights of Ours; 03 the others
+# The notebook that trains weights of Ours; 03 trains the others.
+NOTEBOOK = {"ours_robust": "03b", "same_budget": "04", "without_detection": "06"}
 MEASURED, EXTRAPOLATED, ESTIMATED = "measured", "extrapolated", "estimated"
 
 
@@ -52,6 +53,8 @@ def plan(preset: Preset) -> pd.DataFrame:
         seen.append(recipe)
     switches = [sweep_rows.short_recipe(row, preset) for row in sweep_rows.SWITCHES]
     lines.append(_line("switches of the network", switches, "03"))
+    further = [sweep_rows.further_recipe(row, preset, seed) for row in sweep_rows.AUGMENTATIONS for seed in range(3)]
+    lines.append(_line("augmentations of its training", further, "03b"))
     rows, seeds = sweep_rows.table5(preset), range(preset.sweep_seeds)
     fourth = _trainings(sweep_rows.table4(), preset, seeds, preset.sweep_epochs)
     fifth = _trainings(rows, preset, seeds, preset.sweep_epochs)

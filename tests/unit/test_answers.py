@@ -45,7 +45,7 @@ def test_better_follows_the_direction_of_the_metric_and_the_test(found: pd.DataF
 def test_a_sentence_says_better_worse_and_neither_once_each(found: pd.DataFrame) -> None:
     text = answers.versus(found[found["method"] == "higher"], "the other")
     assert text.startswith("The other is significantly better than Ours in Q_CC (+0.5")
-    assert "; it is significantly worse in Q_CV (+0.5" in text and "not significantly" not in text
+    assert ", and significantly worse in Q_CV (+0.5" in text and "not significantly" not in text
     text = answers.versus(found[found["method"] == "same"], "the same")
     assert text == "The same is not significantly different from Ours in Q_CC, Q_AB/F, Q_CV, Q_SSIM and EPE."
 
@@ -65,7 +65,7 @@ def test_a_row_of_a_sweep_has_its_interval_over_seeds() -> None:
     line = {"metric": "Q_CC", "difference": 0.1, "p": 0.001, "low": 0.05, "high": 0.15}
     text = answers.versus(pd.DataFrame([line, line | {"metric": "EPE", "p": 0.5}]), "`row`", "the full method")
     assert text.startswith("`row` is significantly better than the full method in Q_CC (+0.10; +0.050 to +0.15)")
-    assert text.endswith("; it is not significantly different in EPE.")
+    assert text.endswith(", and not significantly different in EPE.")
 
 
 def test_a_sentence_without_amounts_says_what_differs_or_that_nothing_does() -> None:

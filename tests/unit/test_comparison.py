@@ -210,7 +210,8 @@ def test_all_pairs_together_stand_below_the_sets() -> None:
     assert found.to_dict() == {("a", "Table", "ours"): 0.5, ("b", "Table", "ours"): 5.0, ("all", "Table", "ours"): 2.0}
 
 
-def test_an_interval_belongs_to_its_mean(ours: dict, tmp_path: Path) -> None:
+def test_an_interval_belongs_to_its_mean(ours: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "LEAST_SCENES", 2)
     measured = comparison.run(ROWS, PRESET, tmp_path / "table.csv")
     centre, spread = means(measured, "medium"), intervals(measured, "medium")
     assert centre.index.equals(spread.index)
@@ -218,6 +219,12 @@ def test_an_interval_belongs_to_its_mean(ours: dict, tmp_path: Path) -> None:
         value = centre.at[key, "Q_SSIM"]
         assert (ends is None) == np.isnan(value)
         assert ends is None or ends[0] - 1e-9 <= value <= ends[1] + 1e-9
+
+
+def test_few_scenes_give_no_interval() -> None:
+    for count in (4, 5):
+        spread = intervals(made_up({"ours": [0.1 * pair for pair in range(count)]}), "medium", ["Q_CC"])
+        assert (spread["Q_CC"].iloc[0] is None) == (count < 5)
 
 
 # --- testing
@@ -262,7 +269,10 @@ def test_best_and_second_are_marked_by_the_arrow_among_the_rows_of_a_part() -> N
     assert marks["Q_CV"].tolist() == [1, 0, 1, 2, 0, 0]
 
 
-def test_the_table_shows_intervals_and_is_the_same_every_time(ours: dict, tmp_path: Path) -> None:
+def test_the_table_shows_intervals_and_is_the_same_every_time(
+    ours: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "LEAST_SCENES", 2)
     measured = comparison.run(ROWS, PRESET, tmp_path / "table.csv")
     html = gallery.table(measured, "medium", "Means").data
     assert html == gallery.table(measured, "medium", "Means").data

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments.comparison import rows_of
 from fusionlib.report import tested_claims
-from fusionlib.report.tested_claims import CONTRADICTED, OPEN, SUPPORTED, Compared, verdict
+from fusionlib.report.tested_claims import CHOSEN, CONTRADICTED, OPEN, SUPPORTED, Compared, verdict
 from fusionlib.support.paths import SHIPPED
 
+PRINTED = [row.method for table in (1, 2) for row in rows_of(table) if row.printed and row.method != "ours"]
 FUSION = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM"]
 
 
@@ -67,13 +69,51 @@ def test_what_is_better_in_everything_is_supported_and_worse_in_one_number_contr
     ours = table["method"] == "ours"
     noise = np.random.default_rng(0).normal(0, 0.01, len(table))
     for metric, sign in up.items():
-        table[metric] = 1 + noise + 0.5 * sign * ours
+        table[metric] = (1 + noise + 0.5 * sign * ours) * (1000 if metric == "Q_CV" else 1)
     table.to_csv(path, index=False)
     assert line(folder, "Table 1")["verdict"] == line(folder, "Table 1")["at light"] == SUPPORTED
     table.loc[ours & (table["level"] == "medium"), "Q_SSIM"] -= 1
     table.to_csv(path, index=False)
     assert line(folder, "Table 1")["verdict"] == CONTRADICTED and line(folder, "Table 1")["at light"] == SUPPORTED
     assert "Q_SSIM -0.5" in line(folder, "Table 1")["effect"]
+
+
+def test_a_difference_that_another_training_may_undo_says_nothing(folder: Path) -> None:
+    path = folder / "tables" / "table1.csv"
+    table = pd.read_csv(path, dtype={"pair": str})
+    ours, noise = table["method"] == "ours", np.random.default_rng(0).normal(0, 1e-4, len(table))
+    for metric, gain in {"Q_CC": 0.02, "Q_AB/F": 0.02, "Q_CV": -100, "Q_SSIM": 0.05}.items():
+        table[metric] = 1 + noise + gain * ours
+    table.to_csv(path, index=False)
+    assert line(folder, "Table 1")["verdict"] == OPEN  # trainings differ by 0.02 in Q_CC
+    for name in ("table4.csv", "table4_light.csv"):
+        (folder / "tables" / name).unlink()
+    assert line(folder, "Table 1")["verdict"] == SUPPORTED
+
+
+def test_a_row_that_was_not_measured_keeps_a_statement_open(folder: Path) -> None:
+    path = folder / "tables" / "detection.csv"
+    table = pd.read_csv(path)
+    others = (table["method"] != "ours") & ~table["method"].str.startswith("ours,")
+    table.loc[others, "mAP50:90"] = 0.01 + 1e-4 * table["seed"]
+    table.to_csv(path, index=False)
+    found = line(folder, "Table 3")
+    assert found["verdict"] == OPEN and found["tested on"].startswith("1 of the paper's 8 rows")
+    assert "nan" not in found["effect"]
+    more = [table[table["method"] == "superfusion"].assign(method=name) for name in PRINTED if name != "superfusion"]
+    pd.concat([table, *more]).to_csv(path, index=False)
+    assert line(folder, "Table 3")["verdict"] == SUPPORTED
+
+
+def test_what_a_choice_of_ours_makes_true_is_not_called_supported(folder: Path) -> None:
+    assert line(folder, "fewest operations")["verdict"] == CHOSEN
+    assert "1 holds by our choice alone (Table 6: the fewest operations)" in tested_claims.sentence(folder)
+    path = folder / "tables" / "cost_counts.csv"
+    table = pd.read_csv(path)
+    table.loc[table["method"] == "ours", "thop"] = 1e6
+    table.to_csv(path, index=False)
+    assert line(folder, "fewest operations")["verdict"] == CONTRADICTED
+    assert "by our choice" not in tested_claims.sentence(folder)
 
 
 def test_pairs_of_one_scene_do_not_support_a_statement(folder: Path) -> None:
