@@ -229,7 +229,11 @@ def precision(found: pd.DataFrame, apart: pd.DataFrame, marked: str = "ours") ->
     if name not in apart.index:
         return f"{text}."
     line = apart.loc[name]
-    more = "more than another training changes" if line["p"] < LEVEL else "no more than another training changes"
+    more = (
+        "more than another training of the detector changes"
+        if line["p"] < LEVEL
+        else "no more than another training of the detector changes"
+    )
     size, low, high = (signed(line[column]) for column in ("difference", "low", "high"))
     return f"{text}, and the difference of {size} points ({low} to {high} over seeds) is {more}."
 

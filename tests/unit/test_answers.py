@@ -149,7 +149,7 @@ def test_precision_names_the_best_other_method_and_says_what_is_certain() -> Non
     )
     text = training_answers.precision(found, pd.DataFrame([seeds(6, 4, 8, 0.01)], index=["imf"]))
     assert "above the best other method, `imf`" in text and "images overlap" in text
-    assert "is more than another training changes" in text
+    assert "is more than another training of the detector changes" in text
     found.loc["imf"] = [40.0, 36.0, 44.0]
     text = training_answers.precision(found, pd.DataFrame([seeds(-10, -22, 2, 0.3)], index=["imf"]))
     assert "below the best other method" in text and "do not overlap" in text and "no more than another" in text

@@ -103,7 +103,7 @@ def end_to_end(ours: Ours, head: Detector) -> Find:
 def against(
     table: pd.DataFrame, reference: str = "ours", columns: Sequence[str] = ("mAP50", "mAP50:90")
 ) -> pd.DataFrame:
-    """Every method's detectors against those of one method, seed by seed: is it more than another training changes?
+    """Every method's detectors against those of one, seed by seed: is it more than another training of them changes?
 
     Args:
         table: of `run`.
