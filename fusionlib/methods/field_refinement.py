@@ -13,7 +13,9 @@ is uncertain. Four steps, each in closed form:
                 factor 1 - noise^2 / length^2: nearly 1 for a long motion, 0 for one as short as the noise. So a pair
                 that is aligned already hardly moves.
     evidence    In a constant image or in noise no shift fits better than the others. Where the mean confidence is no
-                higher than in noise, the field is 0, and the pair is fused as it was given.
+                higher than in noise, the field is 0, and the pair is fused as it was given. "Than in noise" is either a
+                fixed number, or it is measured on the pair itself, against the mirrored visible image, which nothing
+                matches: that also holds in the dark, where all confidences are low.
 
 A weighted mean over the mean of the weights is normalised convolution (Knutsson and Westin, CVPR 1993).
 
@@ -23,7 +25,7 @@ parts of the image side, the root of its area, so that they mean the same at eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -33,6 +35,7 @@ from fusionlib.methods.field_confidence import Calibration, cues, field_confiden
 from fusionlib.network import FusionNetwork
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
+from fusionlib.support.keys import NEUTRAL
 from fusionlib.support.settings import check
 
 
@@ -49,6 +52,8 @@ class Refinement:
         chance, match: mean confidence up to which there is no evidence of a match, and from which it counts in full;
             in between, the field is scaled linearly. Constant images and noise lie below `chance`, from 128 px a side
             on, and daylight pairs above `match`. Dark pairs and unrelated scenes overlap, so these may move.
+        mirrored: `chance` and `match` are ratios, of the mean confidence to that against the mirrored visible image;
+            it costs a second pass of the registration network. At 128 px and below, noise may then count as a match.
     """
 
     power: float = 2.0
@@ -57,6 +62,7 @@ class Refinement:
     noise: float = 0.0035
     chance: float = 0.1
     match: float = 0.12
+    mirrored: bool = field(default=False, metadata=NEUTRAL)
 
     def __post_init__(self) -> None:
         check(self, "power", "prior", "noise", "chance")
@@ -95,9 +101,12 @@ class RefinedNetwork(FusionNetwork):
         """As in `FusionNetwork`, and one more stage: the last field refined, in the same pixels, and its confidence."""
         stages = super().register(common_ir, common_vi)
         found, match = stages[-1].field, match_confidence(stages[-1].scores)
-        refined = refine(found, match, self.refinement)
+        by_chance = None
+        if self.refinement.mirrored:
+            by_chance = match_confidence(super().register(common_ir, common_vi.flip(-1))[-1].scores)
+        refined = refine(found, match, self.refinement, by_chance)
         sure = field_confidence(cues(found, refined, match), self.calibration)
-        return [*stages, Stage(refined, confidence=evidence(match, self.refinement) * sure)]
+        return [*stages, Stage(refined, confidence=evidence(match, self.refinement, by_chance) * sure)]
 
 
 def match_confidence(scores: Tensor) -> Tensor:
@@ -115,13 +124,14 @@ def match_confidence(scores: Tensor) -> Tensor:
     return scores[:, -1].softmax(1).amax(1, keepdim=True)
 
 
-def refine(phi: Tensor, confidence: Tensor, refinement: Refinement) -> Tensor:
+def refine(phi: Tensor, confidence: Tensor, refinement: Refinement, by_chance: Tensor | None = None) -> Tensor:
     """The field after the steps at the top of this module.
 
     Args:
         phi: (B, 2, h, w) pixels.
         confidence: (B, 1, h, w), over 0 and at most 1: what part of its own non-rigid motion each position keeps.
         refinement: how.
+        by_chance: the confidence against the mirrored visible image, as `confidence`, if the refinement asks for it.
 
     Returns:
         (B, 2, h, w) pixels; exactly 0 where there is no evidence.
@@ -136,17 +146,18 @@ def refine(phi: Tensor, confidence: Tensor, refinement: Refinement) -> Tensor:
     around = around[:, :2] / (around[:, 2:] + refinement.prior)
     non_rigid = confidence * own + (1 - confidence) * around
     noise = refinement.noise * side
-    return evidence(confidence, refinement) * (_shrunk(affine, weight, noise) + _shrunk(non_rigid, weight, noise))
+    carried = evidence(confidence, refinement, by_chance)
+    return carried * (_shrunk(affine, weight, noise) + _shrunk(non_rigid, weight, noise))
 
 
-def evidence(confidence: Tensor, refinement: Refinement) -> Tensor:
-    """Whether a pair matches: confidences (B, 1, h, w) to (B, 1, 1, 1), 0 where nothing matches.
+def evidence(confidence: Tensor, refinement: Refinement, by_chance: Tensor | None = None) -> Tensor:
+    """Whether a pair matches: confidences (B, 1, h, w) to (B, 1, 1, 1), 0 where nothing matches; arguments of `refine`.
 
     >>> evidence(torch.tensor([0.1, 0.2]).view(2, 1, 1, 1), Refinement()).flatten().tolist()
     [0.0, 1.0]
     """
-    above = (_mean(confidence) - refinement.chance) / (refinement.match - refinement.chance)
-    return above.clamp(0, 1)
+    found = _mean(confidence) if by_chance is None else _mean(confidence) / _mean(by_chance)
+    return ((found - refinement.chance) / (refinement.match - refinement.chance)).clamp(0, 1)
 
 
 def _shrunk(part: Tensor, weight: Tensor, noise: float) -> Tensor:

@@ -17,7 +17,7 @@ from fusionlib.data import systems
 from fusionlib.deformation import compose, warp
 from fusionlib.methods import checkpoints
 from fusionlib.methods.classical import REGISTRATIONS, Registration, register
-from fusionlib.methods.field_refinement import RefinedNetwork
+from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
 from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.simple_fusion import RULES, Rule
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
@@ -92,7 +92,8 @@ class Ours:
 
 REFINED = "ours_refined"  # see `fusionlib.methods.field_refinement`
 ROBUST = "ours_robust"  # refined, too; its registration has learned with `fusionlib.training.augmentation`
-WITH_REFINEMENT = (REFINED, ROBUST)
+# The thresholds of the second were chosen on the validation pairs of RoadScene: in the dark, and without a match.
+WITH_REFINEMENT = {REFINED: Refinement(), ROBUST: Refinement(chance=1.1, match=1.15, mirrored=True)}
 SAME_BUDGET = "ours_same_budget"  # see `fusionlib.methods.retraining.same_budget`
 NETWORKS = {
     "ours": NetworkConfig(),
@@ -144,8 +145,8 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        kind = RefinedNetwork if name in WITH_REFINEMENT else FusionNetwork
-        return Ours(kind.load(_own_weights(name, weights)), name, device)
+        bare = FusionNetwork.load(_own_weights(name, weights))
+        return Ours(RefinedNetwork(bare, WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare, name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
     filled = checkpoints.fill(network(name), system, source)
@@ -167,7 +168,7 @@ def network(name: str) -> nn.Module:
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
-        return RefinedNetwork(bare) if name in WITH_REFINEMENT else bare
+        return RefinedNetwork(bare, WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -200,8 +201,11 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in CLASSICAL or name in RULES:
         return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        refined = ["refinement"] if name in WITH_REFINEMENT else []
-        return Origin("trained", key_of_network(_own_weights(name, weights)) | Key.of(refined))
+        refined = Key()
+        if name in WITH_REFINEMENT:
+            steps = {} if WITH_REFINEMENT[name] == Refinement() else {"steps": WITH_REFINEMENT[name]}
+            refined = Key.of(["refinement"], **steps)
+        return Origin("trained", key_of_network(_own_weights(name, weights)) | refined)
     system = _system(name)
     source = checkpoints.find(system, weights)
     chosen = {f"{name}:options": options} if options else {}

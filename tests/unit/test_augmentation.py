@@ -114,11 +114,11 @@ def test_every_augmentation_goes_on_from_the_same_start(tmp_path: Path, monkeypa
     monkeypatch.setattr(
         sweeps, "train", lambda recipe, *rest, of=sweeps.train: trained.append(recipe) or of(recipe, *rest)
     )
-    found = sweeps.augmentations(preset, tmp_path / "a.csv", tmp_path, AUGMENTATIONS[::3], (0,))
-    assert len(trained) == 2 and set(found["row"]) == {"none", "both"}
+    found = sweeps.augmentations(preset, tmp_path / "a.csv", tmp_path, AUGMENTATIONS, (0,))
+    assert len(trained) == 2 and set(found["row"]) == {"none", "augmented"}
     per_row = found.groupby(["row", "seed", "method", "condition"])["pair"].nunique()
     assert len(per_row) == 2 * 2 * 5 and (per_row == 2).all() and (found["EPE"] > 0).all()
     pd.testing.assert_frame_equal(
-        found, sweeps.augmentations(preset, tmp_path / "a.csv", tmp_path, AUGMENTATIONS[::3], (0,))
+        found, sweeps.augmentations(preset, tmp_path / "a.csv", tmp_path, AUGMENTATIONS, (0,))
     )
     assert len(trained) == 2

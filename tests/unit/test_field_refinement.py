@@ -7,6 +7,7 @@ import torch
 
 from fusionlib import data, methods
 from fusionlib.experiments import evaluation
+from fusionlib.experiments.robustness import night
 from fusionlib.methods.fast import fast
 from fusionlib.methods.field_refinement import (
     RefinedNetwork,
@@ -212,3 +213,37 @@ def test_an_aligned_pair_moves_less() -> None:
 
 def test_the_bare_network_by_name() -> None:
     assert isinstance(methods.network("ours_refined"), RefinedNetwork)
+
+
+# --- evidence against the mirrored image
+
+
+def test_a_match_counts_against_that_of_the_mirrored_image() -> None:
+    limits, weak = Refinement(chance=1.1, match=1.2, mirrored=True), torch.full((1, 1, 4, 4), 0.01)
+    for ratio, carried in ((1.0, 0), (1.1, 0), (1.15, 0.5), (1.3, 1)):
+        assert evidence(ratio * weak, limits, weak).item() == pytest.approx(carried, abs=1e-5)
+    field = bump(5)
+    torch.testing.assert_close(
+        refine(field, 1.3 * CONFIDENT / 2, limits, CONFIDENT / 2), refine(field, 1.3 * CONFIDENT / 2, Refinement())
+    )
+
+
+def test_in_the_dark_the_robust_registration_still_moves_and_at_rest_it_rests() -> None:
+    pairs = data.open_set("synthetic", "test", 256, count=3)
+    refined, robust = methods.load("ours_refined"), methods.load("ours_robust")
+    left = {refined.name: 0.0, robust.name: 0.0, "identity": 0.0}
+    for index, name in enumerate(pairs.names):
+        ir, vi = pairs.stack([index])
+        moved = evaluation.deform(ir, name, "medium")
+        for method in (refined, robust):
+            left[method.name] += length(method.fuse(moved.ir, night(vi, 10.0, name)).field - moved.phi_gt)
+        left["identity"] += length(moved.phi_gt)
+        noise = torch.rand(vi.shape, generator=torch.Generator().manual_seed(index))
+        for nothing in (torch.full_like(vi, 0.5), torch.zeros_like(vi), torch.ones_like(vi), noise):
+            assert length(robust.fuse(nothing, vi).field) < 0.3
+    assert left[robust.name] < 0.9 * left["identity"] and left[robust.name] < 0.9 * left[refined.name]
+    torch.testing.assert_close(
+        fast(robust).fuse(moved.ir, vi).field, robust.fuse(moved.ir, vi).field, atol=1e-3, rtol=0
+    )
+    keys = [methods.origin(name).key for name in ("ours", "ours_refined", "ours_robust")]
+    assert len(set(map(str, keys))) == 3
