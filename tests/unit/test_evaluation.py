@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -105,3 +106,30 @@ def test_bad_input_is_told_in_one_sentence():
         methods.load("average").fuse(torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32))
     with pytest.raises(InputError, match="NaN"):
         methods.load("maximum").fuse(torch.full((1, 1, 32, 32), torch.nan), torch.rand(1, 1, 32, 32))
+
+
+# --- several pairs together
+
+
+def errors(share: float, pairs: int, dataset: str = "set") -> pd.DataFrame:
+    """Pairs of a method whose error is that share of the identity's, which is 1 px of the first pair, 2 of the next."""
+    rng = np.random.default_rng(pairs)
+    identity = np.arange(1.0, pairs + 1)
+    names = [f"{dataset} {pair}" for pair in range(pairs)]
+    found = identity * share * rng.uniform(0.9, 1.1, pairs)
+    return pd.DataFrame({"dataset": dataset, "pair": names, "EPE": found, "EPE_share": found / identity})
+
+
+def test_the_share_of_several_pairs_is_that_of_their_errors_together() -> None:
+    rows = pd.DataFrame({"dataset": "a", "EPE": [1.0, 1.0], "EPE_share": [1.0, 0.1], "Q_CC": [0.0, 1.0]})
+    found = evaluation.means(rows, ["dataset"], ["Q_CC", "EPE_share"]).loc["a"]
+    assert found.to_dict() == pytest.approx({"Q_CC": 0.5, "EPE_share": 2 / 11})  # not 0.55
+    assert "EPE_share" not in evaluation.means(rows.drop(columns="EPE"), ["dataset"], ["Q_CC"])
+    low, high = evaluation.share_interval(errors(0.5, 12))
+    assert 0.4 < low < 0.5 < high < 0.6
+    assert np.isnan(evaluation.share_interval(errors(0.5, 4))).all()  # too few scenes
+
+
+def test_a_set_is_harmed_if_its_pairs_are_surely_farther_apart() -> None:
+    sets = [errors(1.5, 12, "worse"), errors(0.5, 12, "better"), errors(1.0, 12, "same"), errors(1.5, 3, "few")]
+    assert evaluation.harmed(pd.concat(sets)) == ["worse"]
