@@ -55,7 +55,7 @@ class Preset:
             short side, so the paper's 512x512 is a resize; squares, as in the authors' lab, not crops.
         levels: deformations the test images are given; the first one is the tables'.
         always_train: train even if weights that fit are there; all its trainings are short.
-        augmented: the training of `ours_robust`, after the start of the recipe.
+        augmented: the training of the registration of `ours_robust`, after the start of the recipe.
         plain_epochs: how long `as_in_the_paper` is trained.
         switch_epochs: how long each of `sweeps.switches` is trained.
         sweep_epochs, sweep_longer: epochs of each row of Tables 4 and 5 after the start that all share, and of a few
@@ -262,7 +262,7 @@ def as_in_the_paper(preset: Preset) -> Preset:
 
 
 def robust(preset: Preset) -> Recipe:
-    """The recipe of `ours_robust`: the start of the preset's, then as `augmented` says, without a detector."""
+    """The recipe of the registration of `ours_robust`: the start of the preset's, then as `augmented` says."""
     return replace(preset.recipe, training=preset.augmented, detector=None)
 
 

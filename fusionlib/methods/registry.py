@@ -17,9 +17,11 @@ from fusionlib.data import systems
 from fusionlib.deformation import compose, warp
 from fusionlib.methods import checkpoints
 from fusionlib.methods.classical import REGISTRATIONS, Registration, register
+from fusionlib.methods.field_confidence import Calibration
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
 from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.simple_fusion import RULES, Rule
+from fusionlib.methods.two_networks import TwoNetworks
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
@@ -91,9 +93,14 @@ class Ours:
 
 
 REFINED = "ours_refined"  # see `fusionlib.methods.field_refinement`
-ROBUST = "ours_robust"  # refined, too; its registration has learned with `fusionlib.training.augmentation`
-# The thresholds of the second were chosen on the validation pairs of RoadScene: in the dark, and without a match.
-WITH_REFINEMENT = {REFINED: Refinement(), ROBUST: Refinement(chance=1.1, match=1.15, mirrored=True)}
+ROBUST = (
+    "ours_robust"  # refined, too, after a registration that has learned with `training.augmentation`, fused by ours
+)
+# Thresholds and calibration of the second come from RoadScene's validation pairs, as the defaults do.
+WITH_REFINEMENT = {
+    REFINED: (Refinement(), Calibration()),
+    ROBUST: (Refinement(chance=1.1, match=1.15, mirrored=True), Calibration(-2.649, 0.749, -1.059, -532.3)),
+}
 SAME_BUDGET = "ours_same_budget"  # see `fusionlib.methods.retraining.same_budget`
 NETWORKS = {
     "ours": NetworkConfig(),
@@ -145,8 +152,10 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        bare = FusionNetwork.load(_own_weights(name, weights))
-        return Ours(RefinedNetwork(bare, WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare, name, device)
+        found = FusionNetwork.load(_own_weights(name, weights))
+        found = RefinedNetwork(found, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else found
+        found = TwoNetworks(found, FusionNetwork.load(_fusing(weights))) if name == ROBUST else found
+        return Ours(found, name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
     filled = checkpoints.fill(network(name), system, source)
@@ -168,7 +177,8 @@ def network(name: str) -> nn.Module:
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
-        return RefinedNetwork(bare, WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare
+        refined = RefinedNetwork(bare, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare
+        return TwoNetworks(refined, bare) if name == ROBUST else refined
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -201,10 +211,9 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in CLASSICAL or name in RULES:
         return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        refined = Key()
-        if name in WITH_REFINEMENT:
-            steps = {} if WITH_REFINEMENT[name] == Refinement() else {"steps": WITH_REFINEMENT[name]}
-            refined = Key.of(["refinement"], **steps)
+        refined = Key.of(["refinement"]) if name in WITH_REFINEMENT else Key()
+        if name == ROBUST:
+            refined |= Key.of(steps=WITH_REFINEMENT[name], **{"ours:fuses": key_of(_fusing(weights)).digest})
         return Origin("trained", key_of_network(_own_weights(name, weights)) | refined)
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -256,6 +265,11 @@ def _own_weights(name: str, given: Path | str | None) -> Path | str:
         return given or shipped_weights(name)
     mine = Path(given) / f"{name}.safetensors"
     return mine if mine.exists() else shipped_weights(name)
+
+
+def _fusing(given: Path | str | None) -> Path | str:
+    """The weights with which `ours_robust` fuses: those of ours."""
+    return _own_weights("ours", given if given is None or Path(given).is_dir() else None)
 
 
 def check_weights(name: str, weights: Path | str | None) -> None:

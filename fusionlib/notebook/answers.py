@@ -64,7 +64,8 @@ def versus(found: pd.DataFrame, name: str, other: str = "Ours", amounts: bool = 
             lines = found[mark == value].itertuples()
             told = [_amount(line.metric, line) if value and amounts else line.metric for line in lines]
             parts.append(f"{word} {'' if parts else f'{link} {other} '}in {listed(told)}")
-    return f"{name[0].upper()}{name[1:]} is {', and '.join(parts)}."
+    *first, last = parts
+    return f"{name[0].upper()}{name[1:]} is {', and '.join([', '.join(first), last] if first else [last])}."
 
 
 def counted(found: pd.DataFrame, rows: str, other: str = "Ours") -> str:

@@ -38,7 +38,7 @@ WHAT = {
     "ours": "the method: all losses of Eq. (12) together",
     "registration": "the registration, learned first and alone; `ours` begins with it",
     "without_detection": "`ours` without the detection loss",
-    "ours_robust": "the registration, trained further with photometric augmentation, then the fusion alone",
+    "ours_robust": "the registration, trained further with photometric augmentation; `ours` fuses along its field",
     "as_in_the_paper": "the plainest reading of the paper",
     "same_budget/registration": "the first stage of `same_budget/ours`",
     "same_budget/ours": f"`ours` in {SHARE:.0%} of its epochs; its minutes were measured on a busy machine",
