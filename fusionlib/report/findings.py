@@ -92,6 +92,8 @@ def _small(folder: Path) -> str:
     harmed = evaluation.harmed(_roads(folder, "light", "ours"))
     harm = f", so on {listed(harmed)} it is better not to register" if harmed else ""
     step = f"; the refined field, which `fuse` uses, leaves {listed(map(percent, refined))}" if len(refined) else ""
+    if len(robust := left(folder, "light", "ours_robust")):
+        step += f", that of `ours_robust`, which has seen other light, {listed(map(percent, robust))}"
     return (
         f"**Small misalignments**: at `light`, the level nearest to other code of the same group, Ours leaves "
         f"{_shares(share)}{harm}{step}; in notebook 03b, Ours leaves {percent(bench['ours'])} on RoadScene and "
