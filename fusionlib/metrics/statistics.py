@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -148,9 +149,9 @@ def with_more_spread(
     """
     from scipy.special import ndtr
 
-    more, spread = 1.96 * deviation, np.hypot((high - low) / 3.92, deviation)
-    normal = 2 * ndtr(-abs(mean) / spread) if spread else 0.0
-    return mean, mean - np.hypot(mean - low, more), mean + np.hypot(high - mean, more), max(p, float(normal))
+    more, spread = 1.96 * deviation, math.hypot((high - low) / 3.92, deviation)
+    normal = 2 * float(ndtr(-abs(mean) / spread)) if spread else 0.0
+    return mean, mean - math.hypot(mean - low, more), mean + math.hypot(high - mean, more), max(p, normal)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

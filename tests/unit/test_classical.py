@@ -215,8 +215,8 @@ def test_a_network_can_stand_on_either_side_of_the_plus(pair):
 
 
 def test_names_that_do_not_fit_together_are_told(pair):
-    for name in ("magic+average", "ecc+magic", "ecc+", "+maximum", "magic"):
-        with pytest.raises(InputError, match=r"Unknown method '(magic)?'; choose one of ours, .*simpleitk.*maximum"):
+    for name in ("magic+average", "ecc+magic", "magic"):
+        with pytest.raises(InputError, match=r"Unknown method 'magic'; choose one of ours, .*simpleitk.*maximum"):
             methods.load(name)
     with pytest.raises(InputError, match="maximum registers nothing: put one before the"):
         methods.load("maximum+average").fuse(*pair)
