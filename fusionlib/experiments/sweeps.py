@@ -222,7 +222,7 @@ def switches(preset: Preset, path: Path, rows: Sequence[Row] = SWITCHES) -> pd.D
 def augmentations(
     preset: Preset, path: Path, weights: Path, rows: Sequence[Row] = AUGMENTATIONS, seeds: Sequence[int] = (0, 1, 2)
 ) -> pd.DataFrame:
-    """Train the preset's start further with every augmentation and seed, and register validation pairs with it.
+    """Train the preset's start further, augmented and not, with every seed, and register validation pairs with it.
 
     The pairs are deformed at three levels, deformed at `medium` in the dark, and as the two cameras took them.
 

@@ -214,7 +214,7 @@ def _tables(tables: Path, preset: Preset) -> Iterator[tuple[str, pd.DataFrame]]:
             columns = [*comparison.METRICS, "EPE_share"]
             means = comparison.means(measured, level, [each for each in columns if each in measured.table])
             means = means.loc[means.index[-1][0]].drop(columns="weights")
-            parts = means.index.get_level_values("part").isin([f"Table {number}", comparison.SAME_MINUTES])
+            parts = means.index.get_level_values("part").isin([f"Table {number}", comparison.SHORT_TRAINING])
             means = means[parts].droplevel("part").dropna(how="all")
             pairs = measured.table.drop_duplicates(["dataset", "pair"])
             yield name, _placed(means, f"{len(pairs)} {'slices' if number == 7 else 'pairs'}, {level}")

@@ -138,9 +138,7 @@ def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[st
     for name in method.split("+"):
         minutes = minutes_of(weights / folder / f"{name}.csv")
         kind = "retrained" if name in systems.names() else "trained"
-        if (
-            kind == "trained"
-        ):  # brains begin with the same start as roads, and have a stage of their own before the last
+        if kind == "trained":  # brains begin with the start of roads, and have a stage of their own before the last
             starts = dict.fromkeys([weights / "registration.csv", weights / folder / "registration.csv"])
             minutes += sum(map(minutes_of, starts))
         if minutes and kind in kinds.split(" + "):

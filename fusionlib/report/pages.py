@@ -175,7 +175,7 @@ def _augmentations(rows: pd.DataFrame, source: str) -> str:
     shares = of_seed.groupby(["method", "row", "condition"], sort=False).mean().unstack("condition", sort=False)
     return verdicts.fold(
         "Registration: photometric augmentation of its training",
-        f"The registration of Ours, trained further with each augmentation and none: end-point error on validation "
+        "The registration of Ours, trained further with augmentation and without: end-point error on validation "
         f"pairs as a share of that of the identity field, means over {seeds} seeds, from {source}. Notebook 03b tests "
         "the differences.",
         markdown(shares),
