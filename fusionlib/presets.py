@@ -262,8 +262,8 @@ def as_in_the_paper(preset: Preset) -> Preset:
 
 
 def robust(preset: Preset) -> Recipe:
-    """The recipe of the registration of `ours_robust`: the start of the preset's, then as `augmented` says."""
-    return replace(preset.recipe, training=preset.augmented, detector=None)
+    """The recipe of `ours_robust`: that of the preset, whose start is trained further first, as `augmented` says."""
+    return replace(preset.recipe, start=replace(preset.recipe, training=preset.augmented, detector=None))
 
 
 def mri(preset: Preset) -> Preset:

@@ -25,7 +25,6 @@ from fusionlib.deformation import warp
 from fusionlib.methods.fast_layers import channels_last, folded, sample, structure
 from fusionlib.methods.protocol import Fused
 from fusionlib.methods.registry import Chain, Method, Ours
-from fusionlib.methods.two_networks import TwoNetworks
 from fusionlib.network import Alignment, FusionNetwork, NetworkOutput
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
@@ -79,7 +78,6 @@ class FastNetwork(nn.Module):
         super().__init__()
         self.config = network.config
         self.network = folded(network)
-        self.registers = FastNetwork(network.registers) if isinstance(network, TwoNetworks) else None
 
     @torch.no_grad()
     def forward(self, ir: Tensor, vi: Tensor) -> NetworkOutput:
@@ -129,8 +127,6 @@ class FastNetwork(nn.Module):
 
     def _stages(self, ir: Tensor, vi: Tensor, common: tuple[Tensor, Tensor] | None = None) -> list[Stage]:
         """The registration of padded images, downsampled if large; `common` are features at full size."""
-        if self.registers is not None:
-            return self.registers._stages(ir, vi)
         size = self.network._registration_size(*ir.shape[-2:])
         if size != tuple(ir.shape[-2:]):
             ir, vi = downsample(ir, size), downsample(vi, size)

@@ -38,6 +38,8 @@ from fusionlib.support.files import InputError
 from fusionlib.support.keys import NEUTRAL
 from fusionlib.support.settings import check
 
+POSITIONS = 64  # of the cost volume along the side of an image of 256 px
+
 
 @dataclass(frozen=True)
 class Refinement:
@@ -52,8 +54,9 @@ class Refinement:
         chance, match: mean confidence up to which there is no evidence of a match, and from which it counts in full;
             in between, the field is scaled linearly. Constant images and noise lie below `chance`, from 128 px a side
             on, and daylight pairs above `match`. Dark pairs and unrelated scenes overlap, so these may move.
-        mirrored: `chance` and `match` are ratios, of the mean confidence to that against the mirrored visible image;
-            it costs a second pass of the registration network. At 128 px and below, noise may then count as a match.
+        mirrored: compare the mean confidence with that against the mirrored visible image, which nothing matches; it
+            costs a second pass of the registration network. `chance` and `match` then say by what part the first has
+            to be larger in an image of 256 px; in a smaller one by more, since the mean of fewer positions varies more.
     """
 
     power: float = 2.0
@@ -156,8 +159,11 @@ def evidence(confidence: Tensor, refinement: Refinement, by_chance: Tensor | Non
     >>> evidence(torch.tensor([0.1, 0.2]).view(2, 1, 1, 1), Refinement()).flatten().tolist()
     [0.0, 1.0]
     """
-    found = _mean(confidence) if by_chance is None else _mean(confidence) / _mean(by_chance)
-    return ((found - refinement.chance) / (refinement.match - refinement.chance)).clamp(0, 1)
+    match = _mean(confidence)
+    if by_chance is not None:
+        side = torch.sym_sqrt(confidence.shape[-2] * confidence.shape[-1])
+        match = (match / _mean(by_chance) - 1) * side / POSITIONS
+    return ((match - refinement.chance) / (refinement.match - refinement.chance)).clamp(0, 1)
 
 
 def _shrunk(part: Tensor, weight: Tensor, noise: float) -> Tensor:

@@ -21,7 +21,6 @@ from fusionlib.methods.field_confidence import Calibration
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
 from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.simple_fusion import RULES, Rule
-from fusionlib.methods.two_networks import TwoNetworks
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
@@ -93,13 +92,11 @@ class Ours:
 
 
 REFINED = "ours_refined"  # see `fusionlib.methods.field_refinement`
-ROBUST = (
-    "ours_robust"  # refined, too, after a registration that has learned with `training.augmentation`, fused by ours
-)
+ROBUST = "ours_robust"  # refined, too; its registration has learned with `training.augmentation`
 # Thresholds and calibration of the second come from RoadScene's validation pairs, as the defaults do.
 WITH_REFINEMENT = {
     REFINED: (Refinement(), Calibration()),
-    ROBUST: (Refinement(chance=1.1, match=1.15, mirrored=True), Calibration(-2.649, 0.749, -1.059, -532.3)),
+    ROBUST: (Refinement(chance=0.14, match=0.19, mirrored=True), Calibration(-3.103, 0.670, -1.048, -455.7)),
 }
 SAME_BUDGET = "ours_same_budget"  # see `fusionlib.methods.retraining.same_budget`
 NETWORKS = {
@@ -109,8 +106,9 @@ NETWORKS = {
     SAME_BUDGET: NetworkConfig(),
     "as_in_the_paper": AS_IN_THE_PAPER,
 }
-_WEIGHTS = {REFINED: "ours", SAME_BUDGET: "same_budget/ours"}  # of networks whose weights have another name
-_NOTEBOOK = {"ours": "03", "as_in_the_paper": "03", ROBUST: "03b", "same_budget/ours": "04"}  # which makes the weights
+# Weights that have another name than the network, and the notebook that makes them.
+_WEIGHTS = {REFINED: "ours", ROBUST: "robust/ours", SAME_BUDGET: "same_budget/ours"}
+_NOTEBOOK = {"ours": "03", "as_in_the_paper": "03", "robust/ours": "03b", "same_budget/ours": "04"}
 
 
 def names() -> list[str]:
@@ -154,7 +152,6 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in NETWORKS:
         found = FusionNetwork.load(_own_weights(name, weights))
         found = RefinedNetwork(found, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else found
-        found = TwoNetworks(found, FusionNetwork.load(_fusing(weights))) if name == ROBUST else found
         return Ours(found, name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -177,8 +174,7 @@ def network(name: str) -> nn.Module:
     """
     if name in NETWORKS:
         bare = FusionNetwork(NETWORKS[name])
-        refined = RefinedNetwork(bare, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare
-        return TwoNetworks(refined, bare) if name == ROBUST else refined
+        return RefinedNetwork(bare, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -213,7 +209,7 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in NETWORKS:
         refined = Key.of(["refinement"]) if name in WITH_REFINEMENT else Key()
         if name == ROBUST:
-            refined |= Key.of(steps=WITH_REFINEMENT[name], **{"ours:fuses": key_of(_fusing(weights)).digest})
+            refined |= Key.of(steps=WITH_REFINEMENT[name])
         return Origin("trained", key_of_network(_own_weights(name, weights)) | refined)
     system = _system(name)
     source = checkpoints.find(system, weights)
@@ -265,11 +261,6 @@ def _own_weights(name: str, given: Path | str | None) -> Path | str:
         return given or shipped_weights(name)
     mine = Path(given) / f"{name}.safetensors"
     return mine if mine.exists() else shipped_weights(name)
-
-
-def _fusing(given: Path | str | None) -> Path | str:
-    """The weights with which `ours_robust` fuses: those of ours."""
-    return _own_weights("ours", given if given is None or Path(given).is_dir() else None)
 
 
 def check_weights(name: str, weights: Path | str | None) -> None:

@@ -20,7 +20,7 @@ from fusionlib.data import systems
 from fusionlib.data.download import registry
 from fusionlib.experiments import comparison, registration_bench
 from fusionlib.experiments.evaluation import summary
-from fusionlib.methods.registry import SAME_BUDGET
+from fusionlib.methods.registry import ROBUST, SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
 from fusionlib.notebook.reporting import markdown
 from fusionlib.presets import Preset
@@ -38,7 +38,8 @@ WHAT = {
     "ours": "the method: all losses of Eq. (12) together",
     "registration": "the registration, learned first and alone; `ours` begins with it",
     "without_detection": "`ours` without the detection loss",
-    "ours_robust": "the registration, trained further with photometric augmentation; `ours` fuses along its field",
+    "robust/registration": "`registration`, trained further with photometric augmentation",
+    "robust/ours": "as `ours`, begun with `robust/registration`",
     "as_in_the_paper": "the plainest reading of the paper",
     "same_budget/registration": "the first stage of `same_budget/ours`",
     "same_budget/ours": f"`ours` in {SHARE:.0%} of its epochs; its minutes were measured on a busy machine",
@@ -49,6 +50,7 @@ WHAT = {
 ALSO = {  # what tables call them
     "registration": ("first stage", "start of both"),
     "without_detection": ("without",),
+    "robust/ours": (ROBUST,),
     "same_budget/ours": (SAME_BUDGET,),
 }
 METRICS = [*comparison.METRICS, "EPE_share", "mAP50:90"]

@@ -27,7 +27,7 @@ from fusionlib.support.paths import SHIPPED
 from fusionlib.training.recipe import Recipe
 
 # The notebook that trains weights of Ours; 03 trains the others.
-NOTEBOOK = {"ours_robust": "03b", "same_budget": "04", "without_detection": "06"}
+NOTEBOOK = {"robust": "03b", "same_budget": "04", "without_detection": "06"}
 MEASURED, EXTRAPOLATED, ESTIMATED = "measured", "extrapolated", "estimated"
 
 

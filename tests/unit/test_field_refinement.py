@@ -219,12 +219,15 @@ def test_the_bare_network_by_name() -> None:
 
 
 def test_a_match_counts_against_that_of_the_mirrored_image() -> None:
-    limits, weak = Refinement(chance=1.1, match=1.2, mirrored=True), torch.full((1, 1, 4, 4), 0.01)
+    limits, weak = Refinement(chance=0.1, match=0.2, mirrored=True), torch.full((1, 1, 64, 64), 0.01)
     for ratio, carried in ((1.0, 0), (1.1, 0), (1.15, 0.5), (1.3, 1)):
         assert evidence(ratio * weak, limits, weak).item() == pytest.approx(carried, abs=1e-5)
+    small = weak[..., ::2, ::2]  # a mean over fewer positions varies more, so the ratio has to be larger
+    assert evidence(1.2 * small, limits, small).item() == pytest.approx(0, abs=1e-5)
+    assert evidence(1.4 * small, limits, small).item() == pytest.approx(1, abs=1e-5)
     field = bump(5)
     torch.testing.assert_close(
-        refine(field, 1.3 * CONFIDENT / 2, limits, CONFIDENT / 2), refine(field, 1.3 * CONFIDENT / 2, Refinement())
+        refine(field, 2 * CONFIDENT / 4, limits, CONFIDENT / 4), refine(field, 2 * CONFIDENT / 4, Refinement())
     )
 
 

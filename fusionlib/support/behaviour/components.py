@@ -32,10 +32,7 @@ COMPONENTS = {
     "retraining": ("fusionlib.methods.retraining.train",),
     # fused images
     "network": ("fusionlib.network.FusionNetwork", "fusionlib.methods.Ours"),
-    "refinement": (
-        "fusionlib.methods.field_refinement.RefinedNetwork",
-        "fusionlib.methods.two_networks.TwoNetworks",
-    ),
+    "refinement": ("fusionlib.methods.field_refinement.RefinedNetwork",),
     "confidence": (
         "fusionlib.methods.field_confidence.cues",
         "fusionlib.methods.field_confidence.field_confidence",
