@@ -145,9 +145,9 @@ def further_recipe(row: Row, preset: Preset, seed: int) -> Recipe:
 
 def _changed(recipe: Recipe, row: Row) -> Recipe:
     for path, value in row.changes.items():
-        place, _, rest = path.partition(".")
-        if place == "network" and recipe.start is not None:  # the two must be of one shape at any moment
-            network = changed(recipe.network, rest, value)
+        section, _, setting = path.partition(".")
+        if section == "network" and recipe.start is not None:  # the two must be of one shape at any moment
+            network = changed(recipe.network, setting, value)
             recipe = replace(recipe, network=network, start=replace(recipe.start, network=network))
         else:
             recipe = changed(recipe, path, value)
@@ -159,8 +159,8 @@ def _changed(recipe: Recipe, row: Row) -> Recipe:
 
 def differing(name: str, best: str) -> list[str]:
     """Settings in which a row of Table 5 differs from the best."""
-    own, middle = settings_of(name), settings_of(best)
-    return [setting for setting, value in own.items() if value != middle[setting]]
+    settings, best_settings = settings_of(name), settings_of(best)
+    return [setting for setting, value in settings.items() if value != best_settings[setting]]
 
 
 def line_of(rows: Sequence[Row], best: str, setting: str) -> dict[float, Row]:
@@ -171,12 +171,12 @@ def line_of(rows: Sequence[Row], best: str, setting: str) -> dict[float, Row]:
 
 def neighbours(rows: Sequence[Row], best: str) -> list[str]:
     """Names of the rows next to the best along each setting, on either side."""
-    found = []
+    names = []
     for setting, value in settings_of(best).items():
         line = line_of(rows, best, setting)
-        below, above = [each for each in line if each < value][-1:], [each for each in line if each > value][:1]
-        found += [line[each].name for each in (*below, *above)]
-    return found
+        below, above = [other for other in line if other < value][-1:], [other for other in line if other > value][:1]
+        names += [line[other].name for other in (*below, *above)]
+    return names
 
 
 def checked(rows: Sequence[Row], best: str) -> list[Row]:

@@ -81,15 +81,15 @@ class Job:
         """What the rows rest on: the weights, and the test pairs and what scores on them."""
         pairs = {name: open_set(name, "test", self.size, count=self.count).names for name in self.tests}
         tested = {f"{name}:tested": data.checksum(name, names) for name, names in pairs.items()}
-        behaviour = dict.fromkeys(each for name in self.tests for each in data.components_of(name))
+        behaviour = dict.fromkeys(component for name in self.tests for component in data.components_of(name))
         scored = Key.of([*behaviour, "network", "deformation", "scores"], size=self.size, level=self.level, **tested)
         return self.weights_key() | scored
 
     def path(self) -> Path:
         """Where the weights are kept on this machine."""
-        own = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
+        local_folder = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
         folder = Path(self.folder)
-        return (folder if folder.is_dir() else own) / f"{self.weights_key().digest}.safetensors"
+        return (folder if folder.is_dir() else local_folder) / f"{self.weights_key().digest}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -178,20 +178,20 @@ def run(
         jobs[str(parts[-1])] = job
         if again:
             with locked(job.path()):
-                for end in (".safetensors", ".csv", ".checkpoint"):
-                    job.path().with_suffix(end).unlink(missing_ok=True)
+                for suffix in (".safetensors", ".csv", ".checkpoint"):
+                    job.path().with_suffix(suffix).unlink(missing_ok=True)
 
     def work(missing: list[runner.Part]) -> Iterator[tuple[runner.Part, pd.DataFrame]]:
-        named, start = {str(part): part for part in missing}, None
+        parts_by_name, start = {str(part): part for part in missing}, None
         if missing and preset.recipe.start is not None:
             start = train_or_load(preset.recipe.start, weights, START).path.read_bytes()
         remove_partial_files(path)
-        asked = {name: replace(jobs[name], start=start) for name in named}
-        for name, outcome in spread(train_and_score, asked, cluster):
+        started_jobs = {name: replace(jobs[name], start=start) for name in parts_by_name}
+        for name, outcome in spread(train_and_score, started_jobs, cluster):
             with locked(jobs[name].path()):
                 for suffix, content in outcome.files.items():
                     write_bytes(jobs[name].path().with_suffix(suffix), content)
-            yield named[name], outcome.rows
+            yield parts_by_name[name], outcome.rows
 
     minutes = sum(job.recipe.minutes() for job in jobs.values()) / max(1, len(jobs))
     table = runner.run(path, parts, again, minutes, work)
@@ -259,8 +259,8 @@ def _further(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: Ra
     rows = []
     for method in (Ours(network), Ours(RefinedNetwork(network), "ours_refined")):
         for condition, name, ir, vi, moved in _conditions(pairs, raw):
-            found = evaluation.with_share(evaluation.registration(method.fuse(moved.ir, vi), ir, moved))
-            rows.append({"pair": name, "method": method.name, "condition": condition} | found)
+            errors = evaluation.with_share(evaluation.registration(method.fuse(moved.ir, vi), ir, moved))
+            rows.append({"pair": name, "method": method.name, "condition": condition} | errors)
     return pd.DataFrame(rows)[["pair", "method", "condition", "EPE", "EPE_share", "folds"]]
 
 
@@ -277,12 +277,12 @@ def _conditions(pairs: PairSet, raw: RawSet) -> Iterator[tuple[str, str, Tensor,
 
 def _validated(recipe: Recipe) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
-        net, _, log = train(recipe, Path(folder) / "switch.safetensors")
-    seen = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))
+        network, _, log = train(recipe, Path(folder) / "switch.safetensors")
+    pair_count = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))
     pairs = open_set(recipe.dataset, "val", recipe.size)
     row = {
-        "parameters": sum(weight.numel() for weight in net.parameters()) / 1e6,
-        "steps": max(1, seen // recipe.training.batch) * len(log),
+        "parameters": sum(weight.numel() for weight in network.parameters()) / 1e6,
+        "steps": max(1, pair_count // recipe.training.batch) * len(log),
     }
-    errors = {level: validation_error(net, pairs, level)["epe_share"] for level in ("light", "medium", "heavy")}
+    errors = {level: validation_error(network, pairs, level)["epe_share"] for level in ("light", "medium", "heavy")}
     return pd.DataFrame([row | errors])

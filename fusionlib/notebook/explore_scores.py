@@ -148,18 +148,18 @@ class Matches:
         detections, boxes: as given.
         right: (M,) bool, whether a detection claims a box. What is found above a threshold does not depend on what
             lies below it, so this holds for every threshold.
-        by: (N,) the place of the detection that claims a box; M if none does.
+        claimed_by: (N,) the place of the detection that claims a box; M if none does.
     """
 
     detections: Tensor
     boxes: Tensor
     right: Tensor
-    by: Tensor
+    claimed_by: Tensor
 
     def above(self, least: float) -> tuple[Tensor, Tensor]:
         """Of the K detections of a score of at least `least`, which are right, (K,); which boxes they find, (N,)."""
         count = int((self.detections[:, 1] >= least).sum())
-        return self.right[:count], self.by < count
+        return self.right[:count], self.claimed_by < count
 
 
 def matches(detections: Tensor, boxes: Tensor, overlap: float = 0.5) -> Matches:
@@ -181,7 +181,7 @@ def matches(detections: Tensor, boxes: Tensor, overlap: float = 0.5) -> Matches:
 
 
 def objects_of(rows: pd.DataFrame, images: int) -> list[Tensor]:
-    """The detections (M, 6), best first, of each image of one set; `rows` as `detection_bench.found` gives them."""
+    """The detections (M, 6), best first, of each image of one set; `rows` are of `detection_bench.detections`."""
     columns = ["class", "score", "x0", "y0", "x1", "y1"]
     there = rows.dropna(subset="class").sort_values("score", ascending=False, kind="stable")
     each = [there.loc[there["place"] == place, columns].to_numpy() for place in range(images)]

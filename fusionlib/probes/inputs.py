@@ -160,7 +160,7 @@ def hardships() -> Iterator[Seen]:
     for name, trial in robustness.TRIALS.items():
         yield f"{name} amounts", trial.amounts, DOUBLE
         for amount in trial.amounts[1:4:2]:
-            moved, vi = robustness.given(trial, amount, pairs, 0)
+            moved, vi = robustness.method_inputs(trial, amount, pairs, 0)
             yield f"{name} {amount:g} infrared", moved.ir, SINGLE
             yield f"{name} {amount:g} truth", moved.phi_gt, SINGLE
             yield f"{name} {amount:g} visible", vi, BYTES
