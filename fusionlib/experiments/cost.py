@@ -104,7 +104,7 @@ def growth(config: CostConfig, path: Path) -> pd.DataFrame:
 def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
     """A row a size: the GiB by which a process grows at most while Ours fuses it, `plain` and `fast`.
 
-    Sizes are those of `growth` and the large one, which the plain network is spared.
+    Sizes are those of `growth`, and the large one, which only the fast network is measured at.
     """
     sizes = [(side, side) for side in config.growth] + [config.large]
 

@@ -5,7 +5,7 @@ Each part has a column:
     affine, bent      the affine part (shift, rotation, shear, stretch) can be estimated from a few good places; the
                       non-rigid rest, `bent`, differs from place to place and cannot be seen where both images are empty
     own               systematic error of a pair, the same whatever the deformation: of the published alignment, and of
-                      what the method mistakes in these two images
+                      what the method gets wrong in these two images
     chance            the random rest
 """
 

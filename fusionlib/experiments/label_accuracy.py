@@ -1,8 +1,8 @@
 """How well the "aligned" pairs of a set are aligned themselves: how accurate the true field of a registration is.
 
 A deformation is undone exactly by its inverse, but only with respect to the pair as published. Where the published pair
-is a little off, a method that aligns what is visible is charged for it. This module measures by how much, without any
-network: it matches blocks of edges between the two images of an undeformed pair and believes only unmistakable ones.
+is a little off, a method that aligns what is visible is penalised for it. This module measures by how much, without any
+network: it matches blocks of edges between the two images of an undeformed pair and keeps only unmistakable matches.
 
 Convention: a displacement (dx, dy) in pixels says where the content of the visible image at (x, y) lies in the infrared
 one, at (x + dx, y + dy): the field that would bring the pair into perfect register.
@@ -66,7 +66,7 @@ def _measure(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataFr
 
 
 def at_blocks(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataFrame:
-    """Lengths in pixels at the believed blocks of all pairs: a row a block.
+    """Lengths in pixels at the kept blocks of all pairs: a row a block.
 
     Columns: "the pair itself", its own error; "doing nothing", the deformation; and of each method its error "NAME, to
     the label" and "NAME, to the corrected label".

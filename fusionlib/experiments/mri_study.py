@@ -1,7 +1,7 @@
 """The MRI study, Table 7: T2 slices moved out of place, laid on T1 and fused, and scored where there is a head.
 
 The T1 slice plays the visible image, the reference; the T2 slice plays the infrared one and is deformed. Beyond the
-brain both are zero: a registration can show nothing there, and a fusion that keeps black black is right for nothing. So
+brain both are zero: there a registration shows nothing, and a fusion scores well just by leaving black pixels black. So
 
     Q_CC, ...         the four metrics in the upright box around the head
     Q_CC@slice, ...   the same over the whole slice, its background included

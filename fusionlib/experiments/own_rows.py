@@ -74,14 +74,14 @@ def train(wanted: Sequence[Own], preset: Preset, device: str | None = None) -> N
     for done, training in enumerate(wanted, 1):
         run = train_or_load(training.recipe, training.folder, training.method, device=device)
         if training.method == OURS:
-            _share(run.path, training.recipe, preset, wanted[0].folder / "sweeps")
+            _copy_to_sweeps(run.path, training.recipe, preset, wanted[0].folder / "sweeps")
         if not run.reused and done < len(wanted):
             check_time(
                 f"{training.method} with seed {training.recipe.seed} is trained, {done} of {len(wanted)} trainings"
             )
 
 
-def _share(path: Path, recipe: Recipe, preset: Preset, folder: Path) -> None:
+def _copy_to_sweeps(path: Path, recipe: Recipe, preset: Preset, folder: Path) -> None:
     """Put weights and log where Tables 4 and 5 look for those of the full method, if theirs is the same training."""
     row = next(row for row in sweep_rows.table4() if not row.changes)
     if sweep_rows.recipe_of(row, preset, recipe.seed, preset.sweep_epochs) == recipe:

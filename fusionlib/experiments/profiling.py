@@ -204,7 +204,7 @@ def interleaved(
     runs: int = 7,
     patience: float = 20.0,
 ) -> dict[str, Timed]:
-    """Time calls in turns, A B C A B C ..., so that a busy moment of the machine meets all of them.
+    """Time calls in turns, A B C A B C ..., so that a busy moment of the machine affects all of them.
 
     Args:
         calls: name to what is timed; each is called once before, to warm up.

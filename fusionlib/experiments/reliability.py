@@ -34,7 +34,7 @@ from fusionlib.support.keys import Key
 from fusionlib.support.random_fields import generator
 
 BINS = 10
-PLACES = 400  # of each pair: neighbouring places tell the same, so there is no need for all
+PLACES = 400  # of each pair: neighbouring places are alike, so there is no need for all
 LIGHT = (100.0, 30.0, 10.0, 3.0)  # photons that white catches, see `robustness.night`
 
 

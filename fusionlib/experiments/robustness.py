@@ -168,11 +168,11 @@ def at_rest(methods: Mapping[Method, Key], pairs: PairSet, path: Path) -> pd.Dat
     parts = []
     for input_name, method in product(("aligned", *NOTHING), methods):
         where = {"set": pairs.title, "input": input_name, "method": method.name}
-        parts.append(runner.Part(where, key | methods[method], partial(_moved, input_name, method, pairs)))
+        parts.append(runner.Part(where, key | methods[method], partial(_measure_movement, input_name, method, pairs)))
     return runner.run(path, parts)
 
 
-def _moved(input_name: str, method: Method, pairs: PairSet) -> pd.DataFrame:
+def _measure_movement(input_name: str, method: Method, pairs: PairSet) -> pd.DataFrame:
     rows = []
     for name, ir, vi in pairs.one_by_one():
         field = method.fuse(ir if input_name == "aligned" else NOTHING[input_name](ir, name), vi).field

@@ -26,7 +26,7 @@ class Part:
     """Some rows of a table.
 
     Attributes:
-        where: column to value: what tells these rows from the others of the file.
+        where: column to value, what identifies these rows in the file (as WHERE does in SQL).
         key: of everything that the rows depend on; None if they cannot be measured here, for want of weights say.
         measure: gives the rows, without the columns of `where`.
     """

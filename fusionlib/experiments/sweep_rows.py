@@ -78,12 +78,12 @@ def table5(preset: Preset) -> list[Row]:
     """The rows of Table 5, and between each of them and the paper's optimum `sweep_between` more, evenly spaced."""
     printed = {name: settings_of(name) for name in paper_table(5).index.get_level_values("row")}
     best = settings_of(optimum(preset))
-    rows = {_spelled(settings): name for name, settings in printed.items()}
+    rows = {_row_name(settings): name for name, settings in printed.items()}
     for settings in printed.values():
         for step in range(1, preset.sweep_between + 1):
             part = step / (preset.sweep_between + 1)
             between = {name: value + part * (best[name] - value) for name, value in settings.items()}
-            rows.setdefault(_spelled(between))
+            rows.setdefault(_row_name(between))
     return [Row(name, _changes(settings_of(name), preset.recipe), original) for name, original in rows.items()]
 
 
@@ -186,7 +186,7 @@ def checked(rows: Sequence[Row], best: str) -> list[Row]:
     return [row for row in rows if row.name == best] + [row for row in lowest if row.name != best]
 
 
-def _spelled(settings: Mapping[str, float]) -> str:
+def _row_name(settings: Mapping[str, float]) -> str:
     return ";".join(f"{name}={value:g}" for name, value in settings.items())
 
 

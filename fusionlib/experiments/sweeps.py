@@ -3,8 +3,8 @@
 All rows share the start of the preset's recipe (`Recipe.start`: the registration, which takes longest) and then learn
 everything together, equally long. A row of the long table is one test pair under one training. Columns: row, epochs,
 seed, dataset, level, pair, weights (their file), the metrics, and in the file `made_by`. It grows part by part
-(`fusionlib.experiments.runner`): what is there is not trained again, and what changes, such as a lambda, takes its own
-rows with it. `switches` are trained alike, without a start, and each gives one row.
+(`fusionlib.experiments.runner`): what is there is not trained again, and a changed setting, such as a lambda, makes
+only its own rows outdated. `switches` are trained alike, without a start, and each gives one row.
 
 PAPER-GAP: nothing is said of seeds. Here a seed draws the order, the deformations and the detection head of what comes
 after the start, and without a start the first weights, too.
@@ -101,13 +101,13 @@ class Outcome:
 
 
 def train_and_score(job: Job) -> Outcome:
-    """Do a job; one that was killed goes on after its last epoch, if it comes back to the same folder."""
+    """Run a job; one that was killed goes on after its last epoch, if it runs again in the same folder."""
     path = job.path()
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):  # the full method stands in both tables, which may be made at the same time
         with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
             network = _network(job, path)
-        detector_path(path).unlink(missing_ok=True)  # it has done its part, which was the loss
+        detector_path(path).unlink(missing_ok=True)  # needed for the loss alone
         remove_partial_files(path)
     method, rows = Ours(network), []
     for name in job.tests:
@@ -214,7 +214,8 @@ def switches(preset: Preset, path: Path, rows: Sequence[Row] = SWITCHES) -> pd.D
     recipes = {row.name: short_recipe(row, preset) for row in rows}
     minutes = sum(recipe.minutes() for recipe in recipes.values()) / max(1, len(recipes))
     parts = [
-        runner.Part({"switch": name}, recipe.key(), partial(_validated, recipe)) for name, recipe in recipes.items()
+        runner.Part({"switch": name}, recipe.key(), partial(_measure_switch, recipe))
+        for name, recipe in recipes.items()
     ]
     return runner.run(path, parts, minutes=minutes)
 
@@ -244,12 +245,12 @@ def augmentations(
     for row, seed in product(rows, seeds):
         recipe = further_recipe(row, preset, seed)
         minutes = max(minutes, recipe.minutes())
-        measure = partial(_further, recipe, weights, str(folder), pairs, raw)
+        measure = partial(_measure_augmentation, recipe, weights, str(folder), pairs, raw)
         parts.append(runner.Part({"row": row.name, "seed": seed}, key | recipe.key(), measure))
     return runner.run(path, parts, minutes=minutes)
 
 
-def _further(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: RawSet) -> pd.DataFrame:
+def _measure_augmentation(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: RawSet) -> pd.DataFrame:
     start = None
     if recipe.start is not None:
         start = train_or_load(recipe.start, weights, START).path.read_bytes()
@@ -275,7 +276,7 @@ def _conditions(pairs: PairSet, raw: RawSet) -> Iterator[tuple[str, str, Tensor,
         yield RAW, pair.name, aligned.ir[None], pair.vi[None], pair.misaligned
 
 
-def _validated(recipe: Recipe) -> pd.DataFrame:
+def _measure_switch(recipe: Recipe) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
         network, _, log = train(recipe, Path(folder) / "switch.safetensors")
     pair_count = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))

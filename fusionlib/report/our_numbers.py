@@ -8,7 +8,7 @@ Each paper table has its own source (`FILES`), its own pairs and its own interva
     6       counts, which are exact, and the median of several calls with its quartiles
     7       mean over heads, each the mean over its slices; bootstrap over heads
 
-A table without a csv, or a row that it has not, is absent here, and `absent` says why.
+Where a table has no csv, or its csv lacks a row, there is no number here, and `absent` says why.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
         at_level = method_rows[method_rows["level"] == level]
         if at_level.empty:
             continue  # the table is being made
-        facts = (*_trained(row.method, at_level["weights"].iloc[0], weights, "mri" if table == 7 else ""),)
+        facts = (*_training_facts(row.method, at_level["weights"].iloc[0], weights, "mri" if table == 7 else ""),)
         facts += (f"other pairs, deformed at level {level}: the paper names neither",)
         for metric in paper_table(table).columns:
             values = at_level.set_index("pair")[metric].dropna()
@@ -135,7 +135,7 @@ def _ends(values: pd.Series) -> tuple[float, float]:
     return interval(values, scenes_of(values.index))
 
 
-def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:
+def _training_facts(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:
     """How long the parts of a method were trained here, from the logs beside their weights in a folder."""
     for name in method.split("+"):
         minutes = minutes_of(weights / folder / f"{name}.csv")
@@ -144,7 +144,7 @@ def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[st
             starts = dict.fromkeys([weights / "registration.csv", weights / folder / "registration.csv"])
             minutes += sum(map(minutes_of, starts))
         if minutes and kind in kinds.split(" + "):
-            yield f"{name} {kind} for {_whole(minutes)} min"
+            yield f"{name} {kind} for {_minutes_text(minutes)} min"
 
 
 def minutes_of(log: Path) -> float:
@@ -152,7 +152,7 @@ def minutes_of(log: Path) -> float:
     return pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else 0.0
 
 
-def _whole(minutes: float) -> str:
+def _minutes_text(minutes: float) -> str:
     return f"{minutes:.0f}" if minutes >= 1 else "less than 1"
 
 
@@ -201,7 +201,9 @@ def _counted(path: Path) -> Iterator[tuple[Key, Number]]:
         for metric, column in COST.items() if title else ():
             value = float(getattr(row, column))
             size = metric == "Size(M)"
-            facts = _part(row.method, printed.at[title, metric]) if size else (f"counted by thop at {row.side} px",)
+            facts = (
+                _part_facts(row.method, printed.at[title, metric]) if size else (f"counted by thop at {row.side} px",)
+            )
             facts += ("the paper gives no widths: these are ours",) if row.method == "ours" else ()
             yield (title, metric), Number(value, value, value, "", facts)
 
@@ -223,7 +225,7 @@ def _titles() -> dict[str, str]:
 
 
 @cache
-def _part(name: str, printed: float) -> tuple[str, ...]:
+def _part_facts(name: str, printed: float) -> tuple[str, ...]:
     """Says if the printed number of parameters, in M, is that of one part of a method and not of the whole."""
     parts = profiling.parameters(profiling.fresh(name))
     same_parts = [part for part, count in parts.items() if len(parts) > 1 and abs(count / 1e6 - printed) <= 0.005]

@@ -121,8 +121,8 @@ def images_key(config: DetectionBenchConfig, *more: object) -> Key:
     sets = {config.dataset: [TRAIN]}
     for _, dataset, splits in config.tests:
         sets.setdefault(dataset, []).extend(splits)
-    known = {name: data.splits(name) for name in sets}
-    names = {name: [each for split in sets[name] for each in known[name].get(split, [])] for name in sets}
+    splits_of = {name: data.splits(name) for name in sets}
+    names = {name: [each for split in sets[name] for each in splits_of[name].get(split, [])] for name in sets}
     pairs = {name: data.checksum(name, members, labels=True) for name, members in names.items()}
     behaviour = dict.fromkeys(each for name in sets for each in data.components_of(name, labels=True))
     settings = [config.dataset, config.tests, config.level, config.count, *more]
