@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command_line.silence()
             return 141
         except (OSError, ModuleNotFoundError) as error:
-            if not (sentence := command_line.surroundings(error)):
+            if not (sentence := command_line.system_error_message(error)):
                 raise
             print(f"fusionlib: error: {sentence}", file=sys.stderr)
             return 2

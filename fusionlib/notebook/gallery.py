@@ -136,7 +136,7 @@ def dots(found: pd.DataFrame, label: str, marked: str = "ours") -> Figure:
 
 
 @plotting.style()
-def found(title: str, vi: Tensor, fused: Tensor, truth: Tensor, detections: Tensor) -> Figure:
+def detections_figure(title: str, vi: Tensor, fused: Tensor, truth: Tensor, detections: Tensor) -> Figure:
     """The true boxes on the visible image (3, H, W), beside those of the detections (M, 6) on the fused (1, H, W)."""
     captions = f"{title}: {len(truth)} true", f"fused: {len(detections)} found"
     outlined = dict(zip(captions, (truth, detections), strict=True))

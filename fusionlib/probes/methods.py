@@ -18,7 +18,7 @@ from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.probes.views import DOUBLE, SINGLE, Pairs, Seen, pair
 
 
-def filled(config: NetworkConfig) -> FusionNetwork:
+def random_network(config: NetworkConfig) -> FusionNetwork:
     """A network in float64 with random weights and BatchNorm statistics of images."""
     torch.manual_seed(0)
     net = FusionNetwork(config).double().train()
@@ -37,7 +37,7 @@ def network() -> Iterator[Seen]:
         "without common": (replace(NetworkConfig(), common_in_fusion=False), (64, 64)),
     }
     for name, (config, sides) in configs.items():
-        net = filled(config)
+        net = random_network(config)
         with torch.no_grad():
             output = net(*pair(2, *sides))
         yield f"{name} image", output.image, DOUBLE
@@ -45,7 +45,7 @@ def network() -> Iterator[Seen]:
         yield f"{name} features", output.fused, DOUBLE
         for place, stage in enumerate(output.alignment.stages):
             yield f"{name} stage {place}", stage.field, 1e-5
-    single = Ours(filled(NetworkConfig()).float()).fuse(*pair(3, 64, 64, torch.float32))
+    single = Ours(random_network(NetworkConfig()).float()).fuse(*pair(3, 64, 64, torch.float32))
     yield "method image", single.image, SINGLE
     yield "method registered", single.registered_ir, 1e-3
 
@@ -53,7 +53,7 @@ def network() -> Iterator[Seen]:
 def refinement() -> Iterator[Seen]:
     """The refined field and the image fused with it."""
     with torch.no_grad():
-        network = RefinedNetwork(filled(NetworkConfig()).float(), Refinement(chance=0.0, match=0.01, noise=0.0))
+        network = RefinedNetwork(random_network(NetworkConfig()).float(), Refinement(chance=0.0, match=0.01, noise=0.0))
         output = network.eval()(*pair(2, 64, 64, torch.float32))
     yield "image", output.image, 1e-3
     yield "field", output.field, 1e-3

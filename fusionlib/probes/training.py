@@ -18,7 +18,7 @@ from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
 from fusionlib.methods import retraining as other_trainings
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
-from fusionlib.probes.methods import filled
+from fusionlib.probes.methods import random_network
 from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
 from fusionlib.support.weights import read_state
 from fusionlib.training import anchor_detector as anchors
@@ -120,7 +120,7 @@ def augmentation() -> Iterator[Seen]:
 
 def warm_start() -> Iterator[Seen]:
     """The initial weights of the third ablation, and its calibrated statistics."""
-    whole = filled(NetworkConfig()).float().state_dict()
+    whole = random_network(NetworkConfig()).float().state_dict()
     recipe = replace(
         RECIPES["ours"], dataset="RoadScene", train_pairs=6, network=replace(NetworkConfig(), common_in_fusion=False)
     )

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.detection import MULTIPLE, Detector, DetectorConfig, select
-from fusionlib.support.boxes import collected, scale
+from fusionlib.support.boxes import batch_table, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
-from fusionlib.support.weights import filled, read_state, settings_of
+from fusionlib.support.weights import read_state, settings_of, with_weights
 from fusionlib.training import coco
 
 STRIDES = (8, 16, 32)
@@ -85,7 +85,7 @@ class AnchorDetector(nn.Module):
     def load(cls, path: Path | str) -> AnchorDetector:
         """The detector whose weights a training has written, ready to detect; errors as in `FusionNetwork.load`."""
         config = DetectorConfig(**settings_of(path, "detector"))
-        return filled(cls(read_state(path)[FIRST].shape[1], config), path)
+        return with_weights(cls(read_state(path)[FIRST].shape[1], config), path)
 
     def forward(self, images: Tensor) -> Anchored:
         """Predict from images (B, C, H, W) of any height and width, padded inside by repeating the border."""
@@ -105,7 +105,7 @@ class AnchorDetector(nn.Module):
             InputError: as `Detector.loss` does.
         """
         grids = [grid.float() for grid in predictions.grids]
-        image, boxes = collected(targets, len(grids[0]), predictions.size, self.config.names)
+        image, boxes = batch_table(targets, len(grids[0]), predictions.size, self.config.names)
         device, anchors = grids[0].device, self.net.model[-1].anchors
         image, boxes = image.to(device), boxes.to(device)
         parts = grids[0].new_zeros(3)

@@ -48,7 +48,7 @@ class _Shell:
     """Stands for every module of the pickle: it holds the attributes and does nothing."""
 
 
-def there() -> bool:
+def is_available() -> bool:
     """Whether the published file is on this machine; `python -m fusionlib data fetch yolov5n` brings it."""
     return weight_file(NAME, FILE) is not None
 
@@ -103,7 +103,7 @@ def _walk(module: _Shell, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def config_here(config: DetectorConfig) -> DetectorConfig:
     """The settings, with a random start where COCO's weights are asked for and not here; a line says so."""
-    if config.start == "random" or there():
+    if config.start == "random" or is_available():
         return config
     LOGGER.info(
         f"YOLOv5n's COCO weights are not here: detectors start from random ones (`data fetch {NAME}` gets them)"
