@@ -39,7 +39,7 @@ from fusionlib.training.recipe import Recipe, TrainingConfig
 from fusionlib.training.run import REPORTS, Run
 from fusionlib.training.shared_weights import LOCK
 
-SMOKE = systems.Budget(steps=2, batch=1, crop=64)  # shows that every step of the protocol runs
+SMOKE = systems.Budget(steps=2, batch=1, crop=64)  # runs every step of the protocol once
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def recipe(name: str, ours: Recipe, smoke: bool = False) -> Retraining:
     )
 
 
-SHARE = 0.13  # of the minutes of Ours in `mini`: about what one of the systems that are retrained there gets
+SHARE = 0.13  # of the minutes of Ours in `mini`: about as long as a compared system is retrained there
 
 
 def same_budget(ours: Recipe) -> Recipe:
