@@ -67,13 +67,13 @@ def tensors() -> dict[str, Tensor]:
             f"{path} is not the published file: remove it and run `python -m fusionlib data fetch {NAME}`."
         )
     kept, key = path.with_suffix(".safetensors"), Key.of(file=sha256(path))
-    with contextlib.suppress(InputError):  # it is not there yet, or somebody else's
+    with contextlib.suppress(InputError):  # not written yet, or not ours
         if not key.differing(key_of(kept)):
             return read_state(kept)
-    found = read_pickle(path)
+    state = read_pickle(path)
     with contextlib.suppress(InputError):  # the folder may be read-only; then the pickle is read each time
-        save_weights(kept, found, {}, key)
-    return found
+        save_weights(kept, state, {}, key)
+    return state
 
 
 def read_pickle(path: Path | str) -> dict[str, Tensor]:
