@@ -158,10 +158,10 @@ class Detector(nn.Module):
             InputError: as `boxes.batch_table`: such as None among the targets (an unlabelled image).
         """
         batch, device = len(predictions.scores), predictions.scores.device
-        image, seen = batch_table(targets, batch, predictions.size, self.config.names)
+        image, boxes = batch_table(targets, batch, predictions.size, self.config.names)
         padded = tuple(MULTIPLE * cells for cells in predictions.grids[-1])
-        label, x0, y0, x1, y1 = scale(seen.to(device), padded, (1, 1)).unbind(1)
-        found = {
+        label, x0, y0, x1, y1 = scale(boxes.to(device), padded, (1, 1)).unbind(1)
+        batch_targets = {
             "batch_idx": image.to(device),
             "cls": label,
             "bboxes": torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], 1),
@@ -170,7 +170,7 @@ class Detector(nn.Module):
         grids = [predictions.scores.new_empty(1, 1, *grid, dtype=torch.float32) for grid in predictions.grids]
         with torch.autocast(device.type, enabled=False):
             raw = {"boxes": predictions.boxes.float(), "scores": predictions.scores.float(), "feats": grids}
-            parts, _ = import_quietly("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, found)
+            parts, _ = import_quietly("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, batch_targets)
         total = parts.sum() / batch  # upstream multiplies by it
         return total if len(label) else total / batch
 
@@ -239,5 +239,5 @@ def select(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
         rows = torch.cat([name, scores[label, order, None], corners[order]], 1)
         rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(1)]  # boxes in the padding have no area
         kept.append(rows[nms(rows, config.overlap)])
-    found = torch.cat(kept)
-    return found[found[:, 1].argsort(descending=True, stable=True)][: config.most]
+    detections = torch.cat(kept)
+    return detections[detections[:, 1].argsort(descending=True, stable=True)][: config.most]
