@@ -47,11 +47,13 @@ def left_out(rows: Sequence[Row], measured: Measured, weights: Path | None = Non
     if not absent:
         return ""
     commands = {
-        "data fetch": " ".join(each.name for each in absent if each.published),
-        "retrain": " ".join(each.name for each in absent if "" not in each.published),
+        "data fetch": " ".join(system.name for system in absent if system.published),
+        "retrain": " ".join(system.name for system in absent if "" not in system.published),
     }
-    how = " and ".join(f"`python -m fusionlib {command} {each}`" for command, each in commands.items() if each)
-    titles = ", ".join(each.title for each in absent)
+    how = " and ".join(
+        f"`python -m fusionlib {command} {system_names}`" for command, system_names in commands.items() if system_names
+    )
+    titles = ", ".join(system.title for system in absent)
     return f"Not in this table, since their weights are not here: {titles}. To get them: {how}."
 
 
