@@ -1,6 +1,6 @@
 """The commands: `python -m fusionlib reproduce | results | fuse | export | benchmark | score | data | methods | ...`.
 
-What is heavy is imported by the command that needs it, so that `--help` answers at once.
+Heavy modules are imported by the commands that need them, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from fusionlib.experiments.benchmark import commands as of_benchmark
-from fusionlib.report import commands as of_results
+from fusionlib.experiments.benchmark import commands as benchmark_commands
+from fusionlib.report import commands as results_commands
 from fusionlib.support import command_line
 from fusionlib.support.command_line import whole
 from fusionlib.support.files import InputError
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command_line.silence()
             return 141
         except (OSError, ModuleNotFoundError) as error:
-            if not (sentence := command_line.surroundings(error)):
+            if not (sentence := command_line.system_error_message(error)):
                 raise
             print(f"fusionlib: error: {sentence}", file=sys.stderr)
             return 2
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
     command.set_defaults(command=_export)
 
-    of_benchmark.add(commands)
+    benchmark_commands.add(commands)
 
     actions = commands.add_parser("data", help="fetch and check data sets and published weights").add_subparsers(
         required=True, metavar="ACTION"
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.set_defaults(command=_train)
 
-    of_results.add(commands)
+    results_commands.add(commands)
     return parser
 
 

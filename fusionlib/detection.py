@@ -19,13 +19,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from fusionlib.support.boxes import CLASSES, NAMES, collected, nms, scale
+from fusionlib.support.boxes import CLASSES, NAMES, batch_table, nms, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
 from fusionlib.support.keys import NEUTRAL
 from fusionlib.support.quiet_import import import_quietly
 from fusionlib.support.settings import check
-from fusionlib.support.weights import filled, read_state, settings_of
+from fusionlib.support.weights import read_state, settings_of, with_weights
 
 MULTIPLE = 32  # the stride of the coarsest level; heights and widths are padded to a multiple of it
 CANDIDATES = 1000  # per class and image that enter non-maximum suppression (NMS), the best ones
@@ -131,7 +131,7 @@ class Detector(nn.Module):
         """The detector whose weights a training has written, ready to detect; errors as in `FusionNetwork.load`."""
         config = DetectorConfig(**settings_of(path, "detector"))
         first = read_state(path).get("net.model.0.conv.weight", torch.empty(0, 1))  # (outputs, channels, k, k)
-        return filled(cls(first.shape[1], config), path)
+        return with_weights(cls(first.shape[1], config), path)
 
     def forward(self, features: Tensor) -> Predictions:
         """Predict from features (B, C, H, W) of any height and width, padded inside by repeating the border."""
@@ -155,13 +155,13 @@ class Detector(nn.Module):
             targets: B times (N, 5), class, x0, y0, x1, y1 in pixels; boxes are cut at the image's border.
 
         Raises:
-            InputError: as `boxes.collected`: such as None among the targets (an unlabelled image).
+            InputError: as `boxes.batch_table`: such as None among the targets (an unlabelled image).
         """
         batch, device = len(predictions.scores), predictions.scores.device
-        image, seen = collected(targets, batch, predictions.size, self.config.names)
+        image, boxes = batch_table(targets, batch, predictions.size, self.config.names)
         padded = tuple(MULTIPLE * cells for cells in predictions.grids[-1])
-        label, x0, y0, x1, y1 = scale(seen.to(device), padded, (1, 1)).unbind(1)
-        found = {
+        label, x0, y0, x1, y1 = scale(boxes.to(device), padded, (1, 1)).unbind(1)
+        batch_targets = {
             "batch_idx": image.to(device),
             "cls": label,
             "bboxes": torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], 1),
@@ -170,7 +170,7 @@ class Detector(nn.Module):
         grids = [predictions.scores.new_empty(1, 1, *grid, dtype=torch.float32) for grid in predictions.grids]
         with torch.autocast(device.type, enabled=False):
             raw = {"boxes": predictions.boxes.float(), "scores": predictions.scores.float(), "feats": grids}
-            parts, _ = import_quietly("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, found)
+            parts, _ = import_quietly("ultralytics.utils.loss").v8DetectionLoss(self.net)(raw, batch_targets)
         total = parts.sum() / batch  # upstream multiplies by it
         return total if len(label) else total / batch
 
@@ -239,5 +239,5 @@ def select(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
         rows = torch.cat([name, scores[label, order, None], corners[order]], 1)
         rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(1)]  # boxes in the padding have no area
         kept.append(rows[nms(rows, config.overlap)])
-    found = torch.cat(kept)
-    return found[found[:, 1].argsort(descending=True, stable=True)][: config.most]
+    detections = torch.cat(kept)
+    return detections[detections[:, 1].argsort(descending=True, stable=True)][: config.most]

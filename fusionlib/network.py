@@ -34,7 +34,7 @@ from fusionlib.support.inputs import (
     pad_to_multiple,
 )
 from fusionlib.support.settings import check
-from fusionlib.support.weights import filled, settings_of
+from fusionlib.support.weights import settings_of, with_weights
 
 
 @dataclass(frozen=True)
@@ -113,15 +113,15 @@ class Alignment:
     @classmethod
     def of(cls, stages: list[Stage], common_ir: Tensor, common_vi: Tensor, size: tuple[int, int]) -> Alignment:
         """Field and confidence of the last stage, resized to images of (H, W)."""
-        sure = stages[-1].confidence
-        sure = sure if sure is None else F.interpolate(sure, size, mode="bilinear", align_corners=False)
-        return cls(resize_field(stages[-1].field, size), stages, common_ir, common_vi, sure)
+        chance = stages[-1].confidence
+        chance = chance if chance is None else F.interpolate(chance, size, mode="bilinear", align_corners=False)
+        return cls(resize_field(stages[-1].field, size), stages, common_ir, common_vi, chance)
 
     def cropped(self, height: int, width: int) -> Alignment:
         """Without what padding has added; the stages stay."""
         whole = (self.field, self.common_ir, self.common_vi, self.confidence)
-        phi, ir, vi, sure = (each if each is None else each[..., :height, :width] for each in whole)
-        return Alignment(phi, self.stages, ir, vi, sure)
+        phi, ir, vi, chance = (each if each is None else each[..., :height, :width] for each in whole)
+        return Alignment(phi, self.stages, ir, vi, chance)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class FusionNetwork(nn.Module):
         >>> network(torch.rand(1, 1, 48, 70), torch.rand(1, 1, 48, 70)).field.shape
         torch.Size([1, 2, 48, 70])
         """
-        return filled(cls(NetworkConfig(**settings_of(path, "network"))), path)
+        return with_weights(cls(NetworkConfig(**settings_of(path, "network"))), path)
 
     @property
     def fused_channels(self) -> int:

@@ -1,8 +1,8 @@
 """Image files to samples: depth, channels, layout, orientation and polarity are taken as the file says they are.
 
-What the file is, its first bytes say, never its name. 8-bit PNG, JPEG and BMP are Pillow's; 16-bit PNG and JPEG of
-other depths, which Pillow cuts or refuses, are imagecodecs'; TIFF is tifffile's but for the colour forms that it leaves
-to others. What none of them reads rightly is refused.
+The first bytes tell the type of a file, never its name. Pillow reads 8-bit PNG, JPEG and BMP; imagecodecs reads 16-bit
+PNG and JPEG of other depths, which Pillow cuts or refuses; tifffile reads TIFF, except for the colour forms that it
+does not convert. A file that none of them reads correctly is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from fusionlib.support.files import InputError
 
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its remarks would stand between our sentences
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its warnings would be mixed with ours
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
@@ -42,7 +42,7 @@ class Decoded:
             which no depth brings to levels by itself.
         missing: (H, W) bool, pixels that the file declares to be no measurement; None if it declares nothing.
         inverted: of measured values, the highest is black.
-        notes: what the user has to be told, each the end of a sentence that begins with the path.
+        notes: warnings for the user, each the end of a sentence that begins with the path.
     """
 
     pixels: np.ndarray
@@ -89,7 +89,7 @@ def decode(path: Path | str, page: int | None = None) -> Decoded:
         raise InputError(f"{path} cannot be opened ({error.strerror}): give a file that you may read.") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(path) from None
-    except Exception as error:  # decoders of damaged files raise whatever they stumble over
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise InputError(f"{path} cannot be read as an image ({reason}): replace it or convert it to PNG.") from None
 
@@ -99,7 +99,7 @@ def _pillow(file: BinaryIO, path: Path | str, page: int | None) -> Decoded:
     with Image.open(file) as picture:
         if picture.format not in PILLOWS:
             raise InputError(f"{path} is a {picture.format} file, whose depth is not known here: convert it to PNG.")
-        index, notes = _chosen(getattr(picture, "n_frames", 1), path, page)
+        index, notes = _page_index(getattr(picture, "n_frames", 1), path, page)
         return Decoded(_frame(picture, index, path), notes=notes)
 
 
@@ -119,17 +119,17 @@ def _frame(picture: Image.Image, index: int, path: Path | str) -> np.ndarray:
 
 def _deep_png(file: BinaryIO, path: Path | str, page: int | None) -> Decoded:
     with Image.open(file) as picture:  # which refuses what is too large
-        turned = picture.getexif().get(ORIENTATION, 1)
-        size, (index, notes) = picture.size, _chosen(getattr(picture, "n_frames", 1), path, page)
+        orientation = picture.getexif().get(ORIENTATION, 1)
+        size, (index, notes) = picture.size, _page_index(getattr(picture, "n_frames", 1), path, page)
     if index:
         raise InputError(f"{path} is animated and has 16 bits: of such files only page 1 is read.")
     file.seek(0)
     values = np.atleast_3d(imagecodecs.png_decode(file.read()))
     if values.shape[1::-1] != size or values.dtype != np.uint16:
         raise ValueError(f"{values.shape[1]}x{values.shape[0]} pixels of {values.dtype} came out")
-    seen = values[..., : 1 if values.shape[2] < 3 else 3]
-    clear = values[..., -1] == 0 if values.shape[2] in (2, 4) else None
-    return _upright(Decoded(_flat(seen), _unless_all(clear), notes=notes), turned)
+    colours = values[..., : 1 if values.shape[2] < 3 else 3]
+    transparent = values[..., -1] == 0 if values.shape[2] in (2, 4) else None
+    return _upright(Decoded(_flat(colours), _unless_all(transparent), notes=notes), orientation)
 
 
 def _deep_jpeg(content: bytes, path: Path | str) -> Decoded | None:
@@ -158,18 +158,18 @@ def _deep_jpeg(content: bytes, path: Path | str) -> Decoded | None:
 
 def _tiff(file: BinaryIO, path: Path | str, page: int | None) -> Decoded:
     with tifffile.TiffFile(file) as tif:
-        every = list(tif.pages)
+        pages = list(tif.pages)
         # Not the small copies and the masks that belong to a picture.
-        whole = [index for index, each in enumerate(every) if not each.subfiletype & 5] or list(range(len(every)))
-        chosen, notes = _chosen(len(whole), path, page)
-        facts = every[whole[chosen]]
+        pictures = [index for index, each in enumerate(pages) if not each.subfiletype & 5] or list(range(len(pages)))
+        number, notes = _page_index(len(pictures), path, page)
+        facts = pages[pictures[number]]
         kind, bits = _kind(facts, path), facts.bitspersample
         if kind in OF_PILLOW:
             if bits != 8 or facts.sampleformat != UNSIGNED:
                 raise InputError(f"{path} is {OF_PILLOW[kind]} of {bits} bits, not of 8: export it as grey or RGB.")
             file.seek(0)
             with Image.open(file) as shown:
-                return Decoded(_frame(shown, whole[chosen], path), notes=notes)
+                return Decoded(_frame(shown, pictures[number], path), notes=notes)
         samples = facts.asarray(squeeze=False, maxworkers=1)  # planes, depth, height, width, channels
     planes, depth, height, width, inner = samples.shape
     if depth != 1:
@@ -198,7 +198,7 @@ def _tiff(file: BinaryIO, path: Path | str, page: int | None) -> Decoded:
 
 
 def _kind(facts: tifffile.TiffPage, path: Path | str) -> int:
-    """Photometric meaning, after all that speaks against the page has been looked at."""
+    """Photometric interpretation of a page, after the page is checked."""
     if DNG_VERSION in facts.tags:
         raise InputError(f"{path} is a camera's raw file (DNG): develop it and export it as TIFF or PNG.")
     kind = int(facts.photometric) if 262 in facts.tags else RGB if facts.samplesperpixel > 2 else BLACK_IS_ZERO
@@ -224,8 +224,8 @@ def _kind(facts: tifffile.TiffPage, path: Path | str) -> int:
     return kind
 
 
-def _chosen(count: int, path: Path | str, page: int | None) -> tuple[int, tuple[str, ...]]:
-    """Index of the page to read, and what is said of it."""
+def _page_index(count: int, path: Path | str, page: int | None) -> tuple[int, tuple[str, ...]]:
+    """Index of the page to read, and a note if the file has several."""
     if count == 1 or page is None:
         many = (f"has {count} pages, of which the first is used: choose another one by its number, as page or --page",)
         return 0, many if count > 1 else ()
@@ -279,7 +279,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def _unless_all(mask: np.ndarray | None) -> np.ndarray | None:
-    """A mask of transparent pixels; a picture that is all transparent means nothing by it."""
+    """The mask of transparent pixels; None if all are transparent, since the mask then says nothing."""
     return None if mask is None or mask.all() else mask
 
 

@@ -30,7 +30,7 @@ TIMEOUT = 30  # seconds without an answer
 @dataclass(frozen=True)
 class Registry:
     """What is known about a set; `files` maps a path below `folder` to sha256, bytes and (if not base_url + path) url,
-    or, of a file that nobody here has seen, to git_blob and url (`files.is_recorded`).
+    or, of a file whose SHA-256 is not known, to git_blob and url (`files.is_recorded`).
 
     `by_hand` says how to get a set that no program can fetch, or whose upstream commit or paths are not known.
     """
@@ -71,7 +71,7 @@ class SetReport:
 
 
 def set_names() -> list[str]:
-    """Names of all registered sets, those to be had by hand included."""
+    """Names of all registered sets, including those that are downloaded by hand."""
     return sorted(file.stem for file in REGISTRY.glob("*.json"))
 
 
@@ -188,7 +188,7 @@ def fetch_command(name: str) -> None:
 def fetch_commands(names: Sequence[str]) -> int:
     """`python -m fusionlib data fetch NAME ...`; exit status.
 
-    One upstream that does not answer keeps nobody from the others: what failed is said when it fails, and at the end.
+    If one upstream does not answer, the others are still fetched; failures are reported at once and at the end.
     """
     names, failed = [member for name in names for member in members(name)], []
     for name in names:
@@ -235,9 +235,9 @@ def _weights(system: systems.System) -> Registry:
 def _report(key: str, entry: Registry, root: Path) -> SetReport:
     folder = root / entry.folder
     missing = [file for file in entry.files if not (folder / file).is_file()]
-    there = entry.files.keys() - set(missing)
-    wrong = [file for file, facts in entry.files.items() if file in there and not is_recorded(folder / file, facts)]
-    return SetReport(key, folder, len(there) - len(wrong), tuple(missing), tuple(wrong))
+    present = entry.files.keys() - set(missing)
+    wrong = [file for file, facts in entry.files.items() if file in present and not is_recorded(folder / file, facts)]
+    return SetReport(key, folder, len(present) - len(wrong), tuple(missing), tuple(wrong))
 
 
 def _hash(facts: Mapping[str, object]) -> str | None:

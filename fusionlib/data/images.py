@@ -127,20 +127,20 @@ def save_image(path: Path | str, image: Tensor) -> Path:
 
 def _open(path: Path | str, page: int | None) -> Image.Image:
     """Image of mode L or RGB, upright; measured values brought to 8 bits."""
-    found = decode(path, page)
-    height, width = found.pixels.shape[:2]
+    decoded = decode(path, page)
+    height, width = decoded.pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         least = f"give an image of at least {SMALLEST_SIDE} pixels on each side"
         raise InputError(f"{path} is {width}x{height} pixels: {least}.")
-    for note in found.notes:
+    for note in decoded.notes:
         warnings.warn(f"{path} {note}.", stacklevel=3)
-    if not found.measured:
-        return Image.fromarray(found.pixels)
+    if not decoded.measured:
+        return Image.fromarray(decoded.pixels)
     try:
-        levels, words = to_levels(found.pixels, found.missing, found.inverted)
+        levels, words = to_levels(decoded.pixels, decoded.missing, decoded.inverted)
     except InputError as error:
         raise InputError(f"{path} {error}.") from None
-    kind = "is deeper than 8 bits" if found.pixels.dtype.itemsize > 1 else "has signed values"
+    kind = "is deeper than 8 bits" if decoded.pixels.dtype.itemsize > 1 else "has signed values"
     warnings.warn(f"{path} {kind}: {words}.", stacklevel=3)
     return Image.fromarray(levels)
 

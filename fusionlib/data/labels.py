@@ -42,9 +42,9 @@ Labelled = tuple[Tensor, tuple[int, int]]  # boxes on the image that was labelle
 
 def label_status() -> dict[str, str]:
     """What is known of each RoadScene pair: "boxes", "probably_empty" (none seen by eye) or "unlabelled"."""
-    without = json.loads((FACTS / "label_status.json").read_text(encoding="utf-8"))
-    found = {name: state for state in STATES[1:] for name in without[state]}
-    return {name: found.get(name, "boxes") for name in _homographies()}
+    lists = json.loads((FACTS / "label_status.json").read_text(encoding="utf-8"))
+    state_of = {name: state for state in STATES[1:] for name in lists[state]}
+    return {name: state_of.get(name, "boxes") for name in _homographies()}
 
 
 def labelled(name: str, members: Iterable[str], empty: bool = False) -> list[str]:
@@ -78,12 +78,12 @@ def boxes_of(
     read = readers[name.lower()](Path(root)) if name.lower() in readers else lambda member: None
 
     def boxes(member: str) -> Tensor | None:
-        found = read(member)
-        if found is None:
+        labels = read(member)
+        if labels is None:
             return None
-        on_image, old = of_classes(checked(found[0]), classes), found[1]
-        whole = crop(on_image, 0, 0, *old)
-        return whole if size is None else scale(whole, old, height_width(size))
+        on_image, old_size = of_classes(checked(labels[0]), classes), labels[1]
+        whole = crop(on_image, 0, 0, *old_size)
+        return whole if size is None else scale(whole, old_size, height_width(size))
 
     return boxes
 
@@ -115,19 +115,19 @@ def _m3fd(root: Path, committed: Path | None = M3FD_BOXES) -> Callable[[str], La
         for kind, reader in (("Annotation", read_voc), ("labels", _read_yolo_beside_images)):
             suffix = ".xml" if reader is read_voc else ".txt"
             if any((base / kind).glob(f"*{suffix}")):
-                return lambda member, of=base / kind, read=reader, end=suffix: read(of / f"{member}{end}")
-    found = ({} if committed is None else read_listed(committed)) | read_coco(sorted(folder.glob("meta/m3fd-*.json")))
-    if (listed := folder / "boxes.json").is_file():
-        found |= read_listed(listed)
-    if not found:
+                return lambda member, subfolder=base / kind, read=reader, end=suffix: read(subfolder / f"{member}{end}")
+    labels = ({} if committed is None else read_listed(committed)) | read_coco(sorted(folder.glob("meta/m3fd-*.json")))
+    if (list_file := folder / "boxes.json").is_file():
+        labels |= read_listed(list_file)
+    if not labels:
         files = "data/M3FD/meta/m3fd-train.json, m3fd-val.json and m3fd-test.json"
         get = f"put {files} of the GitHub repository {M3FD_UPSTREAM} into {folder / 'meta'}"
         raise InputError(f"{folder} has no boxes: {get}, or the official Annotation folder beside its Ir and Vis.")
 
     def read(member: str) -> Labelled:
-        if member not in found:
+        if member not in labels:
             raise InputError(f"The boxes in {folder} do not cover {member}: add the file that has them.")
-        return found[member]
+        return labels[member]
 
     return read
 
@@ -146,9 +146,9 @@ def read_voc(path: Path) -> Labelled:
         tree = _xml(path)
         shape = tuple(int(tree.findtext(f"size/{side}") or 0) for side in ("height", "width"))
         rows = []
-        for number, thing in enumerate(tree.iter("object"), 1):
-            x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
-            rows.append((f"object {number}", thing.findtext("name"), x0, y0, x1 - x0, y1 - y0))
+        for number, element in enumerate(tree.iter("object"), 1):
+            x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
+            rows.append((f"object {number}", element.findtext("name"), x0, y0, x1 - x0, y1 - y0))
         if min(shape) < 1:
             image = _image_beside(path, tree.findtext("filename") or "")
             if image is None:
@@ -181,34 +181,34 @@ def read_yolo(path: Path, shape: tuple[int, int], order: tuple[str, ...] = M3FD_
 
 def read_coco(paths: Iterable[Path]) -> dict[str, Labelled]:
     """M3FD as COCO files, such as TarDAL's m3fd-train.json: stem of an image to its boxes and (H, W)."""
-    found: dict[str, Labelled] = {}
+    labels: dict[str, Labelled] = {}
     for path in paths:
         try:
-            listed = json.loads(_text(path))
-            names = {kind["id"]: kind["name"] for kind in listed["categories"]}
-            images = {str(image["id"]): image for image in listed["images"]}
+            content = json.loads(_text(path))
+            names = {kind["id"]: kind["name"] for kind in content["categories"]}
+            images = {str(image["id"]): image for image in content["images"]}
             shapes = {key: (image["height"], image["width"]) for key, image in images.items()}
             stems = {key: Path(image.get("file_name", key)).stem for key, image in images.items()}
             rows = {key: [] for key in images}
-            for number, thing in enumerate(listed["annotations"], 1):
-                row = (f"annotation {number}", names[thing["category_id"]], *thing["bbox"])
-                rows[str(thing["image_id"])].append(row)
+            for number, annotation in enumerate(content["annotations"], 1):
+                row = (f"annotation {number}", names[annotation["category_id"]], *annotation["bbox"])
+                rows[str(annotation["image_id"])].append(row)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is no COCO file ({error!r}): download it again.") from None
-        found |= {stems[key]: (_boxes(path, rows[key], M3FD_CLASSES), _shape(path, *shapes[key])) for key in images}
-    return found
+        labels |= {stems[key]: (_boxes(path, rows[key], M3FD_CLASSES), _shape(path, *shapes[key])) for key in images}
+    return labels
 
 
 def read_listed(path: Path) -> dict[str, Labelled]:
     """A file {stem: {width, height, boxes_xywh: [[class, x, y, w, h]]}} of M3FD pairs."""
     try:
-        listed = json.loads(_text(path))
+        content = json.loads(_text(path))
         return {
             stem: (
                 _boxes(path, [(stem, *row) for row in entry["boxes_xywh"]], M3FD_CLASSES),
                 _shape(path, entry["height"], entry["width"]),
             )
-            for stem, entry in listed.items()
+            for stem, entry in content.items()
         }
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is no list of boxes ({error!r}): remove it or write it anew.") from None
@@ -216,7 +216,7 @@ def read_listed(path: Path) -> dict[str, Labelled]:
 
 def _read_yolo_beside_images(path: Path) -> Labelled:
     """The size of the image comes from the picture, the order of classes from a classes.txt if there is one."""
-    _text(path)  # says so if that is what is missing
+    _text(path)  # InputError if the file is missing
     image = _image_beside(path)
     if image is None:
         raise InputError(f"{path} has no image {path.stem} beside it in Vis or Ir: unpack the set again.")
@@ -247,17 +247,17 @@ def _shape(path: Path, height: object, width: object) -> tuple[int, int]:
 def _boxes(path: Path, rows: Iterable, ours: dict[str, str | None]) -> Tensor:
     """Rows (where in the file, class, x, y, w, h) in the class names of a set, as a tensor; `ours` are our names."""
     kept = []
-    for where, *row in rows:
+    for place, *row in rows:
         try:
             label, (x, y, w, h) = str(row[0]), (float(value) for value in row[1:])
-            sound = all(map(math.isfinite, (x, y, w, h))) and min(w, h) >= 0
+            valid = all(map(math.isfinite, (x, y, w, h))) and min(w, h) >= 0
         except (IndexError, TypeError, ValueError):
-            sound = False
-        if not sound:
+            valid = False
+        if not valid:
             form = "give a class, x, y, width and height, all of them numbers and none of the sizes below 0"
-            raise InputError(f"{path} has the box {row} ({where}): {form}.")
+            raise InputError(f"{path} has the box {row} ({place}): {form}.")
         if label not in ours:
-            fact = f"a box of class {label!r} ({where}), which that set does not have"
+            fact = f"a box of class {label!r} ({place}), which that set does not have"
             raise InputError(f"{path} has {fact}: correct the file.")
         if ours[label]:
             kept.append((NAMES.index(ours[label]), x, y, x + w, y + h))

@@ -16,7 +16,7 @@ from fusionlib.data.labels import read_coco
 from fusionlib.support.files import InputError, fingerprint
 from fusionlib.support.paths import FACTS, data_root
 
-DRAWN = ("synthetic", "brains")  # on the spot, so many of each
+DRAWN = ("synthetic", "brains")  # sets that are drawn on the spot
 
 
 def splits(name: str, root: Path | str | None = None) -> dict[str, list[str]]:
@@ -39,14 +39,14 @@ def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
     members, key = list(members), name.lower()
     stems = {*members, *(member.rpartition("_z")[0] for member in members)}
     registries = [key, "flir_adas_v1"] if labels and key == "roadscene" else [key]
-    found = {}
+    hashes = {}
     for registry in (FACTS / "registry" / f"{each}.json" for each in registries):
         files = json.loads(registry.read_text(encoding="utf-8"))["files"] if registry.exists() else {}
         for path, facts in files.items():
             if {Path(path).stem, Path(path).parent.name} & stems:
-                found[f"{registry.stem}/{path}"] = facts["sha256"]
+                hashes[f"{registry.stem}/{path}"] = facts["sha256"]
     committed = ("homographies.json", "label_status.json") if len(registries) > 1 else ()
-    return fingerprint(members, found, [(FACTS / each).read_text(encoding="utf-8") for each in committed])[:8]
+    return fingerprint(members, hashes, [(FACTS / each).read_text(encoding="utf-8") for each in committed])[:8]
 
 
 def components_of(name: str, labels: bool = False) -> list[str]:
@@ -63,14 +63,14 @@ def _published(folder: Path) -> dict[str, list[str]]:
     Raises:
         InputError: a pair is both trained and tested on.
     """
-    found = {}
+    members = {}
     for split in volumes.SPLITS:
         coco, lines = folder / f"m3fd-{split}.json", folder / f"{split}.txt"
         if coco.is_file():
-            found[split] = list(read_coco([coco]))
+            members[split] = list(read_coco([coco]))
         elif lines.is_file():
-            found[split] = [Path(line).stem for line in lines.read_text(encoding="utf-8", errors="replace").split()]
-    both = sorted(set(found.get("train", ())) & set(found.get("test", ())))
-    if both:
-        raise InputError(f"The lists in {folder} have {both[0]} in train and in test: take those of one split.")
-    return found
+            members[split] = [Path(line).stem for line in lines.read_text(encoding="utf-8", errors="replace").split()]
+    shared = sorted(set(members.get("train", ())) & set(members.get("test", ())))
+    if shared:
+        raise InputError(f"The lists in {folder} have {shared[0]} in train and in test: take those of one split.")
+    return members

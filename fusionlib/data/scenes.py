@@ -1,4 +1,4 @@
-"""Which test pairs show one scene: a claim over pairs needs scenes that differ, and six frames of one street are one.
+"""Which test pairs show the same scene: six frames of one street are no six independent pairs.
 
 `data/scenes.json` names the groups. An interval or a test over pairs draws whole groups (`metrics.statistics`).
 """
@@ -15,7 +15,7 @@ from fusionlib.support.paths import FACTS
 @cache
 def _groups() -> dict[str, str]:
     known = json.loads((FACTS / "scenes.json").read_text(encoding="utf-8"))
-    groups = [group for name, each in known.items() if name != "about" for group in each]
+    groups = [group for name, groups_of_set in known.items() if name != "about" for group in groups_of_set]
     return {pair: group[0] for group in groups for pair in group}
 
 

@@ -33,10 +33,10 @@ from fusionlib.data.lists import DRAWN, splits
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import FACTS, data_root
 
-CACHE_BYTES = 4 << 30  # what a set holds in memory at most; pairs beyond it are read anew each time
+CACHE_BYTES = 4 << 30  # largest memory of a set; further pairs are read again each time
 SYNTHETIC_SCENES = {"train": 64, "val": 8, "test": 16}
 
-# (infrared, visible) below the data root; of several layouts the first that is there counts.
+# (infrared, visible) below the data root; of several layouts the first that exists is used.
 SETS = {
     "RoadScene": (("RoadScene/cropinfrared", "RoadScene/crop_LR_visible"),),
     "M3FD": (("M3FD/M3FD_Detection/Ir", "M3FD/M3FD_Detection/Vis"), ("M3FD/Ir", "M3FD/Vis"), ("M3FD/ir", "M3FD/vi")),
@@ -196,11 +196,13 @@ def matched(
 ) -> dict[str, tuple[Path, Path]]:
     """Stem to infrared and visible file of two folders, in the order of the stems; errors as in `open_folders`."""
     ir, vi = images_by_stem(ir_dir), images_by_stem(vi_dir)
-    for here, there, folder, other in ((ir, vi, ir_dir, vi_dir), (vi, ir, vi_dir, ir_dir)):
-        alone = sorted(here.keys() - there.keys())
-        if alone:
-            more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-            raise InputError(f"No image in {other} goes with {', '.join(alone[:3])}{more} of {folder}: {advice}.")
+    for images, other_images, folder, other_folder in ((ir, vi, ir_dir, vi_dir), (vi, ir, vi_dir, ir_dir)):
+        unmatched = sorted(images.keys() - other_images.keys())
+        if unmatched:
+            more = f" and {len(unmatched) - 3} more" if len(unmatched) > 3 else ""
+            raise InputError(
+                f"No image in {other_folder} goes with {', '.join(unmatched[:3])}{more} of {folder}: {advice}."
+            )
     return {stem: (ir[stem], vi[stem]) for stem in sorted(ir)}
 
 

@@ -1,8 +1,8 @@
 """Measured values, such as a thermal camera's 16 bits or kelvin, to 256 grey levels.
 
-A scene fills little of what such a file can hold, so the levels span the percentiles 0.1 and 99.9. What is no
-measurement must not decide them: values that the file declares missing, a fill value far from all others, a constant
-margin, dead and hot pixels. They are set aside where that matters, and the user is told.
+A scene fills little of what such a file can hold, so the levels span the percentiles 0.1 and 99.9. Pixels that hold no
+measurement must not change the levels: values that the file declares missing, a fill value far from all others, a
+constant margin, dead and hot pixels. They are set aside where that changes the levels, with a warning.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from PIL import Image, ImageFilter
 from fusionlib.support.files import InputError
 
 PERCENTILES = (0.1, 99.9)
-FEWEST = 16  # different values that what is left must have, and
-LEAST = 0.05  # its share of the pixels, or nothing is set aside
+FEWEST = 16  # different values that the kept pixels must have, or nothing is set aside
+LEAST = 0.05  # share of the pixels that must be kept, or nothing is set aside
 PLATEAU = 5e-4  # share of pixels with one value from which it may be a fill value
 FAR = 0.5  # its distance from the others, in units of the range that most of them fill
 ISOLATED = 2.0  # distance of a dead or hot pixel from the median around it, in the same units
-MATTERS = 0.9  # range after and before, under which setting aside changes enough
-FEW_LEVELS = 24  # of 256; with fewer for four fifths of the pixels a scene is hardly seen
+MATTERS = 0.9  # pixels are set aside only if the range shrinks to less than this part
+FEW_LEVELS = 24  # of 256; if four fifths of the pixels have fewer, a scene is hardly visible
 
 
 def to_levels(values: np.ndarray, missing: np.ndarray | None = None, inverted: bool = False) -> tuple[np.ndarray, str]:
@@ -101,10 +101,10 @@ def _plateaus(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
     low, high = -np.inf, np.inf
     with np.errstate(over="ignore"):
         for _ in range(8):  # a file may have several fill values
-            if (found := _fill_below(flat)) is not None:
-                low, flat = found[0], flat[found[1] :]
-            elif (found := _fill_below(-flat[::-1])) is not None:
-                high, flat = -found[0], flat[: flat.size - found[1]]
+            if (fill := _fill_below(flat)) is not None:
+                low, flat = fill[0], flat[fill[1] :]
+            elif (fill := _fill_below(-flat[::-1])) is not None:
+                high, flat = -fill[0], flat[: flat.size - fill[1]]
             else:
                 break
         near, far = _most(flat)
@@ -131,7 +131,7 @@ def _fill_below(flat: np.ndarray) -> tuple[float, int] | None:
 
 
 def _most(flat: np.ndarray) -> tuple[float, float]:
-    """Between which values nine tenths of a sorted list lie."""
+    """The two values between which nine tenths of a sorted list lie."""
     return tuple(flat[int(share * (flat.size - 1))] for share in (0.05, 0.95))
 
 

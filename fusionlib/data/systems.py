@@ -48,11 +48,11 @@ class System:
         upstream, commit: repository on GitHub and the state of it that this was written from.
         licence: what upstream states about its code and weights.
         files: the published weights, as in the registries of the data sets: path to sha256, bytes and url; of those
-            that nobody here has seen, to git_blob, by which the upstream commit names their content, and url.
+            whose SHA-256 is not known, to git_blob, by which the upstream commit names their content, and url.
         published: part of the network to the file that holds it; the part "" is all of it. The file of a TensorFlow
             checkpoint is named without .index and .data.
-        untried: the same for parts whose published weights could not be had where the results of this project were
-            made: their rows were measured with retrained ones. Where the files are, they are used instead.
+        untried: the same for parts whose published weights could not be downloaded for the results of this project;
+            their rows were measured with retrained weights. Where the files exist, they are used instead.
         untuned: options that turn off the training of the method on each pair that it is given.
         partial: options with which the method works where only the published parts are there.
         budget: of the retraining; None if all weights are published and at hand.
@@ -98,12 +98,12 @@ def system(name: str) -> System:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         budget = facts.get("budget")
-        found = System(name, **facts | {"budget": budget and Budget(**budget)})
+        entry = System(name, **facts | {"budget": budget and Budget(**budget)})
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is not the entry of a system ({error}); see fusionlib.data.systems.System.") from None
-    if found.kind not in KINDS:
-        raise InputError(f"{path} says that {name} {found.kind!r}; a system fuses, registers, or does both.")
-    return found
+    if entry.kind not in KINDS:
+        raise InputError(f"{path} says that {name} {entry.kind!r}; a system fuses, registers, or does both.")
+    return entry
 
 
 def part(dotted: str) -> object:

@@ -31,7 +31,7 @@ from fusionlib.support.files import InputError
 SIDE = 240  # pixels of a slice, which are those of BraTS
 ENOUGH = 2000  # pixels of brain that a slice has to exceed in both volumes
 MOST_NEGATIVE = 0.2  # of all values but 0: half of a z-scored brain, and 0.007 at most of the heads of the sets
-FULL = 0.98  # part of a volume above 0, of which a brain fills a fifth
+FULL = 0.98  # share of voxels above 0 from which a warning is given; a brain fills a fifth
 BRIGHTEST = 99.5  # percentile that becomes white: the few voxels above it are vessels and artefacts
 # Subjects kept in memory at most, so that batches in random order read no volume twice. What is kept is not the volume
 # but bytes of the slices used: 3 MB for each of the 369 cases of BraTS2020.
@@ -45,7 +45,7 @@ _UNREADABLE = (*_OF_NIBABEL, OSError, EOFError, TypeError, ValueError, zlib.erro
 class Layout:
     """Where a set keeps its volumes.
 
-    `folders` are patterns of a subject's folder below the data root; of several the first that is there counts. `t1`
+    `folders` are patterns of a subject's folder below the data root; of several the first that exists is used. `t1`
     and `t2` are the files in it, {} standing for the name of the folder; each ends in .nii.gz or .nii. Of the slices
     with enough brain every `every`-th height is used.
     """
@@ -223,8 +223,8 @@ def _slices(volume: np.ndarray, heights: list[int], path: Path | str) -> np.ndar
     # Rows begin at the front. Columns begin at the patient's right: we look from the feet, the patient's face up.
     brain = levels[::-1, ::-1].transpose(2, 1, 0)
     framed = np.zeros((len(heights), SIDE, SIDE), dtype=np.uint8)
-    here, there = zip(*(_centred(length) for length in brain.shape[1:]), strict=True)
-    framed[:, *there] = brain[:, *here]
+    source, target = zip(*(_centred(length) for length in brain.shape[1:]), strict=True)
+    framed[:, *target] = brain[:, *source]
     if np.count_nonzero(framed) < np.count_nonzero(brain):
         raise InputError(f"{path} has brain beyond the middle {SIDE}x{SIDE} mm: centre or crop it and save it again.")
     return framed
@@ -237,8 +237,10 @@ def _centred(length: int) -> tuple[slice, slice]:
 
 
 def _folders(layout: Layout, root: Path) -> dict[str, Path]:
-    found = ({path.name: path for path in sorted(root.glob(each)) if path.is_dir()} for each in layout.folders)
-    return next(filter(None, found), {})
+    candidates = (
+        {path.name: path for path in sorted(root.glob(pattern)) if path.is_dir()} for pattern in layout.folders
+    )
+    return next(filter(None, candidates), {})
 
 
 def _files(folder: Path, layout: Layout) -> tuple[Path, Path]:

@@ -25,7 +25,7 @@ from fusionlib.data.paper_tables import systems_in
 from fusionlib.data.scenes import scenes_of
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation, runner
-from fusionlib.experiments.evaluation import BOUND, together
+from fusionlib.experiments.evaluation import BOUND, with_all_sets
 from fusionlib.methods.checkpoints import IN_PART
 from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
@@ -113,12 +113,12 @@ def run(
         weights: folder whose NAME.safetensors are taken before any others.
         score: gives the numbers of one pair, as `evaluation.score` does.
     """
-    scored = ["deformation", "scores", *([] if score is evaluation.score else ["head-scores"])]
+    components = ["deformation", "scores", *([] if score is evaluation.score else ["head-scores"])]
     origins = {row.method: _origin(row, weights) for row in rows}
     kept, parts, missing = result_tables.read(path), [], {}
     for name in preset.test_sets:
         pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
-        key = runner.key_of(pairs, *scored)
+        key = runner.key_of(pairs, *components)
         for level, row in product(preset.levels, rows):
             where, origin = {"dataset": name, "level": level, "method": row.method}, origins[row.method]
             if _can_be_measured(origin, result_tables.rows_of(kept, where)):
@@ -129,17 +129,17 @@ def run(
     table = runner.run(path, parts)
     for part in parts:
         if part.key is None:
-            old, method = result_tables.rows_of(table, part.where), part.where["method"]
-            table.loc[old.index, "weights"] += ", not here"
-            missing |= {} if len(old) else {method: str(origins[method])}
+            kept_rows, method = result_tables.rows_of(table, part.where), part.where["method"]
+            table.loc[kept_rows.index, "weights"] += ", not here"
+            missing |= {} if len(kept_rows) else {method: str(origins[method])}
     return Measured(rows, table, missing)
 
 
 def read(table: int, path: Path) -> Measured:
-    """What `run` has kept of the paper's Table 1, 2 or 7; a row that the file has not counts as one without weights."""
-    rows, found = rows_of(table), result_tables.read(path)
-    absent = {row.method: "not measured" for row in rows if row.method not in set(found["method"])}
-    return Measured(rows, found, absent)
+    """What `run` has kept of the paper's Table 1, 2 or 7; a row that the file lacks is `missing`."""
+    rows, measurements = rows_of(table), result_tables.read(path)
+    absent = {row.method: "not measured" for row in rows if row.method not in set(measurements["method"])}
+    return Measured(rows, measurements, absent)
 
 
 def _origin(row: Row, weights: Path | None) -> methods.Origin | InputError:
@@ -150,25 +150,25 @@ def _origin(row: Row, weights: Path | None) -> methods.Origin | InputError:
         return error
 
 
-def _can_be_measured(origin: methods.Origin | InputError, old: pd.DataFrame) -> bool:
-    """Whether there are weights; what all of them gave before is not given up for what some of them would give."""
+def _can_be_measured(origin: methods.Origin | InputError, kept_rows: pd.DataFrame) -> bool:
+    """Whether there are weights. Rows kept from all weights are not replaced by rows from only a part of them."""
     if isinstance(origin, InputError):
         return False
-    return IN_PART not in origin.weights or old.empty or old["weights"].str.contains(IN_PART).any()
+    return IN_PART not in origin.weights or kept_rows.empty or kept_rows["weights"].str.contains(IN_PART).any()
 
 
 def _measure(
     row: Row, origin: methods.Origin, pairs: PairSet, level: str, weights: Path | None, score: Callable
 ) -> pd.DataFrame:
     method = None if row.method == BOUND else methods.load(row.method, weights, **row.options)
-    found = []
+    rows = []
     for case in evaluation.cases(pairs, level):
         if method is None:
             values = {"Q_CC": metrics.q_cc_bound(case.ir, case.vi).item()}
         else:
             values = score(method, case.ir, case.vi, case.moved)
-        found.append({"pair": case.name, "weights": origin.weights or "-", **values})
-    return pd.DataFrame(found)
+        rows.append({"pair": case.name, "weights": origin.weights or "-", **values})
+    return pd.DataFrame(rows)
 
 
 def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
@@ -176,30 +176,30 @@ def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> p
 
     Columns are `weights` and the metrics; a row that could not be measured says "paper only" and has no numbers.
     """
-    here, groups = together(measured.table[measured.table["level"] == level]), ["dataset", "method"]
-    sets, found = here["dataset"].unique(), evaluation.means(here, groups, columns)
-    found.insert(0, "weights", here.groupby(groups, sort=False)["weights"].first())
+    at_level, groups = with_all_sets(measured.table[measured.table["level"] == level]), ["dataset", "method"]
+    sets, table = at_level["dataset"].unique(), evaluation.means(at_level, groups, columns)
+    table.insert(0, "weights", at_level.groupby(groups, sort=False)["weights"].first())
     index = [(name, row.part, row.method) for name in sets for row in measured.rows]
-    found = found.reindex([(name, method) for name, _, method in index])
-    found["weights"] = found["weights"].fillna(ABSENT)
-    return found.set_axis(pd.MultiIndex.from_tuples(index, names=["data", "part", "method"]))
+    table = table.reindex([(name, method) for name, _, method in index])
+    table["weights"] = table["weights"].fillna(ABSENT)
+    return table.set_axis(pd.MultiIndex.from_tuples(index, names=["data", "part", "method"]))
 
 
 def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
     """95 % bootstrap intervals over scenes of `means`, in the same rows and columns: (low, high), or None where there
     is no mean or where there are fewer scenes than `statistics.LEAST_SCENES`.
     """
-    here = together(measured.table[measured.table["level"] == level])
-    groups = dict(iter(here.groupby(["dataset", "method"], sort=False)))
-    found = means(measured, level, columns)[list(columns)].astype(object)
-    for (name, part, method), values in found.iterrows():
+    at_level = with_all_sets(measured.table[measured.table["level"] == level])
+    groups = dict(iter(at_level.groupby(["dataset", "method"], sort=False)))
+    table = means(measured, level, columns)[list(columns)].astype(object)
+    for (name, part, method), values in table.iterrows():
         for column, mean in values.items():
-            mine, ends = groups.get((name, method)), None
-            if pd.notna(mean) and len(set(scenes := scenes_of(mine["pair"]))) >= LEAST_SCENES:
+            rows, ends = groups.get((name, method)), None
+            if pd.notna(mean) and len(set(scenes := scenes_of(rows["pair"]))) >= LEAST_SCENES:
                 shared = column == "EPE_share"
-                ends = evaluation.share_interval(mine) if shared else interval(mine[column], scenes)
-            found.at[(name, part, method), column] = ends
-    return found
+                ends = evaluation.share_interval(rows) if shared else interval(rows[column], scenes)
+            table.at[(name, part, method), column] = ends
+    return table
 
 
 def against(measured: Measured, level: str, reference: str = "ours", columns: Sequence[str] = METRICS) -> pd.DataFrame:
@@ -211,15 +211,19 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
         table in twenty has a row that is called better or worse.
         No rows if the reference could not be measured.
     """
-    here = together(measured.table[measured.table["level"] == level])
+    at_level = with_all_sets(measured.table[measured.table["level"] == level])
     others = [row.method for row in measured.rows if row.method not in (BOUND, reference, *measured.missing)]
-    found = []
-    for name, each in here.groupby("dataset", sort=False) if reference not in measured.missing else ():
-        values = each.pivot(index="pair", columns="method", values=list(columns))
-        apart = {(of, by): (values[by, of] - values[by, reference]).dropna() for by in columns for of in others}
-        tested = holm({row: sign_flips(each, scenes_of(each.index)) for row, each in apart.items()})
-        for row, differences in apart.items():
-            mean, p = differences.mean(), tested[row]
-            found.append((name, *row, len(differences), mean, p, verdict(mean, p, row[1])))
+    lines = []
+    for name, set_rows in at_level.groupby("dataset", sort=False) if reference not in measured.missing else ():
+        values = set_rows.pivot(index="pair", columns="method", values=list(columns))
+        differences = {
+            (method, metric): (values[metric, method] - values[metric, reference]).dropna()
+            for metric in columns
+            for method in others
+        }
+        p_values = holm({key: sign_flips(each, scenes_of(each.index)) for key, each in differences.items()})
+        for (method, metric), by_pair in differences.items():
+            mean, p = by_pair.mean(), p_values[method, metric]
+            lines.append((name, method, metric, len(by_pair), mean, p, verdict(mean, p, metric)))
     names = ["data", "method", "metric", "pairs", "difference", "p", "verdict"]
-    return pd.DataFrame(found, columns=names)
+    return pd.DataFrame(lines, columns=names)

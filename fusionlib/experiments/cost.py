@@ -34,8 +34,8 @@ def counts(config: CostConfig, path: Path) -> pd.DataFrame:
 
 def _count(name: str, side: int) -> pd.DataFrame:
     method = profiling.fresh(name)
-    found = asdict(profiling.count(profiling.Whole(method), *profiling.pair(side)))
-    row = {what: None if number is None else number / 1e9 for what, number in found.items()}
+    counted = asdict(profiling.count(profiling.Whole(method), *profiling.pair(side)))
+    row = {kind: None if number is None else number / 1e9 for kind, number in counted.items()}
     return pd.DataFrame([row | {"parameters": sum(profiling.parameters(method).values()) / 1e6}])
 
 
@@ -57,11 +57,11 @@ def times(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
     """
     parts = []
     for side, threads in config.timed:
-        too_large = [name for name, own in config.own_sides if side > 1.2 * own]
+        too_large = [name for name, largest_side in config.own_sides if side > 1.2 * largest_side]
         names = [name for name in config.sides() if name not in too_large]
         key = Key.of(methods=names) | _key(*names) | Key.of(runs=config.runs)
-        ways = {name: partial(profiling.quick, name) for name in names}
-        measure = partial(_time, "method", ways, side, config.runs, threads)
+        makers = {name: partial(profiling.quick, name) for name in names}
+        measure = partial(_time, "method", makers, side, config.runs, threads)
         parts.append(Part({"side": side, "threads": threads}, key, measure))
     return runner.run(path, parts, again)
 
@@ -71,21 +71,21 @@ def gain(config: CostConfig, path: Path, again: bool = False) -> pd.DataFrame:
 
     Sides and numbers of threads are those of `timed`; the two are timed in turns.
     """
-    ways = {"plain": partial(profiling.fresh, "ours"), "fast": partial(profiling.quick, "ours")}
+    makers = {"plain": partial(profiling.fresh, "ours"), "fast": partial(profiling.quick, "ours")}
     parts = []
     for side, threads in config.timed:
-        measure = partial(_time, "way", ways, side, config.runs, threads)
+        measure = partial(_time, "way", makers, side, config.runs, threads)
         parts.append(Part({"side": side, "threads": threads}, _key("ours") | Key.of(runs=config.runs), measure))
     return runner.run(path, parts, again)
 
 
-def _time(column: str, ways: Mapping[str, Callable[[], Method]], side: int, runs: int, threads: int) -> pd.DataFrame:
+def _time(column: str, makers: Mapping[str, Callable[[], Method]], side: int, runs: int, threads: int) -> pd.DataFrame:
     """Time several methods in turns on one pair: a row each, its name in `column`."""
-    both = profiling.pair(side)
-    calls = {name: partial(make().fuse, *both) for name, make in ways.items()}
+    images = profiling.pair(side)
+    calls = {name: partial(make().fuse, *images) for name, make in makers.items()}
     with computing_threads(threads):
-        found = interleaved(calls, runs)
-    return pd.DataFrame([{column: name, **asdict(timed), "cpu": machine()["cpu"]} for name, timed in found.items()])
+        timings = interleaved(calls, runs)
+    return pd.DataFrame([{column: name, **asdict(timed), "cpu": machine()["cpu"]} for name, timed in timings.items()])
 
 
 def growth(config: CostConfig, path: Path) -> pd.DataFrame:
@@ -94,8 +94,8 @@ def growth(config: CostConfig, path: Path) -> pd.DataFrame:
     def measure() -> pd.DataFrame:
         method = profiling.quick("ours")
         calls = {side: partial(method.fuse, *profiling.pair(side)) for side in config.growth}
-        found = interleaved(calls, config.runs)
-        return pd.DataFrame([{"side": side, **asdict(timed)} for side, timed in found.items()])
+        timings = interleaved(calls, config.runs)
+        return pd.DataFrame([{"side": side, **asdict(timed)} for side, timed in timings.items()])
 
     key = Key.of(sides=config.growth, runs=config.runs) | _key("ours")
     return runner.run(path, [Part({"method": "ours"}, key, measure)])
@@ -104,7 +104,7 @@ def growth(config: CostConfig, path: Path) -> pd.DataFrame:
 def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
     """A row a size: the GiB by which a process grows at most while Ours fuses it, `plain` and `fast`.
 
-    Sizes are those of `growth` and the large one, which the plain network is spared.
+    Sizes are those of `growth`, and the large one, which only the fast network is measured at.
     """
     sizes = [(side, side) for side in config.growth] + [config.large]
 
@@ -120,5 +120,5 @@ def tiles(config: CostConfig, path: Path) -> pd.DataFrame:
 def _key(*names: str) -> Key:
     """What is counted and timed: the way it is done, and the behaviour of the methods, whose weights do not matter."""
     parts = dict.fromkeys(part for name in names for part in name.split("+"))
-    own = [part if part in systems.names() else "network" for part in parts]
-    return Key.of(dict.fromkeys(["cost", *own]))
+    components = [part if part in systems.names() else "network" for part in parts]
+    return Key.of(dict.fromkeys(["cost", *components]))

@@ -5,7 +5,7 @@ Each part has a column:
     affine, bent      the affine part (shift, rotation, shear, stretch) can be estimated from a few good places; the
                       non-rigid rest, `bent`, differs from place to place and cannot be seen where both images are empty
     own               systematic error of a pair, the same whatever the deformation: of the published alignment, and of
-                      what the method mistakes in these two images
+                      what the method gets wrong in these two images
     chance            the random rest
 """
 
@@ -40,11 +40,11 @@ def run(methods: Mapping[Method, Key], pairs: PairSet, levels: Sequence[str], dr
         Columns method, level, what, and those of `parts`.
     """
     key = runner.key_of(pairs, "deformation", "error-parts", draws=draws)
-    measured = []
+    table_parts = []
     for (method, mark), level in product(methods.items(), levels):
         where, measure = {"method": method.name, "level": level}, partial(_measure, method, pairs, level, draws)
-        measured.append(runner.Part(where, key | mark, measure))
-    return runner.run(path, measured)
+        table_parts.append(runner.Part(where, key | mark, measure))
+    return runner.run(path, table_parts)
 
 
 def _measure(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFrame:
@@ -68,22 +68,22 @@ def parts(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFram
     rows = []
     for name, ir, vi in pairs.one_by_one():
         moved = [evaluation.deform(ir, name, level, seed=draw) for draw in range(draws)]
-        valid = torch.cat([each.valid for each in moved])
-        wanted = torch.cat([each.phi_gt for each in moved])
-        left = torch.cat([method.fuse(each.ir, vi).field for each in moved]) - wanted
-        for what, fields in (("to undo", wanted), ("left", left)):
+        valid = torch.cat([deformed.valid for deformed in moved])
+        wanted = torch.cat([deformed.phi_gt for deformed in moved])
+        residual = torch.cat([method.fuse(deformed.ir, vi).field for deformed in moved]) - wanted
+        for what, fields in (("to undo", wanted), ("left", residual)):
             affine = affine_fit(fields, valid.float())
             own = _mean_of_the_others(fields, valid)
-            apart = {"EPE": fields, "affine": affine, "bent": fields - affine, "own": own, "chance": fields - own}
-            rows.append({"what": what} | {column: _length(part, valid) for column, part in apart.items()})
+            columns = {"EPE": fields, "affine": affine, "bent": fields - affine, "own": own, "chance": fields - own}
+            rows.append({"what": what} | {column: _length(part, valid) for column, part in columns.items()})
     return pd.DataFrame(rows).groupby("what", sort=False).mean()
 
 
 def _mean_of_the_others(fields: Tensor, valid: Tensor) -> Tensor:
     """Of each draw, the mean of the other draws' fields at each pixel where they are valid; 0 where none is."""
-    weighed = fields * valid
+    masked = fields * valid
     others = (valid.sum(0, keepdim=True) - valid.float()).clamp(min=1)
-    return (weighed.sum(0, keepdim=True) - weighed) / others
+    return (masked.sum(0, keepdim=True) - masked) / others
 
 
 def _length(fields: Tensor, valid: Tensor) -> float:

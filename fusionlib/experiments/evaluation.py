@@ -99,8 +99,8 @@ def run(methods: Mapping[Method, Key], sets: Mapping[str, PairSet], levels: Sequ
 
 def _measure(method: Method | None, pairs: PairSet, dataset: str, level: str) -> pd.DataFrame:
     rows = evaluate([] if method is None else [method], pairs, dataset, level)
-    mine = rows["method"] == (BOUND if method is None else method.name)
-    return rows.loc[mine, ["pair", "metric", "value"]]
+    of_method = rows["method"] == (BOUND if method is None else method.name)
+    return rows.loc[of_method, ["pair", "metric", "value"]]
 
 
 def deform(ir: Tensor, name: str, level: str, seed: int = 0) -> Misaligned:
@@ -143,14 +143,14 @@ def registration(fused: Fused, ir: Tensor, moved: Misaligned) -> dict[str, float
         ir: the aligned infrared, (1, 1, H, W).
         moved: what the method was given.
     """
-    nothing = torch.zeros_like(moved.phi_gt)
-    field = nothing if fused.field is None else fused.field
+    identity = torch.zeros_like(moved.phi_gt)
+    field = identity if fused.field is None else fused.field
     registered = moved.ir if fused.registered_ir is None else fused.registered_ir
     distances = (field - moved.phi_gt).norm(dim=1, keepdim=True)[moved.valid]
     return {
         "EPE": metrics.endpoint_error(field, moved.phi_gt, moved.valid).item(),
         "EPE_p95": distances.quantile(0.95).item() if len(distances) else float("nan"),
-        "EPE_identity": metrics.endpoint_error(nothing, moved.phi_gt, moved.valid).item(),
+        "EPE_identity": metrics.endpoint_error(identity, moved.phi_gt, moved.valid).item(),
         "folds": fold_share(field).item(),
         "NCC": metrics.ncc(registered, ir, moved.valid).item(),
         "MSE": metrics.mse(registered, ir, moved.valid).item(),
@@ -179,10 +179,10 @@ def means(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.D
     [0.4]
     """
     groups = rows.assign(identity=identity_of(rows)).groupby(list(by), sort=False)
-    found = groups[list(columns)].mean()
+    table = groups[list(columns)].mean()
     if "EPE_share" in columns:
-        found["EPE_share"] = groups["EPE"].mean() / groups["identity"].mean()
-    return found
+        table["EPE_share"] = groups["EPE"].mean() / groups["identity"].mean()
+    return table
 
 
 def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
@@ -200,12 +200,12 @@ def harmed(rows: pd.DataFrame, at: float = 0.05) -> list[str]:
 
     By sign flips over scenes, with Holm's correction for the number of sets.
     """
-    p_values, longer = {}, {}
-    for name, of_set in rows.groupby("dataset", sort=False):
-        change = of_set["EPE"] - identity_of(of_set)
-        p_values[name], longer[name] = statistics.sign_flips(change, scenes_of(of_set["pair"])), change.mean() > 0
+    p_values, farther = {}, {}
+    for name, set_rows in rows.groupby("dataset", sort=False):
+        change = set_rows["EPE"] - identity_of(set_rows)
+        p_values[name], farther[name] = statistics.sign_flips(change, scenes_of(set_rows["pair"])), change.mean() > 0
     corrected = statistics.holm(p_values)
-    return [name for name in p_values if corrected[name] < at and longer[name]]
+    return [name for name in p_values if corrected[name] < at and farther[name]]
 
 
 def identity_of(rows: pd.DataFrame) -> pd.Series | float:
@@ -213,8 +213,8 @@ def identity_of(rows: pd.DataFrame) -> pd.Series | float:
     return rows["EPE"] / rows["EPE_share"] if {"EPE", "EPE_share"} <= set(rows) else float("nan")
 
 
-def together(table: pd.DataFrame) -> pd.DataFrame:
-    """A long table, and if it has several sets, all their rows once more under the name "all"."""
+def with_all_sets(table: pd.DataFrame) -> pd.DataFrame:
+    """A long table; if it has several sets, all rows are in it a second time, with "all" as the name of their set."""
     return pd.concat([table, table.assign(dataset="all")]) if table["dataset"].nunique() > 1 else table
 
 
@@ -225,6 +225,6 @@ def summary(table: pd.DataFrame, metric_names: list[str]) -> pd.DataFrame:
         Rows (dataset, level, method) in the order of the table, one column a metric.
     """
     places = ["dataset", "level", "method"]
-    wide = together(table).pivot_table(index=[*places, "pair"], columns="metric", values="value", sort=False)
+    wide = with_all_sets(table).pivot_table(index=[*places, "pair"], columns="metric", values="value", sort=False)
     wide = wide.reindex(columns=[*dict.fromkeys([*wide.columns, *metric_names])])
     return means(wide.reset_index(), places, metric_names)

@@ -1,8 +1,8 @@
 """How well the "aligned" pairs of a set are aligned themselves: how accurate the true field of a registration is.
 
 A deformation is undone exactly by its inverse, but only with respect to the pair as published. Where the published pair
-is a little off, a method that aligns what is visible is charged for it. This module measures by how much, without any
-network: it matches blocks of edges between the two images of an undeformed pair and believes only unmistakable ones.
+is a little off, a method that aligns what is visible is penalised for it. This module measures by how much, without any
+network: it matches blocks of edges between the two images of an undeformed pair and keeps only unmistakable matches.
 
 Convention: a displacement (dx, dy) in pixels says where the content of the visible image at (x, y) lies in the infrared
 one, at (x + dx, y + dy): the field that would bring the pair into perfect register.
@@ -59,29 +59,29 @@ def run(methods: Mapping[Method, Key], sets: Mapping[str, PairSet], levels: Sequ
 
 
 def _measure(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataFrame:
-    found = at_blocks(methods, pairs, level)
-    means = found.mean().to_frame().T
-    means.insert(0, "blocks", len(found))
+    blocks = at_blocks(methods, pairs, level)
+    means = blocks.mean().to_frame().T
+    means.insert(0, "blocks", len(blocks))
     return means
 
 
 def at_blocks(methods: Sequence[Method], pairs: PairSet, level: str) -> pd.DataFrame:
-    """Lengths in pixels at the believed blocks of all pairs: a row a block.
+    """Lengths in pixels at the kept blocks of all pairs: a row a block.
 
     Columns: "the pair itself", its own error; "doing nothing", the deformation; and of each method its error "NAME, to
     the label" and "NAME, to the corrected label".
     """
-    found = []
+    tables = []
     for name, ir, vi in pairs.one_by_one():
         own, moved = own_misalignment(ir, vi), evaluation.deform(ir, name, level)
-        label, right = at(moved.phi_gt, own["x"], own["y"]), corrected(moved.phi_gt, own)
-        apart = {"the pair itself": label - right, "doing nothing": label}
+        label, corrected_label = sample_at(moved.phi_gt, own["x"], own["y"]), corrected(moved.phi_gt, own)
+        errors = {"the pair itself": label - corrected_label, "doing nothing": label}
         for method in methods:
-            here = at(method.fuse(moved.ir, vi).field, own["x"], own["y"])
-            apart |= {f"{method.name}, to the label": here - label}
-            apart |= {f"{method.name}, to the corrected label": here - right}
-        found.append(pd.DataFrame({column: error.norm(dim=1).numpy() for column, error in apart.items()}))
-    return pd.concat(found)
+            displacement = sample_at(method.fuse(moved.ir, vi).field, own["x"], own["y"])
+            errors |= {f"{method.name}, to the label": displacement - label}
+            errors |= {f"{method.name}, to the corrected label": displacement - corrected_label}
+        tables.append(pd.DataFrame({column: error.norm(dim=1).numpy() for column, error in errors.items()}))
+    return pd.concat(tables)
 
 
 def own_misalignment(ir: Tensor, vi: Tensor, least: float = LEAST) -> pd.DataFrame:
@@ -99,16 +99,16 @@ def own_misalignment(ir: Tensor, vi: Tensor, least: float = LEAST) -> pd.DataFra
     rows = []
     for y in range(margin, ir.shape[-2] - margin, STEP):
         for x in range(margin, ir.shape[-1] - margin, STEP):
-            here = correlation[:, :, y, x]
-            row, column = np.unravel_index(here.argmax(), here.shape)
+            scores = correlation[:, :, y, x]
+            row, column = np.unravel_index(scores.argmax(), scores.shape)
             if min(row, column) < RING or max(row, column) > 2 * REACH - RING:
                 continue
-            ring = here[row - RING : row + RING + 1, column - RING : column + RING + 1].copy()
+            ring = scores[row - RING : row + RING + 1, column - RING : column + RING + 1].copy()
             ring[1:-1, 1:-1] = -1
-            best = here[row, column]
+            best = scores[row, column]
             if best >= least and best - ring.max() >= DISTINCT:
-                dx = column - REACH + _vertex(*here[row, column - 1 : column + 2])
-                dy = row - REACH + _vertex(*here[row - 1 : row + 2, column])
+                dx = column - REACH + _vertex(*scores[row, column - 1 : column + 2])
+                dy = row - REACH + _vertex(*scores[row - 1 : row + 2, column])
                 rows.append((x, y, dx, dy, best))
     return pd.DataFrame(rows, columns=["x", "y", "dx", "dy", "ncc"])
 
@@ -127,10 +127,10 @@ def corrected(phi_gt: Tensor, own: pd.DataFrame) -> Tensor:
         (N, 2) pixels, x and y.
     """
     d = torch.tensor(own[["dx", "dy"]].to_numpy(np.float32))
-    return d + at(phi_gt, own["x"] + own["dx"], own["y"] + own["dy"])
+    return d + sample_at(phi_gt, own["x"] + own["dx"], own["y"] + own["dy"])
 
 
-def at(phi: Tensor, x: pd.Series, y: pd.Series) -> Tensor:
+def sample_at(phi: Tensor, x: pd.Series, y: pd.Series) -> Tensor:
     """A field (1, 2, H, W) at points, to the nearest pixel: (N, 2)."""
     columns = torch.tensor(x.round().to_numpy(np.int64)).clamp(0, phi.shape[-1] - 1)
     rows = torch.tensor(y.round().to_numpy(np.int64)).clamp(0, phi.shape[-2] - 1)
@@ -149,15 +149,15 @@ def _correlations(a: Tensor, b: Tensor) -> np.ndarray:
     steps = range(-REACH, REACH + 1)
     mean_b = _block_mean(b)
     variance_b = _block_mean(b * b) - mean_b**2
-    found = []
+    maps = []
     for dy in steps:
         for dx in steps:
             moved = torch.roll(a, (-dy, -dx), dims=(-2, -1))  # what wraps around lies in the margin
             mean_a = _block_mean(moved)
             variance_a = _block_mean(moved * moved) - mean_a**2
             covariance = _block_mean(moved * b) - mean_a * mean_b
-            found.append(covariance / (variance_a * variance_b).clamp(min=1e-16).sqrt())
-    return torch.cat(found).view(len(steps), len(steps), *a.shape[-2:]).numpy()
+            maps.append(covariance / (variance_a * variance_b).clamp(min=1e-16).sqrt())
+    return torch.cat(maps).view(len(steps), len(steps), *a.shape[-2:]).numpy()
 
 
 def _block_mean(x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The MRI study, Table 7: T2 slices moved out of place, laid on T1 and fused, and scored where there is a head.
 
 The T1 slice plays the visible image, the reference; the T2 slice plays the infrared one and is deformed. Beyond the
-brain both are zero: a registration can show nothing there, and a fusion that keeps black black is right for nothing. So
+brain both are zero: there a registration shows nothing, and a fusion scores well just by leaving black pixels black. So
 
     Q_CC, ...         the four metrics in the upright box around the head
     Q_CC@slice, ...   the same over the whole slice, its background included
@@ -36,15 +36,17 @@ def head(t2: Tensor, t1: Tensor) -> Tensor:
 
     Dark ventricles lie between signal, so they count, whatever their brightness.
     """
-    there = ((t1 > 0) | (t2 > 0)).int()
-    from_left, from_right = there.cummax(-1).values, there.flip(-1).cummax(-1).values.flip(-1)
+    signal = ((t1 > 0) | (t2 > 0)).int()
+    from_left, from_right = signal.cummax(-1).values, signal.flip(-1).cummax(-1).values.flip(-1)
     return (from_left & from_right).bool()
 
 
 def box(mask: Tensor, margin: int = MARGIN) -> tuple[slice, slice]:
     """Rows and columns of the upright box around a mask (1, 1, H, W), widened by a margin where the image allows it."""
     _, _, rows, columns = mask.nonzero(as_tuple=True)
-    return tuple(slice(max(0, int(each.min()) - margin), int(each.max()) + 1 + margin) for each in (rows, columns))
+    return tuple(
+        slice(max(0, int(indices.min()) - margin), int(indices.max()) + 1 + margin) for indices in (rows, columns)
+    )
 
 
 def score(method: Method, t2: Tensor, t1: Tensor, moved: Misaligned) -> dict[str, float]:
@@ -56,12 +58,13 @@ def score(method: Method, t2: Tensor, t1: Tensor, moved: Misaligned) -> dict[str
         moved: the deformed T2.
     """
     fused, seconds = evaluation.timed(method, moved.ir, t1)
-    there = head(t2, t1)
-    seen = (..., *box(there))
-    inside = evaluation.registration(fused, t2, replace(moved, valid=moved.valid & there))
+    head_mask = head(t2, t1)
+    window = (..., *box(head_mask))
+    inside = evaluation.registration(fused, t2, replace(moved, valid=moved.valid & head_mask))
     whole = evaluation.scores_of(fused, t2, t1, moved)
     values = {
-        name: value.item() for name, value in metrics.fusion_metrics(t2[seen], t1[seen], fused.image[seen]).items()
+        name: value.item()
+        for name, value in metrics.fusion_metrics(t2[window], t1[window], fused.image[window]).items()
     }
     values |= {f"{name}@slice": whole[name] for name in (*values, "EPE")}
     return values | evaluation.with_share(inside) | {"seconds": seconds}
@@ -82,17 +85,21 @@ def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS)
         Rows (part, method), a column "subjects", and for each metric its mean and, as METRIC_low and METRIC_high, the
         ends. A row that could not be measured has no numbers.
     """
-    here = measured.table[measured.table["level"] == level]
+    at_level = measured.table[measured.table["level"] == level]
     means = (
-        here.assign(subject=here["pair"].map(subject)).groupby(["method", "subject"], sort=False)[list(columns)].mean()
+        at_level.assign(subject=at_level["pair"].map(subject))
+        .groupby(["method", "subject"], sort=False)[list(columns)]
+        .mean()
     )
-    found = []
+    lines = []
     for row in measured.rows:
-        each = means.loc[row.method] if row.method in means.index.get_level_values("method") else means.iloc[:0]
-        line: dict[str, object] = {"part": row.part, "method": row.method, "subjects": len(each)}
+        subject_means = (
+            means.loc[row.method] if row.method in means.index.get_level_values("method") else means.iloc[:0]
+        )
+        line: dict[str, object] = {"part": row.part, "method": row.method, "subjects": len(subject_means)}
         for column in columns:
-            values = each[column].dropna()
+            values = subject_means[column].dropna()
             low, high = interval(values)
             line |= {column: values.mean(), f"{column}_low": low, f"{column}_high": high}
-        found.append(line)
-    return pd.DataFrame(found).set_index(["part", "method"])
+        lines.append(line)
+    return pd.DataFrame(lines).set_index(["part", "method"])

@@ -21,7 +21,7 @@ import torch
 from fusionlib import methods, presets
 from fusionlib.data import open_set
 from fusionlib.experiments import cost, evaluation, profiling, runner, sweep_rows, sweeps
-from fusionlib.experiments.evaluation import together
+from fusionlib.experiments.evaluation import with_all_sets
 from fusionlib.presets import Preset
 from fusionlib.support.files import atomic
 from fusionlib.support.keys import Key
@@ -55,9 +55,9 @@ def trainings(preset: Preset, seeds: int, weights: Path) -> list[Own]:
         weights: folder of the first two; those of another seed lie in `seed_N` below it.
     """
     plain, first = presets.as_in_the_paper(preset).recipe, preset.recipe.seed
-    found = [Own(OURS, preset.recipe, weights), Own(PLAIN, plain, weights)]
+    wanted = [Own(OURS, preset.recipe, weights), Own(PLAIN, plain, weights)]
     others = range(first + 1, first + seeds)
-    return found + [Own(OURS, _seeded(preset.recipe, seed), weights / f"seed_{seed}") for seed in others]
+    return wanted + [Own(OURS, _seeded(preset.recipe, seed), weights / f"seed_{seed}") for seed in others]
 
 
 def _seeded(recipe: Recipe, seed: int) -> Recipe:
@@ -71,23 +71,25 @@ def train(wanted: Sequence[Own], preset: Preset, device: str | None = None) -> N
         InputError: as `train_or_load` does.
         OutOfTimeError: the time is over (`fusionlib.support.long_training.allowed`).
     """
-    for done, each in enumerate(wanted, 1):
-        run = train_or_load(each.recipe, each.folder, each.method, device=device)
-        if each.method == OURS:
-            _share(run.path, each.recipe, preset, wanted[0].folder / "sweeps")
+    for done, training in enumerate(wanted, 1):
+        run = train_or_load(training.recipe, training.folder, training.method, device=device)
+        if training.method == OURS:
+            _copy_to_sweeps(run.path, training.recipe, preset, wanted[0].folder / "sweeps")
         if not run.reused and done < len(wanted):
-            check_time(f"{each.method} with seed {each.recipe.seed} is trained, {done} of {len(wanted)} trainings")
+            check_time(
+                f"{training.method} with seed {training.recipe.seed} is trained, {done} of {len(wanted)} trainings"
+            )
 
 
-def _share(path: Path, recipe: Recipe, preset: Preset, folder: Path) -> None:
+def _copy_to_sweeps(path: Path, recipe: Recipe, preset: Preset, folder: Path) -> None:
     """Put weights and log where Tables 4 and 5 look for those of the full method, if theirs is the same training."""
     row = next(row for row in sweep_rows.table4() if not row.changes)
     if sweep_rows.recipe_of(row, preset, recipe.seed, preset.sweep_epochs) == recipe:
         folder.mkdir(exist_ok=True)
-        place = sweeps.Job(recipe, None, (), 0, "", None, str(folder)).path()
-        for suffix in () if place.exists() else (".csv", ".safetensors"):
-            with atomic(place.with_suffix(suffix)) as part:
-                shutil.copyfile(path.with_suffix(suffix), part)
+        sweep_path = sweeps.Job(recipe, None, (), 0, "", None, str(folder)).path()
+        for suffix in () if sweep_path.exists() else (".csv", ".safetensors"):
+            with atomic(sweep_path.with_suffix(suffix)) as unfinished:
+                shutil.copyfile(path.with_suffix(suffix), unfinished)
 
 
 def score(wanted: Sequence[Own], preset: Preset, path: Path) -> pd.DataFrame:
@@ -101,7 +103,10 @@ def score(wanted: Sequence[Own], preset: Preset, path: Path) -> pd.DataFrame:
     Returns:
         A row a pair: method, seed, dataset, level, pair and the numbers of `sweeps.SCORED`.
     """
-    scored = [(each.method, each.recipe.seed, each.folder / f"{each.method}.safetensors") for each in wanted]
+    scored = [
+        (training.method, training.recipe.seed, training.folder / f"{training.method}.safetensors")
+        for training in wanted
+    ]
     kept = SHIPPED.weights / f"{OURS}.safetensors"
     if key_of(kept).differing(key_of(scored[0][2])):
         scored.append((KEPT, 0, kept))
@@ -122,9 +127,9 @@ def _measure(file: Path, method: str, dataset: str, level: str, preset: Preset) 
 
 def summary(table: pd.DataFrame, level: str) -> pd.DataFrame:
     """Means over all pairs at a level: a line a training; of several seeds of Ours also their mean and range."""
-    here = together(table[table["level"] == level])
-    here = here[here["dataset"] == here["dataset"].iloc[-1]]  # all pairs, or those of the only set
-    means = evaluation.means(here, ["method", "seed"], COLUMNS)
+    rows = with_all_sets(table[table["level"] == level])
+    rows = rows[rows["dataset"] == rows["dataset"].iloc[-1]]  # all pairs, or those of the only set
+    means = evaluation.means(rows, ["method", "seed"], COLUMNS)
     ours = means.loc[OURS]
     lines = {f"{OURS}, seed {seed}": line for seed, line in ours.iterrows()}
     if len(ours) > 1:
@@ -143,17 +148,17 @@ def costs(preset: Preset, folder: Path, device: str | None = None) -> pd.DataFra
         device: None takes a GPU if there is one. Images come from the memory of the host and go back to it.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    asked = replace(preset.cost, joint=(OURS, PLAIN), chains=(), own_sides=())
-    counted = cost.counts(asked, folder / "own_counts.csv").set_index("method")[["side", "thop", "parameters"]]
-    facts = machine()
-    where = {"device": facts["gpu"] if device.startswith("cuda") else facts["cpu"]}
-    key = Key.of(["cost", "network"], side=asked.side, runs=asked.runs)
-    part = runner.Part(where, key, partial(_time, asked.side, asked.runs, device))
+    cost_config = replace(preset.cost, joint=(OURS, PLAIN), chains=(), own_sides=())
+    counted = cost.counts(cost_config, folder / "own_counts.csv").set_index("method")[["side", "thop", "parameters"]]
+    machine_facts = machine()
+    where = {"device": machine_facts["gpu"] if device.startswith("cuda") else machine_facts["cpu"]}
+    key = Key.of(["cost", "network"], side=cost_config.side, runs=cost_config.runs)
+    part = runner.Part(where, key, partial(_time, cost_config.side, cost_config.runs, device))
     return counted.join(runner.run(folder / "own_times.csv", [part]).set_index("method"))
 
 
 def _time(side: int, runs: int, device: str) -> pd.DataFrame:
-    both = profiling.pair(side)
-    calls = {name: partial(methods.Ours(methods.network(name), name, device).fuse, *both) for name in (OURS, PLAIN)}
-    found = profiling.interleaved(calls, runs)
-    return pd.DataFrame([{"method": name, **asdict(timed)} for name, timed in found.items()])
+    images = profiling.pair(side)
+    calls = {name: partial(methods.Ours(methods.network(name), name, device).fuse, *images) for name in (OURS, PLAIN)}
+    timings = profiling.interleaved(calls, runs)
+    return pd.DataFrame([{"method": name, **asdict(timed)} for name, timed in timings.items()])

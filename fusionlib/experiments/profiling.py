@@ -170,12 +170,12 @@ def quick(name: str) -> Method:
 
 def parameters(method: Method) -> dict[str, int]:
     """Parameters of each part of a method's networks, in their order."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for network in networks(method):
         for name, part in network.named_children():
-            if number := sum(each.numel() for each in part.parameters()):
-                found[name] = found.get(name, 0) + number
-    return found
+            if number := sum(weights.numel() for weights in part.parameters()):
+                counts[name] = counts.get(name, 0) + number
+    return counts
 
 
 def pair(height: int, width: int | None = None) -> tuple[Tensor, Tensor]:
@@ -204,7 +204,7 @@ def interleaved(
     runs: int = 7,
     patience: float = 20.0,
 ) -> dict[str, Timed]:
-    """Time calls in turns, A B C A B C ..., so that a busy moment of the machine meets all of them.
+    """Time calls in turns, A B C A B C ..., so that a busy moment of the machine affects all of them.
 
     Args:
         calls: name to what is timed; each is called once before, to warm up.
@@ -222,12 +222,12 @@ def interleaved(
                 torch.cuda.synchronize()
             if turn >= 0:
                 seconds[name].append(time.perf_counter() - start)
-    return {name: _timed(found) for name, found in seconds.items()}
+    return {name: _timed(measured) for name, measured in seconds.items()}
 
 
-def _timed(found: Sequence[float]) -> Timed:
-    low, median, high = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
-    return Timed(median, low, high, len(found))
+def _timed(seconds: Sequence[float]) -> Timed:
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else seconds * 3
+    return Timed(median, low, high, len(seconds))
 
 
 def peak_memory(cases: Sequence[tuple[str, int | tuple[int, int]]], fast: bool = True) -> list[float]:
@@ -242,15 +242,15 @@ def peak_memory(cases: Sequence[tuple[str, int | tuple[int, int]]], fast: bool =
     """
     call = f"_growths({[(name, _sides(size)) for name, size in cases]!r}, {fast!r})"
     command = [sys.executable, "-c", f"from fusionlib.experiments.profiling import _growths; {call}"]
-    ran = subprocess.run(command, capture_output=True, text=True)
-    found = [float(line) for line in ran.stdout.split()]
-    if ran.returncode or len(found) < len(cases):
-        name, size = cases[min(len(found), len(cases) - 1)]
-        shown = " x ".join(map(str, dict.fromkeys(_sides(size))))
+    result = subprocess.run(command, capture_output=True, text=True)
+    growths = [float(line) for line in result.stdout.split()]
+    if result.returncode or len(growths) < len(cases):
+        name, size = cases[min(len(growths), len(cases) - 1)]
+        size_text = " x ".join(map(str, dict.fromkeys(_sides(size))))
         raise InputError(
-            f"{name} did not get through {shown} pixels; choose a smaller side. {ran.stderr.strip()[-200:]}"
+            f"{name} did not get through {size_text} pixels; choose a smaller side. {result.stderr.strip()[-200:]}"
         )
-    return found
+    return growths
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -57,10 +57,10 @@ def run(config: BenchConfig, methods: Mapping[Method, Key], path: Path, area: Ar
         path: CSV file in which the rows are kept.
         area: (ir, vi) to where errors count, (1, 1, H, W) bool; None for everywhere.
     """
-    parts, scored = [], ["deformation", "scores", *([] if area is None else ["head-scores"])]
+    parts, components = [], ["deformation", "scores", *([] if area is None else ["head-scores"])]
     for (name, split), size in product(config.sets, config.sizes):
         pairs = open_set(name, split, size, count=config.count)
-        key = runner.key_of(pairs, *scored, draws=config.draws)
+        key = runner.key_of(pairs, *components, draws=config.draws)
         for level, (method, mark) in product(config.levels, methods.items()):
             where = {"set": name, "split": split, "size": size, "level": level, "method": method.name}
             parts.append(runner.Part(where, key | mark, partial(_measure, method, pairs, level, config.draws, area)))
@@ -101,19 +101,19 @@ def against_identity(rows: pd.DataFrame) -> pd.DataFrame:
         (better) or above (worse) that of the identity; the others are equal.
     """
     places = ["set", "split", "size", "level", "method"]
-    of_pair = rows.groupby([*places, "pair"], sort=False)[["EPE", "EPE_identity"]].mean()
-    found = {}
-    for place, pairs in of_pair.groupby(places, sort=False):
+    pair_means = rows.groupby([*places, "pair"], sort=False)[["EPE", "EPE_identity"]].mean()
+    lines = {}
+    for place, pairs in pair_means.groupby(places, sort=False):
         scenes = scenes_of(pairs.index.get_level_values("pair"))
         low, high = statistics.share_interval(pairs["EPE"], pairs["EPE_identity"], scenes)
         if (count := len(set(scenes))) < statistics.LEAST_SCENES:
             low = high = float("nan")
         gain = pairs["EPE_identity"] - pairs["EPE"]
-        found[place] = {
+        lines[place] = {
             "scenes": count, "EPE_share": pairs["EPE"].mean() / pairs["EPE_identity"].mean(), "low": low, "high": high,
             "better": (gain > 0.1).mean(), "equal": (gain.abs() <= 0.1).mean(), "worse": (gain < -0.1).mean(),
         }  # fmt: skip
-    return pd.DataFrame.from_dict(found, orient="index").rename_axis(places)
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(places)
 
 
 def raw_frames(methods: Mapping[Method, Key], raw: Mapping[str, RawSet], path: Path) -> pd.DataFrame:
@@ -172,23 +172,27 @@ def refinement_steps(
     key = key_of_raw(raw) | Key.of(["deformation", "scores"], **facts) | mark
     parts = []
     for name, steps in STEPS.items():
-        how = Key() if steps is None else Key.of(["refinement"], steps=steps)
+        steps_key = Key() if steps is None else Key.of(["refinement"], steps=steps)
         measure = partial(_measure_steps, network, steps, pairs, raw, levels, draws)
-        parts.append(runner.Part({"field": name}, key | how, measure))
+        parts.append(runner.Part({"field": name}, key | steps_key, measure))
     return runner.run(path, parts)
 
 
 def _measure_steps(
     network: FusionNetwork, steps: Refinement | None, pairs: PairSet, raw: RawSet, levels: Sequence[str], draws: int
 ) -> pd.DataFrame:
-    net = network if steps is None else RefinedNetwork(network, steps).eval()
-    members = list(pairs.one_by_one())
-    given = {
-        level: [(evaluation.deform(ir, name, level, draw), vi) for name, ir, vi in members for draw in range(draws)]
+    refined = network if steps is None else RefinedNetwork(network, steps).eval()
+    aligned_pairs = list(pairs.one_by_one())
+    inputs = {
+        level: [
+            (evaluation.deform(ir, name, level, draw), vi) for name, ir, vi in aligned_pairs for draw in range(draws)
+        ]
         for level in levels
     }
-    given["raw frames"] = [(pair.misaligned, pair.vi[None]) for pair in raw]
-    return pd.DataFrame([{what: share_left(net, there) for what, there in given.items()}])
+    inputs["raw frames"] = [(pair.misaligned, pair.vi[None]) for pair in raw]
+    return pd.DataFrame(
+        [{condition: share_left(refined, condition_pairs) for condition, condition_pairs in inputs.items()}]
+    )
 
 
 def share_left(network: FusionNetwork, pairs: Sequence[tuple[Misaligned, Tensor]]) -> float:

@@ -34,7 +34,7 @@ from fusionlib.support.keys import Key
 from fusionlib.support.random_fields import generator
 
 BINS = 10
-PLACES = 400  # of each pair: neighbouring places tell the same, so there is no need for all
+PLACES = 400  # of each pair: neighbouring places are alike, so there is no need for all
 LIGHT = (100.0, 30.0, 10.0, 3.0)  # photons that white catches, see `robustness.night`
 
 
@@ -83,11 +83,11 @@ def run(sets: Sequence[tuple[PairSet, Sequence[Condition]]], method: Method, mar
 def _measure(pairs: PairSet, condition: Condition, method: Method) -> pd.DataFrame:
     rows = []
     for name, ir, vi in pairs.one_by_one():
-        moved, seen = condition.given(ir, vi, name)
-        fused = method.fuse(moved.ir, seen)
-        sure, right = fused.confidence[0, 0], _right(fused.field, moved)[0, 0]
-        at = _places(moved.valid[0, 0], name)
-        places = pd.DataFrame({"confidence": sure[at].numpy(), "right": right[at].numpy()})
+        moved, visible = condition.given(ir, vi, name)
+        fused = method.fuse(moved.ir, visible)
+        confidence, right = fused.confidence[0, 0], _right(fused.field, moved)[0, 0]
+        indices = _places(moved.valid[0, 0], name)
+        places = pd.DataFrame({"confidence": confidence[indices].numpy(), "right": right[indices].numpy()})
         bins = places.groupby(np.minimum((places["confidence"] * BINS).astype(int), BINS - 1))
         rows.append(bins.mean().assign(places=bins.size(), pair=name))
     return pd.concat(rows)[["pair", "places", "confidence", "right"]]
@@ -103,20 +103,20 @@ def diagram(rows: pd.DataFrame) -> pd.DataFrame:
 
 def calibration_error(rows: pd.DataFrame) -> float:
     """Expected calibration error: mean distance between what is said and what is right, over places, in [0, 1]."""
-    found = diagram(rows)
-    return float(((found["confidence"] - found["right"]).abs() * found["places"]).sum() / found["places"].sum())
+    bins = diagram(rows)
+    return float(((bins["confidence"] - bins["right"]).abs() * bins["places"]).sum() / bins["places"].sum())
 
 
 def calibration_interval(rows: pd.DataFrame, draws: int = 500, seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of `calibration_error`, drawing scenes (`data.scenes`), by percentiles; NaN of fewer than
     `statistics.LEAST_SCENES`.
     """
-    by_scene = [each for _, each in rows.groupby(scenes_of(rows["pair"]), sort=False)]
+    by_scene = [scene_rows for _, scene_rows in rows.groupby(scenes_of(rows["pair"]), sort=False)]
     if len(by_scene) < LEAST_SCENES:
         return float("nan"), float("nan")
-    random = np.random.default_rng(seed)
-    drawn = (random.integers(0, len(by_scene), len(by_scene)) for _ in range(draws))
-    errors = [calibration_error(pd.concat([by_scene[place] for place in places])) for places in drawn]
+    rng = np.random.default_rng(seed)
+    draws_of_scenes = (rng.integers(0, len(by_scene), len(by_scene)) for _ in range(draws))
+    errors = [calibration_error(pd.concat([by_scene[place] for place in places])) for places in draws_of_scenes]
     return tuple(np.quantile(errors, (0.025, 0.975)).tolist())
 
 
@@ -128,20 +128,20 @@ def fit(network: RefinedNetwork, pairs: PairSet, conditions: Sequence[Condition]
         pairs: aligned pairs.
         conditions: under which they are given, each with equal weight.
     """
-    seen, right = [], []
+    all_cues, all_right = [], []
     for name, ir, vi in pairs.one_by_one():
         for condition in conditions:
-            moved, dark = condition.given(ir, vi, name)
+            moved, visible = condition.given(ir, vi, name)
             with torch.inference_mode():
-                aligned = network.align(moved.ir, dark)
-                *_, found, refined = aligned.stages
-                here = cues(found.field, refined.field, match_confidence(found.scores))
+                aligned = network.align(moved.ir, visible)
+                *_, unrefined, refined = aligned.stages
+                pair_cues = cues(unrefined.field, refined.field, match_confidence(unrefined.scores))
             padded = network.prepared(moved.ir).shape[-2:]
             rows, columns = _places(moved.valid[0, 0], name)
-            here = F.interpolate(here, padded, mode="bilinear", align_corners=False)
-            seen.append(here[0, :, rows, columns].T.numpy())
-            right.append(_right(aligned.field, moved)[0, 0, rows, columns].numpy())
-    return logistic(np.concatenate(seen), np.concatenate(right))
+            pair_cues = F.interpolate(pair_cues, padded, mode="bilinear", align_corners=False)
+            all_cues.append(pair_cues[0, :, rows, columns].T.numpy())
+            all_right.append(_right(aligned.field, moved)[0, 0, rows, columns].numpy())
+    return logistic(np.concatenate(all_cues), np.concatenate(all_right))
 
 
 def fitted(network: RefinedNetwork, mark: Key, pairs: PairSet, path: Path) -> pd.DataFrame:
@@ -174,5 +174,5 @@ def _right(field: Tensor, moved: Misaligned) -> Tensor:
 def _places(valid: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Rows and columns of `PLACES` places inside the valid area (H, W), always the same for a name."""
     rows, columns = valid.nonzero(as_tuple=True)
-    chosen = torch.from_numpy(generator("places", name).integers(0, len(rows), PLACES))
-    return rows[chosen], columns[chosen]
+    drawn = torch.from_numpy(generator("places", name).integers(0, len(rows), PLACES))
+    return rows[drawn], columns[drawn]

@@ -34,8 +34,8 @@ LAMP = 0.04  # radius of a lamp's bright core, as a part of the shorter side
 def farther(factor: float) -> Level:
     """Shift and rotation `factor` times those of `heavy`; the elastic part at most as strong, for it would fold."""
     heavy = get_level("heavy")
-    moved = (heavy.translation * factor, heavy.rotation * factor, heavy.elastic * min(factor, 1.0))
-    return Level(f"{factor:g} x heavy", *moved)
+    amounts = (heavy.translation * factor, heavy.rotation * factor, heavy.elastic * min(factor, 1.0))
+    return Level(f"{factor:g} x heavy", *amounts)
 
 
 def night(vi: Tensor, photons: float, key: object) -> Tensor:
@@ -128,7 +128,7 @@ def run(
     return runner.run(path, parts)
 
 
-def given(trial: Trial, amount: float, pairs: PairSet, index: int) -> tuple[deformation.Misaligned, Tensor]:
+def method_inputs(trial: Trial, amount: float, pairs: PairSet, index: int) -> tuple[deformation.Misaligned, Tensor]:
     """What a method is given of one pair: the deformed infrared, and the visible image (1, 1, H, W) as spoilt."""
     ir, vi = pairs.stack([index])
     name = pairs.names[index]
@@ -138,9 +138,9 @@ def given(trial: Trial, amount: float, pairs: PairSet, index: int) -> tuple[defo
 def _measure(trial: Trial, amount: float, method: Method, pairs: PairSet) -> pd.DataFrame:
     rows = []
     for index, name in enumerate(pairs.names):
-        moved, vi = given(trial, amount, pairs, index)
-        found = evaluation.registration(method.fuse(moved.ir, vi), pairs.stack([index])[0], moved)
-        rows.append({"pair": name} | found)
+        moved, vi = method_inputs(trial, amount, pairs, index)
+        errors = evaluation.registration(method.fuse(moved.ir, vi), pairs.stack([index])[0], moved)
+        rows.append({"pair": name} | errors)
     return pd.DataFrame(rows)
 
 
@@ -166,16 +166,16 @@ def at_rest(methods: Mapping[Method, Key], pairs: PairSet, path: Path) -> pd.Dat
     """
     key = runner.key_of(pairs, "nothing")
     parts = []
-    for given, method in product(("aligned", *NOTHING), methods):
-        where = {"set": pairs.title, "input": given, "method": method.name}
-        parts.append(runner.Part(where, key | methods[method], partial(_moved, given, method, pairs)))
+    for input_name, method in product(("aligned", *NOTHING), methods):
+        where = {"set": pairs.title, "input": input_name, "method": method.name}
+        parts.append(runner.Part(where, key | methods[method], partial(_measure_movement, input_name, method, pairs)))
     return runner.run(path, parts)
 
 
-def _moved(given: str, method: Method, pairs: PairSet) -> pd.DataFrame:
+def _measure_movement(input_name: str, method: Method, pairs: PairSet) -> pd.DataFrame:
     rows = []
     for name, ir, vi in pairs.one_by_one():
-        field = method.fuse(ir if given == "aligned" else NOTHING[given](ir, name), vi).field
+        field = method.fuse(ir if input_name == "aligned" else NOTHING[input_name](ir, name), vi).field
         side = (ir.shape[-2] * ir.shape[-1]) ** 0.5
         rows.append({"pair": name, "moved": field.norm(dim=1).mean().item() / side})
     return pd.DataFrame(rows)

@@ -26,7 +26,7 @@ class Part:
     """Some rows of a table.
 
     Attributes:
-        where: column to value: what tells these rows from the others of the file.
+        where: column to value, what identifies these rows in the file (as WHERE does in SQL).
         key: of everything that the rows depend on; None if they cannot be measured here, for want of weights say.
         measure: gives the rows, without the columns of `where`.
     """
@@ -48,8 +48,8 @@ def key_of(pairs: PairSet, *behaviour: str, **facts: object) -> Key:
         facts: settings, by name.
     """
     name = pairs.title or "pairs"
-    read = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
-    return Key.of([*data.components_of(name), *behaviour], **facts, **read)
+    input_facts = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
+    return Key.of([*data.components_of(name), *behaviour], **facts, **input_facts)
 
 
 Work = Callable[[list[Part]], Iterator[tuple[Part, pd.DataFrame]]]
@@ -89,11 +89,11 @@ def run(
     Raises:
         InputError: as `outdated` does.
     """
-    for part, rows in work(_able(parts) if again else outdated(path, parts, minutes)):
-        result_tables.put(path, part.where, part.key, rows)
+    for part, rows in work(_measurable(parts) if again else outdated(path, parts, minutes)):
+        result_tables.replace_part(path, part.where, part.key, rows)
     table = result_tables.read(path)
-    found = [rows for part in parts if len(rows := result_tables.rows_of(table, part.where))]
-    return pd.concat(found or [table.iloc[:0]], ignore_index=True).drop(columns=result_tables.MADE_BY, errors="ignore")
+    tables = [rows for part in parts if len(rows := result_tables.rows_of(table, part.where))]
+    return pd.concat(tables or [table.iloc[:0]], ignore_index=True).drop(columns=result_tables.MADE_BY, errors="ignore")
 
 
 def outdated(path: Path, parts: Sequence[Part], minutes: float | None = None) -> list[Part]:
@@ -122,9 +122,9 @@ def outdated(path: Path, parts: Sequence[Part], minutes: float | None = None) ->
 def lacking(path: Path, parts: Sequence[Part]) -> list[tuple[Part, list[Key]]]:
     """The parts whose rows are missing or of another key, each with the keys that the file has for it."""
     table = result_tables.read(path)
-    had = [(part, result_tables.keys_of(table, part.where)) for part in _able(parts)]
-    return [(part, keys) for part, keys in had if not keys or any(map(part.key.differing, keys))]
+    kept_keys = [(part, result_tables.keys_of(table, part.where)) for part in _measurable(parts)]
+    return [(part, keys) for part, keys in kept_keys if not keys or any(map(part.key.differing, keys))]
 
 
-def _able(parts: Sequence[Part]) -> list[Part]:
+def _measurable(parts: Sequence[Part]) -> list[Part]:
     return [part for part in parts if part.key is not None]

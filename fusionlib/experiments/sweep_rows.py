@@ -78,12 +78,12 @@ def table5(preset: Preset) -> list[Row]:
     """The rows of Table 5, and between each of them and the paper's optimum `sweep_between` more, evenly spaced."""
     printed = {name: settings_of(name) for name in paper_table(5).index.get_level_values("row")}
     best = settings_of(optimum(preset))
-    rows = {_spelled(settings): name for name, settings in printed.items()}
+    rows = {_row_name(settings): name for name, settings in printed.items()}
     for settings in printed.values():
         for step in range(1, preset.sweep_between + 1):
             part = step / (preset.sweep_between + 1)
             between = {name: value + part * (best[name] - value) for name, value in settings.items()}
-            rows.setdefault(_spelled(between))
+            rows.setdefault(_row_name(between))
     return [Row(name, _changes(settings_of(name), preset.recipe), original) for name, original in rows.items()]
 
 
@@ -145,9 +145,9 @@ def further_recipe(row: Row, preset: Preset, seed: int) -> Recipe:
 
 def _changed(recipe: Recipe, row: Row) -> Recipe:
     for path, value in row.changes.items():
-        place, _, rest = path.partition(".")
-        if place == "network" and recipe.start is not None:  # the two must be of one shape at any moment
-            network = changed(recipe.network, rest, value)
+        section, _, setting = path.partition(".")
+        if section == "network" and recipe.start is not None:  # the two must be of one shape at any moment
+            network = changed(recipe.network, setting, value)
             recipe = replace(recipe, network=network, start=replace(recipe.start, network=network))
         else:
             recipe = changed(recipe, path, value)
@@ -159,8 +159,8 @@ def _changed(recipe: Recipe, row: Row) -> Recipe:
 
 def differing(name: str, best: str) -> list[str]:
     """Settings in which a row of Table 5 differs from the best."""
-    own, middle = settings_of(name), settings_of(best)
-    return [setting for setting, value in own.items() if value != middle[setting]]
+    settings, best_settings = settings_of(name), settings_of(best)
+    return [setting for setting, value in settings.items() if value != best_settings[setting]]
 
 
 def line_of(rows: Sequence[Row], best: str, setting: str) -> dict[float, Row]:
@@ -171,12 +171,12 @@ def line_of(rows: Sequence[Row], best: str, setting: str) -> dict[float, Row]:
 
 def neighbours(rows: Sequence[Row], best: str) -> list[str]:
     """Names of the rows next to the best along each setting, on either side."""
-    found = []
+    names = []
     for setting, value in settings_of(best).items():
         line = line_of(rows, best, setting)
-        below, above = [each for each in line if each < value][-1:], [each for each in line if each > value][:1]
-        found += [line[each].name for each in (*below, *above)]
-    return found
+        below, above = [other for other in line if other < value][-1:], [other for other in line if other > value][:1]
+        names += [line[other].name for other in (*below, *above)]
+    return names
 
 
 def checked(rows: Sequence[Row], best: str) -> list[Row]:
@@ -186,7 +186,7 @@ def checked(rows: Sequence[Row], best: str) -> list[Row]:
     return [row for row in rows if row.name == best] + [row for row in lowest if row.name != best]
 
 
-def _spelled(settings: Mapping[str, float]) -> str:
+def _row_name(settings: Mapping[str, float]) -> str:
     return ";".join(f"{name}={value:g}" for name, value in settings.items())
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
-from fusionlib.experiments.evaluation import together
+from fusionlib.experiments.evaluation import with_all_sets
 from fusionlib.experiments.sweep_rows import Row
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.metrics.directions import sign
@@ -30,15 +30,15 @@ def means(table: pd.DataFrame, by: Sequence[str] = ("row",)) -> pd.DataFrame:
 
     Each set stands apart, and if there are several, "all" pairs together.
     """
-    return evaluation.means(together(table).rename(columns={"dataset": "data"}), ["data", *by], SCORED)
+    return evaluation.means(with_all_sets(table).rename(columns={"dataset": "data"}), ["data", *by], SCORED)
 
 
 def between_seeds(table: pd.DataFrame, row: str, level: str) -> dict[str, float]:
     """Standard deviation of the mean of each metric of the image over the trainings of a row; empty without several."""
     if table.empty:
         return {}
-    here = table[(table["row"] == row) & (table["level"] == level)]
-    return here.groupby("seed")[IMAGE_METRICS].mean().std().dropna().to_dict()
+    rows = table[(table["row"] == row) & (table["level"] == level)]
+    return rows.groupby("seed")[IMAGE_METRICS].mean().std().dropna().to_dict()
 
 
 def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
@@ -47,8 +47,7 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
     Args:
         table: long table of `sweeps.run`, with the reference in it.
         reference: name of the row that the others are compared with.
-        rows: which others; by default all. So many questions are asked at once, times the metrics, and Holm's
-            correction is for all of them.
+        rows: which others; by default all. Holm's correction is for all of them times the metrics.
 
     Returns:
         A row for each set, row and metric: seeds, pairs, difference (mean of row - reference), low and high (95 %
@@ -56,27 +55,26 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
         verdict: "better", "worse", or "not significantly different" if p is not below 5 %.
     """
     others = [name for name in table["row"].unique() if name != reference and (rows is None or name in rows)]
-    found = []
-    for data, here in together(table.assign(set=table["dataset"])).groupby("dataset", sort=False):
-        means, pairs = here.groupby(["row", "seed"])[METRICS].mean(), len(here.drop_duplicates(["set", "pair"]))
-        apart = {name: (means.loc[name] - means.loc[reference]).dropna() for name in others}
-        asked = list(product(others, METRICS))
-        told = {each: paired_t(apart[each[0]][each[1]]) for each in asked}
-        corrected = holm({each: p for each, (_, _, p) in told.items()})
-        for name, metric in asked:
-            (low, high, p), difference = told[name, metric], apart[name][metric].mean()
+    lines = []
+    for data, set_rows in with_all_sets(table.assign(set=table["dataset"])).groupby("dataset", sort=False):
+        means, pairs = set_rows.groupby(["row", "seed"])[METRICS].mean(), len(set_rows.drop_duplicates(["set", "pair"]))
+        by_seed = {name: (means.loc[name] - means.loc[reference]).dropna() for name in others}
+        tests = {(name, metric): paired_t(by_seed[name][metric]) for name, metric in product(others, METRICS)}
+        corrected = holm({key: p for key, (_, _, p) in tests.items()})
+        for (name, metric), (low, high, p) in tests.items():
+            difference = by_seed[name][metric].mean()
             p = corrected[name, metric] if p == p else p
-            line = (data, name, metric, len(apart[name]), pairs, difference, low, high, p)
-            found.append((*line, verdict(difference, p, metric)))
+            line = (data, name, metric, len(by_seed[name]), pairs, difference, low, high, p)
+            lines.append((*line, verdict(difference, p, metric)))
     names = ["data", "row", "metric", "seeds", "pairs", "difference", "low", "high", "p", "verdict"]
-    return pd.DataFrame(found, columns=names)
+    return pd.DataFrame(lines, columns=names)
 
 
-def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: str) -> pd.DataFrame:
-    """The effect of each change beside the one that the paper prints: row - reference, here and there.
+def effects(tests: pd.DataFrame, number: int, rows: Sequence[Row], reference: str) -> pd.DataFrame:
+    """The effect of each change (row - reference) as measured here, beside the effect that the paper prints.
 
     Args:
-        found: `differences` of one set.
+        tests: `differences` of one set.
         number: of the paper's table.
         rows: of the table; those that the paper has not are left out.
         reference: the paper's name of the row that the others are compared with.
@@ -86,16 +84,17 @@ def effects(found: pd.DataFrame, number: int, rows: Sequence[Row], reference: st
     """
     printed = paper_table(number).droplevel("dataset")
     names = {row.name: row.printed for row in rows if row.printed and row.printed != reference}
-    numbers, lines = found.set_index(["row", "metric"]), {}
+    numbers, lines = tests.set_index(["row", "metric"]), {}
     for name, title in names.items():
         for metric in printed.columns:
-            line, there = numbers.loc[(name, metric)], printed.at[title, metric] - printed.at[reference, metric]
-            same = "–" if line["verdict"] == NOT_SIGNIFICANT else "yes" if there * line["difference"] > 0 else "no"
+            line = numbers.loc[(name, metric)]
+            effect = printed.at[title, metric] - printed.at[reference, metric]
+            same = "–" if line["verdict"] == NOT_SIGNIFICANT else "yes" if effect * line["difference"] > 0 else "no"
             lines[name, metric] = {
                 "here": line["difference"],
                 "low": line["low"],
                 "high": line["high"],
-                "paper": there,
+                "paper": effect,
                 "verdict here": line["verdict"],
                 "same way": same,
             }
@@ -113,10 +112,10 @@ def agreement(short: pd.DataFrame, long: pd.DataFrame) -> pd.DataFrame:
         pairs of rows that stand in the same order.
     """
     lines, names = [], list(long["row"].unique())
-    both = [each[each["row"].isin(names)].groupby("row")[METRICS].mean().loc[names] for each in (short, long)]
+    averages = [each[each["row"].isin(names)].groupby("row")[METRICS].mean().loc[names] for each in (short, long)]
     first, second = np.triu_indices(len(names), 1)
     for metric in METRICS:
-        a, b = (each[metric] for each in both)
+        a, b = (each[metric] for each in averages)
         tops = [(sign(metric) * each).idxmax() for each in (a, b)]
         same = (
             np.sign(a.to_numpy()[first] - a.to_numpy()[second]) == np.sign(b.to_numpy()[first] - b.to_numpy()[second])

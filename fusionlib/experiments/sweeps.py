@@ -3,8 +3,8 @@
 All rows share the start of the preset's recipe (`Recipe.start`: the registration, which takes longest) and then learn
 everything together, equally long. A row of the long table is one test pair under one training. Columns: row, epochs,
 seed, dataset, level, pair, weights (their file), the metrics, and in the file `made_by`. It grows part by part
-(`fusionlib.experiments.runner`): what is there is not trained again, and what changes, such as a lambda, takes its own
-rows with it. `switches` are trained alike, without a start, and each gives one row.
+(`fusionlib.experiments.runner`): what is there is not trained again, and a changed setting, such as a lambda, makes
+only its own rows outdated. `switches` are trained alike, without a start, and each gives one row.
 
 PAPER-GAP: nothing is said of seeds. Here a seed draws the order, the deformations and the detection head of what comes
 after the start, and without a start the first weights, too.
@@ -81,15 +81,15 @@ class Job:
         """What the rows rest on: the weights, and the test pairs and what scores on them."""
         pairs = {name: open_set(name, "test", self.size, count=self.count).names for name in self.tests}
         tested = {f"{name}:tested": data.checksum(name, names) for name, names in pairs.items()}
-        behaviour = dict.fromkeys(each for name in self.tests for each in data.components_of(name))
+        behaviour = dict.fromkeys(component for name in self.tests for component in data.components_of(name))
         scored = Key.of([*behaviour, "network", "deformation", "scores"], size=self.size, level=self.level, **tested)
         return self.weights_key() | scored
 
     def path(self) -> Path:
         """Where the weights are kept on this machine."""
-        own = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
+        local_folder = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
         folder = Path(self.folder)
-        return (folder if folder.is_dir() else own) / f"{self.weights_key().digest}.safetensors"
+        return (folder if folder.is_dir() else local_folder) / f"{self.weights_key().digest}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ class Outcome:
 
 
 def train_and_score(job: Job) -> Outcome:
-    """Do a job; one that was killed goes on after its last epoch, if it comes back to the same folder."""
+    """Run a job; one that was killed goes on after its last epoch, if it runs again in the same folder."""
     path = job.path()
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):  # the full method stands in both tables, which may be made at the same time
         with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
             network = _network(job, path)
-        detector_path(path).unlink(missing_ok=True)  # it has done its part, which was the loss
+        detector_path(path).unlink(missing_ok=True)  # needed for the loss alone
         remove_partial_files(path)
     method, rows = Ours(network), []
     for name in job.tests:
@@ -178,20 +178,20 @@ def run(
         jobs[str(parts[-1])] = job
         if again:
             with locked(job.path()):
-                for end in (".safetensors", ".csv", ".checkpoint"):
-                    job.path().with_suffix(end).unlink(missing_ok=True)
+                for suffix in (".safetensors", ".csv", ".checkpoint"):
+                    job.path().with_suffix(suffix).unlink(missing_ok=True)
 
     def work(missing: list[runner.Part]) -> Iterator[tuple[runner.Part, pd.DataFrame]]:
-        named, start = {str(part): part for part in missing}, None
+        parts_by_name, start = {str(part): part for part in missing}, None
         if missing and preset.recipe.start is not None:
             start = train_or_load(preset.recipe.start, weights, START).path.read_bytes()
         remove_partial_files(path)
-        asked = {name: replace(jobs[name], start=start) for name in named}
-        for name, outcome in spread(train_and_score, asked, cluster):
+        started_jobs = {name: replace(jobs[name], start=start) for name in parts_by_name}
+        for name, outcome in spread(train_and_score, started_jobs, cluster):
             with locked(jobs[name].path()):
                 for suffix, content in outcome.files.items():
                     write_bytes(jobs[name].path().with_suffix(suffix), content)
-            yield named[name], outcome.rows
+            yield parts_by_name[name], outcome.rows
 
     minutes = sum(job.recipe.minutes() for job in jobs.values()) / max(1, len(jobs))
     table = runner.run(path, parts, again, minutes, work)
@@ -214,7 +214,8 @@ def switches(preset: Preset, path: Path, rows: Sequence[Row] = SWITCHES) -> pd.D
     recipes = {row.name: short_recipe(row, preset) for row in rows}
     minutes = sum(recipe.minutes() for recipe in recipes.values()) / max(1, len(recipes))
     parts = [
-        runner.Part({"switch": name}, recipe.key(), partial(_validated, recipe)) for name, recipe in recipes.items()
+        runner.Part({"switch": name}, recipe.key(), partial(_measure_switch, recipe))
+        for name, recipe in recipes.items()
     ]
     return runner.run(path, parts, minutes=minutes)
 
@@ -244,12 +245,12 @@ def augmentations(
     for row, seed in product(rows, seeds):
         recipe = further_recipe(row, preset, seed)
         minutes = max(minutes, recipe.minutes())
-        measure = partial(_further, recipe, weights, str(folder), pairs, raw)
+        measure = partial(_measure_augmentation, recipe, weights, str(folder), pairs, raw)
         parts.append(runner.Part({"row": row.name, "seed": seed}, key | recipe.key(), measure))
     return runner.run(path, parts, minutes=minutes)
 
 
-def _further(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: RawSet) -> pd.DataFrame:
+def _measure_augmentation(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: RawSet) -> pd.DataFrame:
     start = None
     if recipe.start is not None:
         start = train_or_load(recipe.start, weights, START).path.read_bytes()
@@ -259,8 +260,8 @@ def _further(recipe: Recipe, weights: Path, folder: str, pairs: PairSet, raw: Ra
     rows = []
     for method in (Ours(network), Ours(RefinedNetwork(network), "ours_refined")):
         for condition, name, ir, vi, moved in _conditions(pairs, raw):
-            found = evaluation.with_share(evaluation.registration(method.fuse(moved.ir, vi), ir, moved))
-            rows.append({"pair": name, "method": method.name, "condition": condition} | found)
+            errors = evaluation.with_share(evaluation.registration(method.fuse(moved.ir, vi), ir, moved))
+            rows.append({"pair": name, "method": method.name, "condition": condition} | errors)
     return pd.DataFrame(rows)[["pair", "method", "condition", "EPE", "EPE_share", "folds"]]
 
 
@@ -275,14 +276,14 @@ def _conditions(pairs: PairSet, raw: RawSet) -> Iterator[tuple[str, str, Tensor,
         yield RAW, pair.name, aligned.ir[None], pair.vi[None], pair.misaligned
 
 
-def _validated(recipe: Recipe) -> pd.DataFrame:
+def _measure_switch(recipe: Recipe) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
-        net, _, log = train(recipe, Path(folder) / "switch.safetensors")
-    seen = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))
+        network, _, log = train(recipe, Path(folder) / "switch.safetensors")
+    pair_count = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))
     pairs = open_set(recipe.dataset, "val", recipe.size)
     row = {
-        "parameters": sum(weight.numel() for weight in net.parameters()) / 1e6,
-        "steps": max(1, seen // recipe.training.batch) * len(log),
+        "parameters": sum(weight.numel() for weight in network.parameters()) / 1e6,
+        "steps": max(1, pair_count // recipe.training.batch) * len(log),
     }
-    errors = {level: validation_error(net, pairs, level)["epe_share"] for level in ("light", "medium", "heavy")}
+    errors = {level: validation_error(network, pairs, level)["epe_share"] for level in ("light", "medium", "heavy")}
     return pd.DataFrame([row | errors])

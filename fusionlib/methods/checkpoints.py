@@ -1,7 +1,7 @@
 """The weights of the compared systems: where they are found, and how they come into a network.
 
-Published weights are looked for in three places (`support.paths.weight_file`), and every file is held against its
-recorded checksum. Weights retrained here (`fusionlib.methods.retraining`) are NAME.safetensors below
+Published weights are looked for in three places (`support.paths.weight_file`), and the checksum of every file is
+verified. Weights retrained here (`fusionlib.methods.retraining`) are NAME.safetensors below
 results/<preset>/weights.
 """
 
@@ -45,31 +45,31 @@ class Source:
     retrained: Path | None = None
 
 
-def find(system: System, given: Path | str | None = None) -> Source:
+def find(system: System, weights: Path | str | None = None) -> Source:
     """Where the weights of a system are.
 
     Args:
         system: which.
-        given: a file of weights, or a folder whose NAME.safetensors is taken if it is there, before all but
-            `System.untried`. By default: what is published, `System.untried` included if it is here, else what was
-            retrained here in the largest preset there is, else the published part.
+        weights: a file of weights, or a folder whose NAME.safetensors is used if it exists, before all but
+            `System.untried`. By default: the published weights, with `System.untried` if its files are here, else
+            those retrained here in the largest preset, else the published part.
 
     Raises:
         InputError: there are none, or a file is not what it should be; the message says how to get or make them.
     """
-    given = None if given is None else Path(given)
-    if (given is None or given.is_dir()) and is_here(system):
+    weights = None if weights is None else Path(weights)
+    if (weights is None or weights.is_dir()) and is_here(system):
         return published(system, [*system.published, *system.untried])
-    if given is not None and given.is_dir():
-        mine = given / f"{system.name}.safetensors"
-        given = mine if mine.exists() else None
-    if given is not None:
-        return _given(given, system)
+    if weights is not None and weights.is_dir():
+        file = weights / f"{system.name}.safetensors"
+        weights = file if file.exists() else None
+    if weights is not None:
+        return _source_of_file(weights, system)
     if "" in system.published:
         return published(system)
-    here = [ROOT / "results" / preset / "weights" / f"{system.name}.safetensors" for preset in PRESETS]
-    if retrained := next((path for path in here if path.exists()), None):
-        return _given(retrained, system)
+    candidates = [ROOT / "results" / preset / "weights" / f"{system.name}.safetensors" for preset in PRESETS]
+    if retrained := next((path for path in candidates if path.exists()), None):
+        return _source_of_file(retrained, system)
     if system.partial is not None:
         return published(system)
     make = f"make them with `python -m fusionlib retrain {system.name} --preset mini`, or give a file of your own"
@@ -87,31 +87,31 @@ def published(system: System, parts: Iterable[str] | None = None) -> Source:
     Raises:
         InputError: a file is not there, or not the recorded one.
     """
-    every = system.published | system.untried
-    chosen = {part: every[part] for part in parts or system.published}
+    all_files = system.published | system.untried
+    part_files = {part: all_files[part] for part in parts or system.published}
     digests = []
     for file, facts in system.files.items():
-        if file.startswith(tuple(chosen.values())):
+        if file.startswith(tuple(part_files.values())):
             path = _path(system, file)
             digests.append(sha256(path))
             if not is_recorded(path, facts):
                 raise InputError(f"{path} is not the published file: remove it and run `{_command(system)}`.")
-    kind = PUBLISHED if "" in chosen or system.untried.keys() & chosen.keys() else IN_PART
-    return Source(kind, fingerprint(digests)[:8], {part: _path(system, file) for part, file in chosen.items()})
+    kind = PUBLISHED if "" in part_files or system.untried.keys() & part_files.keys() else IN_PART
+    return Source(kind, fingerprint(digests)[:8], {part: _path(system, file) for part, file in part_files.items()})
 
 
 def fill(network: nn.Module, system: System, source: Source) -> nn.Module:
-    """Load the weights into the network of the system, strictly, and return it; parts without weights stay as drawn.
+    """Load the weights into the network of the system, strictly, and return it; parts without weights stay random.
 
     Raises:
         InputError: a file cannot be read, or its weights are not those of this network.
     """
     state = {} if source.retrained is None else read_state(source.retrained)
     for part, path in source.files.items():
-        found = {f"{part}.{key}" if part else key: value for key, value in _read(path).items()}
+        tensors = {f"{part}.{key}" if part else key: value for key, value in _read(path).items()}
         if part in system.untried:  # as upstream reads them: what the network does not know is left out
-            found = {key: value for key, value in found.items() if key in network.state_dict()}
-        state |= found
+            tensors = {key: value for key, value in tensors.items() if key in network.state_dict()}
+        state |= tensors
     if source.kind == IN_PART:
         drawn = network.state_dict()
         state |= {key: value for key, value in drawn.items() if key.partition(".")[0] not in source.files}
@@ -124,17 +124,17 @@ def fill(network: nn.Module, system: System, source: Source) -> nn.Module:
     return network
 
 
-def _given(path: Path, system: System) -> Source:
-    """The source that a file is, together with the published files to which it leaves the rest."""
+def _source_of_file(path: Path, system: System) -> Source:
+    """The source of a file of weights, with the published files that hold the other parts."""
     if not path.exists():
         raise InputError(f"There are no weights at {path}: give a file that is there, or none at all.")
     if path.suffix != ".safetensors":
         return Source(GIVEN, sha256(path)[:8], {"": path})
     header = read_header(path)
-    if not (left := json.loads(header["recipe"]).get("published")):
+    if not (published_parts := json.loads(header["recipe"]).get("published")):
         return Source(RETRAINED, key_of(path).digest, retrained=path)
-    rest = published(system, left)
-    return Source(BOTH, fingerprint(rest.mark, key_of(path).digest)[:8], rest.files, path)
+    source = published(system, published_parts)
+    return Source(BOTH, fingerprint(source.mark, key_of(path).digest)[:8], source.files, path)
 
 
 def _path(system: System, file: str) -> Path:
@@ -157,14 +157,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     if _index(path).exists():
         return load_checkpoint(path)
     try:
-        return _named(torch.load(path, map_location="cpu", weights_only=True))
+        return _tensors_by_name(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, UnpicklingError, AttributeError) as error:
         raise InputError(
             f"{path} is not a readable file of weights ({type(error).__name__}): fetch it again."
         ) from None
 
 
-def _named(saved: Mapping[str, object]) -> dict[str, Tensor]:
+def _tensors_by_name(saved: Mapping[str, object]) -> dict[str, Tensor]:
     """The tensors of a file by their names in the network, in whatever way the file was saved.
 
     Some files hold a state_dict for each part, beside those of the optimisers; those of a network that was trained on
@@ -174,10 +174,10 @@ def _named(saved: Mapping[str, object]) -> dict[str, Tensor]:
     >>> list(_named(saved))
     ['DM.a']
     """
-    found = {}
+    tensors = {}
     for name, value in saved.items():
         for inner, tensor in value.items() if isinstance(value, Mapping) else [("", value)]:
             if isinstance(tensor, Tensor):
                 parts = [part.removeprefix("module.") for part in (name, inner) if part]
-                found[".".join(parts)] = tensor
-    return found
+                tensors[".".join(parts)] = tensor
+    return tensors

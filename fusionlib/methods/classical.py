@@ -5,12 +5,12 @@ Between infrared and visible images brightness has no stable relation, so all of
 one setting for the light, medium and heavy deformations together.
 
 Convention:
-    - `register(ir, vi, by)` takes (B, 1, H, W) float32 in [0, 1] and finds fields (B, 2, H, W) in pixels, as in
-      `fusionlib.deformation`: `warp(ir, field)` lies on the visible image.
+    - `register(ir, vi, registration)` takes (B, 1, H, W) float32 in [0, 1] and finds fields (B, 2, H, W) in pixels, as
+      in `fusionlib.deformation`: `warp(ir, field)` lies on the visible image.
     - Inside, `moving` (infrared) and `fixed` (visible) are arrays (h, w). The motion maps a point of `fixed` to the
       corresponding point of `moving`; a displacement is motion(p) - p.
     - Pixel centres are integers. Averaging squares of k pixels puts the point p at (p + 0.5) / k - 0.5.
-    - A registration that fails gives the identity and is marked in `Found.failed`.
+    - A registration that fails gives the identity and is marked in `RegistrationResult.failed`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from torch import Tensor
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import check_pair, local_structure
 
-# cv2 and SimpleITK are imported where they are used: together they take a second, and few who import this need them.
+# cv2 and SimpleITK are imported where they are used: together they take a second, and few callers need them.
 
 SIDE = 256  # images are downsampled to about this shorter side, so that a method behaves alike at every size
 LARGEST = 0.1  # part of the shorter side; a larger mean displacement counts as a failure
 
 
 @dataclass(frozen=True)
-class Found:
+class RegistrationResult:
     """The result of a registration.
 
     Attributes:
@@ -63,15 +63,15 @@ class Registration(Protocol):
         ...
 
 
-def register(ir: Tensor, vi: Tensor, by: Registration) -> Found:
+def register(ir: Tensor, vi: Tensor, registration: Registration) -> RegistrationResult:
     """Register each infrared image to its visible one; same-sized batches (B, 1, H, W) in [0, 1], on any device.
 
     Raises:
         InputError: sizes differ, a side is under 32 pixels, more than one channel, or values that are not finite.
 
     >>> image = torch.rand(1, 1, 64, 96)
-    >>> found = register(image, image, REGISTRATIONS["identity"])
-    >>> found.field.abs().max().item(), found.failed.tolist()
+    >>> result = register(image, image, REGISTRATIONS["identity"])
+    >>> result.field.abs().max().item(), result.failed.tolist()
     (0.0, [False])
     """
     height, width = check_pair(ir, vi, smallest=32)
@@ -83,11 +83,11 @@ def register(ir: Tensor, vi: Tensor, by: Registration) -> Found:
     fields = torch.zeros(len(ir), 2, height, width)
     failed = torch.ones(len(ir), dtype=torch.bool)
     for i in range(len(ir)):
-        found = by.displacement(moving[i], fixed[i], points)
-        if found is not None and np.hypot(*found).mean() * step <= LARGEST * min(height, width):
-            fields[i] = torch.from_numpy(found * step)
+        displacement = registration.displacement(moving[i], fixed[i], points)
+        if displacement is not None and np.hypot(*displacement).mean() * step <= LARGEST * min(height, width):
+            fields[i] = torch.from_numpy(displacement * step)
             failed[i] = False
-    return Found(fields.to(ir.device), failed.to(ir.device))
+    return RegistrationResult(fields.to(ir.device), failed.to(ir.device))
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ class ECC:
             start = (scale @ motion @ np.linalg.inv(scale))[:2].astype(np.float32)
             images = [_reduced(image, factor) for image in (fixed, moving)]
             try:
-                _, found = cv2.findTransformECC(*images, start, cv2.MOTION_EUCLIDEAN, criteria, None, self.blur)
+                _, matrix = cv2.findTransformECC(*images, start, cv2.MOTION_EUCLIDEAN, criteria, None, self.blur)
             except cv2.error:  # raised when the images do not correlate
                 return None
-            motion = np.linalg.inv(scale) @ np.vstack([found, [0, 0, 1]]) @ scale
+            motion = np.linalg.inv(scale) @ np.vstack([matrix, [0, 0, 1]]) @ scale
         return np.tensordot(motion[:2, :2], points, 1) + motion[:2, 2].reshape(2, 1, 1) - points
 
 
@@ -205,7 +205,7 @@ class MutualInformation:
             return None
         step = [points[0, 0, 1] - points[0, 0, 0]] * 2
         size = points.shape[:0:-1]
-        motion = sitk.CompositeTransform(motion)  # it copies: not before all of them are found
+        motion = sitk.CompositeTransform(motion)  # it copies its arguments, so all must be fitted before
         field = sitk.TransformToDisplacementField(motion, sitk.sitkVectorFloat64, size, points[:, 0, 0].tolist(), step)
         return sitk.GetArrayFromImage(field).transpose(2, 0, 1)
 

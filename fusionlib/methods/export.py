@@ -5,8 +5,8 @@ and the width of the Gaussians, is computed in the file. The file is checked aga
 
 Convention: inputs `ir` and `vi`, float32 (B, 1, H, W) in [0, 1], each side of 32 pixels or more; outputs `image` and
 `registered_ir`, likewise, `field`, (B, 2, H, W) in pixels as in `fusionlib.deformation`, and where the method has it
-`confidence`, (B, 1, H, W) in [0, 1]. Nothing is looked at in the file: NaN, values beyond [0, 1] and smaller images
-give results that mean nothing.
+`confidence`, (B, 1, H, W) in [0, 1]. The file checks nothing: NaN, values beyond [0, 1] and smaller images
+give meaningless results.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 NAMES = [name for name, config in NETWORKS.items() if config.msrb == "pyramid"]
-SIZES = ((32, 32), (61, 83), (256, 256), (333, 500), (512, 640))  # at which a file is held against torch
+SIZES = ((32, 32), (61, 83), (256, 256), (333, 500), (512, 640))  # at which a file is compared with torch
 TOLERANCES = {"image": 1e-3, "field": 0.01, "registered_ir": 1e-3, "confidence": 1e-2}  # the field's in pixels
 TIMED = 512  # side of the pair that is timed
 
@@ -50,7 +50,7 @@ def export(method: str, out: Path | str, weights: Path | str | None = None) -> P
 
     Args:
         method: one of `NAMES`.
-        out: the file, .onnx; it is there whole and checked, or not at all.
+        out: the file, .onnx; it is written only if the check succeeds.
         weights: as for `methods.load`.
 
     Returns:
@@ -89,12 +89,12 @@ def export(method: str, out: Path | str, weights: Path | str | None = None) -> P
     with atomic(out) as part:
         onnx.save(model, part)
         worst = differences(part, ours)
-        over = [f"{key} by {value:.2g}" for key, value in worst.items() if not value <= TOLERANCES[key]]
-        if over:
-            raise InputError(f"{out} was not kept, since it differs from torch in {' and '.join(over)}.")
+        too_large = [f"{key} by {value:.2g}" for key, value in worst.items() if not value <= TOLERANCES[key]]
+        if too_large:
+            raise InputError(f"{out} was not kept, since it differs from torch in {' and '.join(too_large)}.")
         size, own, theirs = part.stat().st_size / 1e6, *seconds(part, fast(ours))
-    said = ", ".join(f"{key} {value:.1g}" for key, value in worst.items())
-    LOGGER.info(f"largest differences from torch at {len(SIZES)} sizes: {said}; the field's in pixels")
+    listed = ", ".join(f"{key} {value:.1g}" for key, value in worst.items())
+    LOGGER.info(f"largest differences from torch at {len(SIZES)} sizes: {listed}; the field's in pixels")
     LOGGER.info(f"{TIMED}x{TIMED}: {own:.2f} s in onnxruntime, {theirs:.2f} s in torch, as `fuse` does it")
     LOGGER.info(f"wrote {printable(out)}, {size:.1f} MB")
     return out
@@ -106,9 +106,9 @@ def session(path: Path | str) -> Callable[..., dict[str, np.ndarray]]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    ready = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    outputs = [each.name for each in ready.get_outputs()]
-    return lambda ir, vi: dict(zip(outputs, ready.run(None, {"ir": ir.numpy(), "vi": vi.numpy()}), strict=True))
+    inference = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in inference.get_outputs()]
+    return lambda ir, vi: dict(zip(outputs, inference.run(None, {"ir": ir.numpy(), "vi": vi.numpy()}), strict=True))
 
 
 def differences(path: Path | str, method: methods.Ours) -> dict[str, float]:
@@ -116,23 +116,23 @@ def differences(path: Path | str, method: methods.Ours) -> dict[str, float]:
     run, worst = session(path), {}
     for size in SIZES:
         pair = drawn_pair(*size)
-        fused, found = method.fuse(*pair), run(*pair)
-        for key, value in found.items():
-            far = np.abs(getattr(fused, key).numpy() - value).max().item()
-            worst[key] = max(worst.get(key, 0.0), far) if np.isfinite(far) else far
+        fused, outputs = method.fuse(*pair), run(*pair)
+        for key, value in outputs.items():
+            difference = np.abs(getattr(fused, key).numpy() - value).max().item()
+            worst[key] = max(worst.get(key, 0.0), difference) if np.isfinite(difference) else difference
     return worst
 
 
 def seconds(path: Path | str, method: methods.Method, runs: int = 5) -> tuple[float, float]:
     """Median time of a file and of a method for a pair of `TIMED` pixels a side, after a first run each."""
-    pair, both = drawn_pair(TIMED, TIMED), (session(path), method.fuse)
-    taken: tuple[list[float], list[float]] = ([], [])
+    pair, functions = drawn_pair(TIMED, TIMED), (session(path), method.fuse)
+    durations: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs + 1):
-        for each, fuse in zip(taken, both, strict=True):
+        for times, fuse in zip(durations, functions, strict=True):
             start = time.perf_counter()
             fuse(*pair)
-            each.append(time.perf_counter() - start)
-    return statistics.median(taken[0][1:]), statistics.median(taken[1][1:])
+            times.append(time.perf_counter() - start)
+    return statistics.median(durations[0][1:]), statistics.median(durations[1][1:])
 
 
 def drawn_pair(height: int, width: int, key: str = "export") -> tuple[Tensor, Tensor]:
@@ -147,9 +147,9 @@ def converted(network: FusionNetwork) -> onnx.ModelProto:
 
     traced, sizes = Traceable(network).eval(), dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     outputs = ["image", "field", "registered_ir", "confidence"]
-    pair = torch.rand(2, 2, 1, 333, 500)  # no size by which a branch could be taken for one that always is
+    pair = torch.rand(2, 2, 1, 333, 500)  # sizes at which no branch of the code is a special case
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what torch will do otherwise one day
+        warnings.simplefilter("ignore")  # about future changes of torch
         count = len(traced(*pair[..., :32, :32]))
         program = torch.onnx.export(
             torch.export.export(traced, tuple(pair), dynamic_shapes=(sizes, sizes)),
@@ -187,8 +187,8 @@ class Traceable(nn.Module):
     def __init__(self, network: FusionNetwork) -> None:
         super().__init__()
         self.network = folded(network)
-        quick = self.network.msrb.comparison
-        self.network.msrb.comparison = nn.ModuleList(GatheredCostVolume(each.comparison) for each in quick)
+        volumes = self.network.msrb.comparison
+        self.network.msrb.comparison = nn.ModuleList(GatheredCostVolume(each.comparison) for each in volumes)
 
     def forward(self, ir: Tensor, vi: Tensor) -> tuple[Tensor, ...]:
         """Image, field, registered infrared, and confidence if there is one; shapes as at the top of this module."""
@@ -196,12 +196,14 @@ class Traceable(nn.Module):
             torch._check(ir.shape[dim] == vi.shape[dim])
         (height, width), multiple = ir.shape[-2:], self.network.multiple
         padded = [torch.arange((n + multiple - 1) // multiple * multiple).clamp(max=n - 1) for n in (height, width)]
-        found = self.network.padded_forward(_part(ir, *padded), _part(vi, *padded))
-        own = torch.arange(height), torch.arange(width)
-        image, field = _part(found.image, *own), _part(found.field, *own)
-        sure = found.alignment.confidence
+        output = self.network.padded_forward(_part(ir, *padded), _part(vi, *padded))
+        inside = torch.arange(height), torch.arange(width)
+        image, field = _part(output.image, *inside), _part(output.field, *inside)
+        confidence = output.alignment.confidence
         registered = warp(ir, field, exact=False)  # onnxruntime samples in float32
-        return (image, field, registered) if sure is None else (image, field, registered, _part(sure, *own))
+        return (
+            (image, field, registered) if confidence is None else (image, field, registered, _part(confidence, *inside))
+        )
 
 
 class GatheredCostVolume(QuickCostVolume):

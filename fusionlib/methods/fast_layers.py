@@ -58,11 +58,13 @@ class QuickCostVolume(nn.Module):
 
     def forward(self, moving: Tensor, fixed: Tensor) -> Tensor:
         """As `CostVolume.forward`."""
-        own = self.comparison
-        confidence = own.confidence(torch.cat([moving, fixed], 1)).sigmoid()
-        similarity = channels_last(self.correlate(moving, fixed, own.radius)).mul_(confidence)
-        seen = [window_mean(similarity, side) * sharp for side, sharp in zip(own.windows, own.sharpness, strict=True)]
-        return torch.stack(seen, 1)
+        volume = self.comparison
+        confidence = volume.confidence(torch.cat([moving, fixed], 1)).sigmoid()
+        similarity = channels_last(self.correlate(moving, fixed, volume.radius)).mul_(confidence)
+        scores = [
+            window_mean(similarity, side) * sharp for side, sharp in zip(volume.windows, volume.sharpness, strict=True)
+        ]
+        return torch.stack(scores, 1)
 
 
 def structure(image: Tensor) -> Tensor:
@@ -117,8 +119,8 @@ def sample(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
     places = torch.stack([upper + left, upper + right, lower + left, lower + right], -1)
     # A weighted sum of four rows of a table, one row a pixel: what an embedding bag is made for.
     table = features.permute(0, 2, 3, 1).reshape(-1, channels)
-    found = F.embedding_bag(places.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4))
-    return found.view(*x.shape, channels).permute(0, 3, 1, 2)
+    samples = F.embedding_bag(places.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4))
+    return samples.view(*x.shape, channels).permute(0, 3, 1, 2)
 
 
 def channels_last(features: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ confidence 0.8, about 80 % have a residual below 1/256 of the image side.
 
     match       how far the best shift stands out around the place, see `field_refinement.match_confidence`
     length      how long the motion is: long motions leave longer residuals
-    correction  how much the refinement had to change the field that was found
+    correction  how much the refinement changed the field
 
 What no evidence supports (`field_refinement.evidence`) has confidence 0, although its field is 0 too: the pair may be
 aligned or not.
@@ -40,11 +40,11 @@ class Calibration:
     correction: float = -317.5
 
 
-def cues(found: Tensor, refined: Tensor, match: Tensor) -> Tensor:
+def cues(initial: Tensor, refined: Tensor, match: Tensor) -> Tensor:
     """The three numbers at each place from which the confidence is computed.
 
     Args:
-        found, refined: the field before and after the refinement, (B, 2, h, w) pixels.
+        initial, refined: the field before and after the refinement, (B, 2, h, w) pixels.
         match: the match confidence, (B, 1, h, w), above 0.
 
     Returns:
@@ -57,7 +57,7 @@ def cues(found: Tensor, refined: Tensor, match: Tensor) -> Tensor:
     reach = torch.sym_min(round(3 * sigma), torch.sym_min(height, width) - 1)
     around = gaussian_mean(match, sigma, reach, mirrored=True)
     length = (refined / side).square().sum(1, keepdim=True).mean((2, 3), keepdim=True).sqrt()
-    correction = ((found - refined) / side).norm(dim=1, keepdim=True).mean((2, 3), keepdim=True)
+    correction = ((initial - refined) / side).norm(dim=1, keepdim=True).mean((2, 3), keepdim=True)
     return torch.cat([around.log(), (length + LEAST).log().expand_as(match), correction.expand_as(match)], 1)
 
 
@@ -90,12 +90,12 @@ def gaussian_mean(x: Tensor, sigma: float, reach: int, mirrored: bool = False) -
     return x
 
 
-def field_confidence(seen: Tensor, calibration: Calibration | None = None) -> Tensor:
+def field_confidence(cue_values: Tensor, calibration: Calibration | None = None) -> Tensor:
     """Cues (B, 3, h, w) to the confidence (B, 1, h, w) in [0, 1].
 
     >>> field_confidence(torch.zeros(1, 3, 2, 2), Calibration(offset=0.0)).unique().tolist()
     [0.5]
     """
     offset, *weights = astuple(calibration or Calibration())
-    odds = offset + torch.einsum("bchw,c->bhw", seen, seen.new_tensor(weights))
+    odds = offset + torch.einsum("bchw,c->bhw", cue_values, cue_values.new_tensor(weights))
     return odds.sigmoid().unsqueeze(1)

@@ -103,13 +103,13 @@ class RefinedNetwork(FusionNetwork):
     def register(self, common_ir: Tensor, common_vi: Tensor) -> list[Stage]:
         """As in `FusionNetwork`, and one more stage: the last field refined, in the same pixels, and its confidence."""
         stages = super().register(common_ir, common_vi)
-        found, match = stages[-1].field, match_confidence(stages[-1].scores)
+        initial, match = stages[-1].field, match_confidence(stages[-1].scores)
         by_chance = None
         if self.refinement.mirrored:
             by_chance = match_confidence(super().register(common_ir, common_vi.flip(-1))[-1].scores)
-        refined = refine(found, match, self.refinement, by_chance)
-        sure = field_confidence(cues(found, refined, match), self.calibration)
-        return [*stages, Stage(refined, confidence=evidence(match, self.refinement, by_chance) * sure)]
+        refined = refine(initial, match, self.refinement, by_chance)
+        confidence = field_confidence(cues(initial, refined, match), self.calibration)
+        return [*stages, Stage(refined, confidence=evidence(match, self.refinement, by_chance) * confidence)]
 
 
 def match_confidence(scores: Tensor) -> Tensor:

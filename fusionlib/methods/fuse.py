@@ -37,7 +37,7 @@ def fuse_files(
     """Fuse an infrared and a visible file, or two folders whose files belong together by stem.
 
     Images may have any size from 32 pixels up and any bit depth; the fused image has the size and the colour of the
-    visible one. Every file written is there whole or not at all, and a line says that it was. Ours runs as
+    visible one. Every file is written atomically, with a line that says so. Ours runs as
     `fusionlib.methods.fast` has it: images of more than `fast.TILE` squared pixels are fused in tiles, in bounded
     memory.
 
@@ -87,17 +87,17 @@ def fuse_files(
     for target in (target for _, *targets in jobs for target in targets if target and target.is_dir()):
         raise InputError(f"{target} is a folder: give the name of a file, or move the folder away.")
     methods.check_weights(method, weights)
-    chosen = fast(methods.load(method, weights, checked_device(device)))
+    network = fast(methods.load(method, weights, checked_device(device)))
     written: list[Path] = []
     for count, (sources, image_path, field_path) in enumerate(jobs, 1):
         targets = [path for path in (image_path, field_path) if path]
         if skip_existing and _younger(targets, sources):
             LOGGER.info(f"{count}/{len(jobs)}  {printable(image_path)} is there")
             continue
-        image, found = _fuse(chosen, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
+        image, arrays = _fuse(network, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
         if field_path:
             with atomic(field_path) as part:
-                np.savez_compressed(part, **found, convention=CONVENTION)
+                np.savez_compressed(part, **arrays, convention=CONVENTION)
         save_image(image_path, image)  # last: it says that the pair is done
         LOGGER.info(f"{count}/{len(jobs)}  wrote {' and '.join(map(printable, targets))}")
         written += targets
@@ -107,7 +107,7 @@ def fuse_files(
 def _fuse(
     method: methods.Method, pair: Pair, sources: tuple[Path, Path], wants_field: bool
 ) -> tuple[Tensor, dict[str, np.ndarray]]:
-    """Fused image in the colour of the visible one; and what is wanted of phi (2, H, W) and confidence (H, W)."""
+    """Fused image in the colour of the visible one; and, if wanted, the arrays phi (2, H, W) and confidence (H, W)."""
     fused = method.fuse(pair.ir[None], pair.vi[None])
     for path, image in zip(sources, (pair.ir, pair.vi), strict=True):
         if fused.field is not None and (why := without_evidence(image)):
@@ -117,10 +117,10 @@ def _fuse(
         raise InputError(f"{method.name} registers nothing, so there is no field: leave out --field or choose `ours`.")
     grey = bool((pair.rgb == pair.vi).all())
     image = fused.image[0] if grey else recolour(fused.image[0], pair.rgb)
-    found = {"phi": fused.field[0]} if wants_field else {}
+    arrays = {"phi": fused.field[0]} if wants_field else {}
     if wants_field and fused.confidence is not None:
-        found["confidence"] = fused.confidence[0, 0]
-    return image, {name: each.float().cpu().numpy() for name, each in found.items()}
+        arrays["confidence"] = fused.confidence[0, 0]
+    return image, {name: tensor.float().cpu().numpy() for name, tensor in arrays.items()}
 
 
 def _younger(made: list[Path], sources: tuple[Path, Path]) -> bool:

@@ -31,7 +31,7 @@ from fusionlib.support.behaviour.components import LOSS
 from fusionlib.support.files import InputError, locked
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
-from fusionlib.support.long_training import asked, show_earlier
+from fusionlib.support.long_training import is_allowed, show_earlier
 from fusionlib.support.weights import key_of
 from fusionlib.training import shared_weights
 from fusionlib.training.batches import Batch, deformed_batches
@@ -39,7 +39,7 @@ from fusionlib.training.recipe import Recipe, TrainingConfig
 from fusionlib.training.run import REPORTS, Run
 from fusionlib.training.shared_weights import LOCK
 
-SMOKE = systems.Budget(steps=2, batch=1, crop=64)  # shows that every step of the protocol runs
+SMOKE = systems.Budget(steps=2, batch=1, crop=64)  # runs every step of the protocol once
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def recipe(name: str, ours: Recipe, smoke: bool = False) -> Retraining:
     )
 
 
-SHARE = 0.13  # of the minutes of Ours in `mini`: about what one of the systems that are retrained there gets
+SHARE = 0.13  # of the minutes of Ours in `mini`: about as long as a compared system is retrained there
 
 
 def same_budget(ours: Recipe) -> Recipe:
@@ -113,10 +113,10 @@ def same_budget(ours: Recipe) -> Recipe:
 
 
 def prepare(names: Iterable[str], ours: Recipe, folder: Path, retrain: bool = False, smoke: bool = False) -> None:
-    """Train the systems of a comparison whose published weights are not here, if asked to; all systems with `smoke`.
+    """Train the systems of a comparison whose published weights are not here, if allowed; all systems with `smoke`.
 
-    Asked to means: by `retrain`, or, for missing weights and those of earlier code or data, as `long_training.asked`
-    reads. Not asked, weights of earlier code or data are used as they are, and a printed line says so.
+    `retrain` allows it, and so does `long_training.is_allowed` for missing weights and for those of earlier code or
+    data. Otherwise weights of earlier code or data are used unchanged, and a printed line says so.
 
     Args:
         names: of compared systems; `registry.SAME_BUDGET` stands for `same_budget`, which `smoke` leaves out.
@@ -127,14 +127,14 @@ def prepare(names: Iterable[str], ours: Recipe, folder: Path, retrain: bool = Fa
     """
     for name in names:
         if name == SAME_BUDGET:
-            if not smoke and (retrain or asked()):
+            if not smoke and (retrain or is_allowed()):
                 place = Path(folder, weights_name(name))
                 shared_weights.train_or_load(same_budget(ours), place.parent, place.name, retrain)
             continue
         system = systems.system(name)
         if smoke or not ("" in system.published or checkpoints.is_here(system)):
             path, settings = Path(folder) / f"{name}.safetensors", recipe(name, ours, smoke)
-            if smoke or retrain or asked():
+            if smoke or retrain or is_allowed():
                 train_or_load(settings, folder, smoke or retrain)
             elif path.exists() and (changed := settings.key().differing(key_of(path))):
                 show_earlier(name, changed)

@@ -1,4 +1,4 @@
-"""Average precision of detections, counted by faster-coco-eval, and how far it may be chance.
+"""Average precision of detections, computed by faster-coco-eval, and its bootstrap intervals.
 
 COCO's rules: within a class, detections are taken from the highest score down, over all images; each claims the box of
 its image that it overlaps most and that is still free, if their IoU reaches the threshold, else it is a false alarm.
@@ -9,7 +9,7 @@ explained. Read literally it leaves out 0.95. Here the AP at every threshold is 
 mAP50:95 = 0.9 mAP50:90 + 0.1 AP95.
 
 Convention: boxes (N, 5) and detections (M, 6) as in `fusionlib.support.boxes`; lists of them have one entry an image.
-An image without boxes has (0, 5), and all that is found on it is a false alarm.
+An image without boxes has (0, 5), and every detection on it is a false alarm.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Precision:
 def average_precision(
     detections: Sequence[Tensor], truth: Sequence[Tensor], classes: Sequence[str] = CLASSES
 ) -> Precision:
-    """Count how well detections meet the boxes.
+    """Compute the average precision of detections.
 
     Args:
         detections: (M, 6) of each image.
@@ -76,40 +76,40 @@ def average_precision(
         classes: those that count; boxes and detections of others are left out.
 
     Raises:
-        InputError: no image, not as many lists of detections as of boxes, an image that nobody has looked at (None), no
+        InputError: no image, not as many lists of detections as of boxes, an unlabelled image (None), no
             box of any of the classes, an unknown class, or a detection that is not finite.
 
     >>> from torch import tensor
-    >>> truth, found = tensor([[0, 10.0, 10, 30, 30]]), tensor([[0, 0.9, 10.0, 10, 30, 29]])  # IoU 0.95
-    >>> round(average_precision([found], [truth], CLASSES[:1]).means["mAP50"], 3)
+    >>> truth, detections = tensor([[0, 10.0, 10, 30, 30]]), tensor([[0, 0.9, 10.0, 10, 30, 29]])  # IoU 0.95
+    >>> round(average_precision([detections], [truth], CLASSES[:1]).means["mAP50"], 3)
     1.0
     """
-    found, boxes = _rows(detections, truth, classes)
-    known = COCO()
-    known.dataset = {
+    detection_rows, box_rows = _rows(detections, truth, classes)
+    truth_set = COCO()
+    truth_set.dataset = {
         "images": [{"id": image} for image in range(len(truth))],
         "categories": [{"id": label} for label in range(len(classes))],
         "annotations": [
             {"id": place + 1, "image_id": int(image), "category_id": int(label), "bbox": box, "area": box[2] * box[3]}
-            for place, (image, label, *box) in enumerate(boxes.tolist())
+            for place, (image, label, *box) in enumerate(box_rows.tolist())
         ],
     }
-    known.createIndex()
-    claimed = known.loadRes(
+    truth_set.createIndex()
+    result_set = truth_set.loadRes(
         [
             {"image_id": int(image), "category_id": int(label), "score": score, "bbox": box}
-            for image, label, score, *box in found.tolist()
+            for image, label, score, *box in detection_rows.tolist()
         ]
     )
-    counting = COCOeval_faster(known, claimed, "bbox")
-    counting.params.iouThrs = np.array(THRESHOLDS)
-    counting.params.maxDets = [MOST]
-    counting.params.areaRng, counting.params.areaRngLbl = [[0, np.inf]], ["all"]
-    counting.evaluate()
-    counting.accumulate()
-    precision = counting.eval["precision"][:, :, :, 0, 0]  # threshold, recall, class; -1 where there is no box
+    evaluation = COCOeval_faster(truth_set, result_set, "bbox")
+    evaluation.params.iouThrs = np.array(THRESHOLDS)
+    evaluation.params.maxDets = [MOST]
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, :, 0, 0]  # threshold, recall, class; -1 where there is no box
     ap = np.where(precision[:, 0] < 0, np.nan, precision.mean(1)).T
-    return Precision(tuple(classes), ap, tuple(int((boxes[:, 1] == label).sum()) for label in range(len(classes))))
+    return Precision(tuple(classes), ap, tuple(int((box_rows[:, 1] == label).sum()) for label in range(len(classes))))
 
 
 def intervals(
@@ -149,14 +149,14 @@ def resampled(
     The draws depend on `seed` and the images' scenes alone: on the same images, those of two methods belong together,
     and `means_of` the one minus that of the other shows whether they differ by more than chance.
     """
-    found, boxes = _rows(detections, truth, classes)
-    places = {scene: place for place, scene in enumerate(dict.fromkeys(scenes or range(len(truth))))}
-    count = len(places)
+    detection_rows, box_rows = _rows(detections, truth, classes)
+    index_of = {scene: place for place, scene in enumerate(dict.fromkeys(scenes or range(len(truth))))}
+    count = len(index_of)
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), draws)
-    weights = weights[:, [places[scene] for scene in scenes or range(len(truth))]]
+    weights = weights[:, [index_of[scene] for scene in scenes or range(len(truth))]]
     ap = np.full((draws, len(classes), len(THRESHOLDS)), np.nan)
     for label in range(len(classes)):
-        table = _matches(found[found[:, 1] == label], boxes[boxes[:, 1] == label])
+        table = _matches(detection_rows[detection_rows[:, 1] == label], box_rows[box_rows[:, 1] == label])
         for draw, weight in enumerate(weights):
             ap[draw, label] = _accumulated(*table, weight)
     return ap
@@ -165,8 +165,10 @@ def resampled(
 def means_of(ap: np.ndarray) -> dict[str, np.ndarray]:
     """The means of AP (..., K, 10) over the classes that are not NaN, and over thresholds."""
     with np.errstate(invalid="ignore"):
-        each = np.nansum(ap, -2) / (~np.isnan(ap)).sum(-2)  # NaN where no class is left, without numpy's warning
-    return {name: each[..., which].mean(-1) for name, which in MEANS.items()}
+        over_classes = np.nansum(ap, -2) / (~np.isnan(ap)).sum(
+            -2
+        )  # NaN where no class is left, without numpy's warning
+    return {name: over_classes[..., selection].mean(-1) for name, selection in MEANS.items()}
 
 
 def _rows(
@@ -179,64 +181,66 @@ def _rows(
     if not len(truth):
         raise InputError("There is no image to score detections on: give a set with at least one.")
     if len(detections) != len(truth):
-        given = f"There are detections for {len(detections)} images and boxes for {len(truth)}"
-        raise InputError(f"{given}: give one of each for every image.")
-    if any(one is None for one in truth):
+        fact = f"There are detections for {len(detections)} images and boxes for {len(truth)}"
+        raise InputError(f"{fact}: give one of each for every image.")
+    if any(image_truth is None for image_truth in truth):
         raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of the score.")
     unknown = set(classes) - set(NAMES)
     if unknown or not classes:
         raise InputError(f"Classes {tuple(classes)} cannot be scored: give some of {', '.join(NAMES)}.")
     order = {NAMES.index(name): place for place, name in enumerate(classes)}
 
-    found, boxes = [np.empty((0, 7))], [np.empty((0, 6))]
-    for image, (claims, there) in enumerate(zip(detections, truth, strict=True)):
-        checked(there)
-        if claims.ndim != 2 or claims.shape[1] != 6:
-            raise InputError(f"Detections are {tuple(claims.shape)}: give (M, 6), class, score and four corners.")
-        if not claims.isfinite().all():
+    detection_rows, box_rows = [np.empty((0, 7))], [np.empty((0, 6))]
+    for image, (image_detections, image_boxes) in enumerate(zip(detections, truth, strict=True)):
+        checked(image_boxes)
+        if image_detections.ndim != 2 or image_detections.shape[1] != 6:
+            raise InputError(
+                f"Detections are {tuple(image_detections.shape)}: give (M, 6), class, score and four corners."
+            )
+        if not image_detections.isfinite().all():
             raise InputError("A detection has NaN or infinity: leave it out, or look for where it comes from.")
         for label, place in order.items():
-            mine = _flat(claims, label, image, place)
-            found.append(mine[np.argsort(-mine[:, 2], kind="stable")][:MOST])
-            boxes.append(_flat(there, label, image, place))
-    found, boxes = np.concatenate(found), np.concatenate(boxes)
-    if not len(boxes):
+            rows = _flat(image_detections, label, image, place)
+            detection_rows.append(rows[np.argsort(-rows[:, 2], kind="stable")][:MOST])
+            box_rows.append(_flat(image_boxes, label, image, place))
+    detection_rows, box_rows = np.concatenate(detection_rows), np.concatenate(box_rows)
+    if not len(box_rows):
         raise InputError(f"No image has a box of {', '.join(classes)}: score on images that show some.")
-    return found, boxes
+    return detection_rows, box_rows
 
 
 def _flat(rows: Tensor, label: int, image: int, place: int) -> np.ndarray:
-    """Those of one class, as [image, place of the class, score if there is one, x, y, width, height]."""
-    mine = rows.detach().cpu().double().numpy()
-    mine = mine[mine[:, 0] == label]
-    head = np.broadcast_to([image, place], (len(mine), 2))
-    return np.concatenate([head, mine[:, 1:-2], mine[:, -2:] - mine[:, -4:-2]], 1)
+    """The rows of one class, as [image, place of the class, score if there is one, x, y, width, height]."""
+    table = rows.detach().cpu().double().numpy()
+    table = table[table[:, 0] == label]
+    head = np.broadcast_to([image, place], (len(table), 2))
+    return np.concatenate([head, table[:, 1:-2], table[:, -2:] - table[:, -4:-2]], 1)
 
 
-def _matches(found: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of one class, what each detection claims, as faster-coco-eval would have it.
+def _matches(detections: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which detections of one class claim a box, by the rule of faster-coco-eval.
 
     Returns:
         Of the detections from the highest score down, the image of each (D,) and whether it claims a box at each
         threshold (10, D); and the image of each box.
     """
-    hits = np.zeros((len(THRESHOLDS), len(found)), bool)
+    hits = np.zeros((len(THRESHOLDS), len(detections)), bool)
     for image in np.unique(boxes[:, 0]):
-        mine = np.flatnonzero(found[:, 0] == image)
-        there = boxes[boxes[:, 0] == image, -4:]
-        if not len(mine):
+        indices = np.flatnonzero(detections[:, 0] == image)
+        image_boxes = boxes[boxes[:, 0] == image, -4:]
+        if not len(indices):
             continue
-        overlaps = mask.iou(found[mine, -4:], there, [0] * len(there))
-        free = np.ones((len(THRESHOLDS), len(there)), bool)
-        for place, overlap in zip(mine, overlaps, strict=True):
+        overlaps = mask.iou(detections[indices, -4:], image_boxes, [0] * len(image_boxes))
+        free = np.ones((len(THRESHOLDS), len(image_boxes)), bool)
+        for place, overlap in zip(indices, overlaps, strict=True):
             if overlap.max() < THRESHOLDS[0]:
                 continue
             reached = free & (overlap >= np.array(THRESHOLDS)[:, None])
-            best = len(there) - 1 - np.where(reached, overlap, -1)[:, ::-1].argmax(1)  # of equals, the last one
+            best = len(image_boxes) - 1 - np.where(reached, overlap, -1)[:, ::-1].argmax(1)  # of equals, the last one
             hits[:, place] = reached.any(1)
             free[hits[:, place], best[hits[:, place]]] = False
-    order = np.argsort(-found[:, 2], kind="stable")
-    return found[order, 0].astype(int), hits[:, order], boxes[:, 0].astype(int)
+    order = np.argsort(-detections[:, 2], kind="stable")
+    return detections[order, 0].astype(int), hits[:, order], boxes[:, 0].astype(int)
 
 
 def _accumulated(image: np.ndarray, hits: np.ndarray, boxes: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -251,5 +255,5 @@ def _accumulated(image: np.ndarray, hits: np.ndarray, boxes: np.ndarray, weight:
     precision = np.maximum.accumulate((right / claimed)[:, ::-1], 1)[:, ::-1]
     precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 at a recall that is not reached
     recall = right / total
-    at = [line.searchsorted(RECALLS, side="left") for line in recall]
-    return np.take_along_axis(precision, np.array(at), 1).mean(1)
+    positions = [line.searchsorted(RECALLS, side="left") for line in recall]
+    return np.take_along_axis(precision, np.array(positions), 1).mean(1)

@@ -26,7 +26,7 @@ def sign(metric: str) -> int:
     """1 if a higher value is better, -1 if a lower one is: the sign times a difference is a gain.
 
     Raises:
-        InputError: nobody knows which way the metric is better.
+        InputError: the direction of the metric is not known.
 
     >>> sign("Q_CC"), sign("EPE")
     (1, -1)

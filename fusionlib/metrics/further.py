@@ -26,8 +26,8 @@ def further_metrics(ir: Tensor, vi: Tensor, fused: Tensor) -> dict[str, Tensor]:
     """The nine metrics of fused images and their sources, all (B, 1, H, W) in [0, 1]; each (B,).
 
     >>> image = torch.linspace(0, 1, 256).view(1, 1, 16, 16)
-    >>> found = {name: round(value.item(), 3) for name, value in further_metrics(image, image, image).items()}
-    >>> found["EN"], found["MI"], found["SD"], found["SCD"], found["N_AB/F"]
+    >>> values = {name: round(value.item(), 3) for name, value in further_metrics(image, image, image).items()}
+    >>> values["EN"], values["MI"], values["SD"], values["SCD"], values["N_AB/F"]
     (8.0, 16.0, 73.9, nan, 0.0)
     """
     check_images(1, ir=ir, vi=vi, fused=fused)

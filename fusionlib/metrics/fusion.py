@@ -116,8 +116,8 @@ def q_cv(a: Tensor, b: Tensor, f: Tensor, interior: bool = False) -> Tensor:
         power = torch.hypot(*_sobel(x)) ** 5
         saliency = _region_sum(pad(power[..., 1:-1, 1:-1], (1, 1, 1, 1)) if interior else power)
         # 3. Visible difference: what the eye's contrast sensitivity leaves, squared, mean over the region.
-        seen = torch.fft.irfft2(torch.fft.rfft2(x - f) * sensitivity, s=f.shape[-2:])
-        visible = _region_sum(seen * seen) / 16**2
+        perceived = torch.fft.irfft2(torch.fft.rfft2(x - f) * sensitivity, s=f.shape[-2:])
+        visible = _region_sum(perceived * perceived) / 16**2
         # 4. Mean over the regions of both sources, weighted by saliency.
         difference, total = difference + mean(saliency * visible), total + mean(saliency)
     return (difference / total).to(f.dtype)
@@ -231,9 +231,9 @@ def _contrast_sensitivity(x: Tensor) -> Tensor:
 
 
 def _check_pair(x: Tensor, y: Tensor, valid: Tensor | None, channels: int) -> None:
-    found = f"{tuple(x.shape)} {x.dtype} and {tuple(y.shape)} {y.dtype}"
+    inputs = f"{tuple(x.shape)} {x.dtype} and {tuple(y.shape)} {y.dtype}"
     if x.ndim != 4 or x.shape[1] != channels or not x.is_floating_point() or (x.shape, x.dtype) != (y.shape, y.dtype):
-        raise InputError(f"{found} cannot be compared; give two (B, {channels}, H, W) of one floating dtype.")
+        raise InputError(f"{inputs} cannot be compared; give two (B, {channels}, H, W) of one floating dtype.")
     mask = (x.shape[0], 1, *x.shape[2:])
     if valid is not None and (valid.dtype, tuple(valid.shape)) != (torch.bool, mask):
         raise InputError(f"valid is {tuple(valid.shape)} {valid.dtype}; give {mask} torch.bool, True where it counts.")

@@ -15,14 +15,14 @@ WINDOW = 11  # pixels, of SSIM
 
 
 def check_images(top: int, **images: Tensor) -> None:
-    """Refuse images against this module's convention; half a gray level beyond 0..top is let pass."""
+    """Refuse images against this module's convention; half a gray level beyond 0..top is accepted."""
     first = next(iter(images.values()))
     for name, x in images.items():
-        found = f"{name} is {tuple(x.shape)} {x.dtype}"
+        fact = f"{name} is {tuple(x.shape)} {x.dtype}"
         if x.ndim != 4 or x.shape[0] < 1 or x.shape[1] != 1 or min(x.shape[2:]) < WINDOW:
-            raise InputError(f"{found}; give (B, 1, H, W), gray, at least {WINDOW} pixels a side.")
+            raise InputError(f"{fact}; give (B, 1, H, W), gray, at least {WINDOW} pixels a side.")
         if x.dtype not in (torch.float32, torch.float64) or (x.shape, x.dtype) != (first.shape, first.dtype):
-            raise InputError(f"{found}; give all images one size and one dtype, torch.float32 or torch.float64.")
+            raise InputError(f"{fact}; give all images one size and one dtype, torch.float32 or torch.float64.")
         low, high = (value.item() for value in x.aminmax())  # NaN if any pixel is
         if not -0.5 * top / 255 <= low <= high <= 255.5 * top / 255:
             raise InputError(f"{name} has values from {low:.4g} to {high:.4g}; they must be finite and in 0..{top}.")

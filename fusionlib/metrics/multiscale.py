@@ -26,7 +26,7 @@ def vif(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
     windows of 17, 9, 5 and 3 pixels. NaN where a source is constant or a side has under 41 pixels.
     """
     check_images(255, a=a, b=b, f=f)
-    images, seen, there = [x.double() for x in (a, b, f)], [0, 0], [0, 0]
+    images, preserved, available = [x.double() for x in (a, b, f)], [0, 0], [0, 0]
     for scale in range(1, 5):
         side = 2 ** (5 - scale) + 1
 
@@ -55,9 +55,9 @@ def vif(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
             rest, gain = torch.where(gain < 0, var_f, rest), gain.clamp(min=0)
             rest = rest.clamp(min=TINY)
             count = var_x[0].numel()
-            seen[place] = seen[place] + count * mean(torch.log10(1 + gain * gain * var_x / (rest + NOISE)))
-            there[place] = there[place] + count * mean(torch.log10(1 + var_x / NOISE))
-    return (seen[0] / there[0] + seen[1] / there[1]).to(f.dtype)
+            preserved[place] = preserved[place] + count * mean(torch.log10(1 + gain * gain * var_x / (rest + NOISE)))
+            available[place] = available[place] + count * mean(torch.log10(1 + var_x / NOISE))
+    return (preserved[0] / available[0] + preserved[1] / available[1]).to(f.dtype)
 
 
 def ms_ssim(a: Tensor, b: Tensor, f: Tensor) -> Tensor:

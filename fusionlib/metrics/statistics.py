@@ -1,4 +1,4 @@
-"""What numbers over a few pairs can say: intervals of means, tests of differences, and the verdicts they allow."""
+"""Statistics over few pairs: intervals of means, tests of differences, and the verdicts that they allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from fusionlib.metrics.directions import sign
 
 NOT_SIGNIFICANT = "not significantly different"
-LEAST_SCENES = 5  # of which a bootstrap interval is shown: of two it is just their two values
+LEAST_SCENES = 5  # for a bootstrap interval: of two scenes it is just their two values
 
 
 def interval(
@@ -40,12 +40,12 @@ def interval(
 
 def share_interval(
     errors: Sequence[float],
-    of: Sequence[float],
+    totals: Sequence[float],
     scenes: Sequence[str] | None = None,
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % bootstrap interval of mean(errors) / mean(of), drawing both together, as for the share of an error left.
+    """95 % bootstrap interval of mean(errors) / mean(totals), drawing both together, as for the share of an error left.
 
     Arguments and ends as in `interval`.
 
@@ -53,18 +53,18 @@ def share_interval(
     >>> low < 0.625 < high
     True
     """
-    samples = _by_scene(errors, scenes), _by_scene(of, scenes)
+    samples = _by_scene(errors, scenes), _by_scene(totals, scenes)
     if not len(samples[0]):
         return float("nan"), float("nan")
     if len(samples[0]) == 1 or np.isnan(samples).any():
         return (float(samples[0].sum() / samples[1].sum()),) * 2
     from scipy import stats  # slow to import
 
-    found = stats.bootstrap(
+    bounds = stats.bootstrap(
         samples, lambda a, b, axis: a.sum(axis) / b.sum(axis),
         n_resamples=draws, paired=True, method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    return float(bounds.low), float(bounds.high)
 
 
 def _by_scene(values: Sequence[float], scenes: Sequence[str] | None) -> np.ndarray:
@@ -141,7 +141,7 @@ def with_more_spread(
     As for a difference over scenes that has been measured with one training, if it is known how much trainings differ.
 
     Args:
-        mean, low, high, p: what was found with the first spread alone.
+        mean, low, high, p: of the first spread alone.
         deviation: standard deviation of the second, taken as normal.
 
     >>> [round(value, 3) for value in with_more_spread(0.3, 0.1, 0.5, 0.001, 0.2)]

@@ -1,4 +1,4 @@
-"""Sentences made from tables of methods: in what one is significantly better or worse than Ours, and by how much.
+"""Sentences from tables of methods: in which metrics one is significantly better or worse than Ours, and by how much.
 
 Those about trainings (seeds, the detection loss) are in `training_answers`.
 """
@@ -30,88 +30,88 @@ def against(measured: Measured, level: str, reference: str = "ours") -> pd.DataF
     lie on one side of 0 where the verdict is that there is no significant difference.
     """
     table = measured.table[measured.table["level"] == level].assign(dataset="all")
-    found = comparison.against(replace(measured, table=table), level, reference)
+    differences = comparison.against(replace(measured, table=table), level, reference)
     wide = table.pivot(index="pair", columns="method", values=METRICS)
-    pairs = zip(found["metric"], found["method"], strict=True)
-    apart = [(wide[metric][method] - wide[metric][reference]).dropna() for metric, method in pairs]
-    ends = [interval(each, scenes_of(each.index)) for each in apart]
-    return found.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
+    pairs = zip(differences["metric"], differences["method"], strict=True)
+    paired = [(wide[metric][method] - wide[metric][reference]).dropna() for metric, method in pairs]
+    intervals = [interval(difference, scenes_of(difference.index)) for difference in paired]
+    return differences.assign(low=[low for low, _ in intervals], high=[high for _, high in intervals])
 
 
-def better(found: pd.DataFrame) -> pd.Series:
+def better(differences: pd.DataFrame) -> pd.Series:
     """1 where a row is significantly better than what it is compared with, -1 where worse, 0 where neither.
 
     Args:
-        found: lines with metric, difference and p.
+        differences: lines with metric, difference and p.
     """
-    gain = found["metric"].map(sign) * found["difference"]
-    return ((gain > 0).astype(int) - (gain < 0).astype(int)).where(found["p"] < LEVEL, 0)
+    gain = differences["metric"].map(sign) * differences["difference"]
+    return ((gain > 0).astype(int) - (gain < 0).astype(int)).where(differences["p"] < LEVEL, 0)
 
 
-def versus(found: pd.DataFrame, name: str, other: str = "Ours", amounts: bool = True) -> str:
+def versus(differences: pd.DataFrame, name: str, other: str = "Ours", amounts: bool = True) -> str:
     """One method against another in a sentence: the metrics in which it is better, worse, or neither.
 
     Args:
-        found: its lines of `against` or of `sweep_tables.differences`, one a metric.
+        differences: its lines of `against` or of `sweep_tables.differences`, one a metric.
         name: what the sentence calls it, such as "the average of both images".
         other: what it is compared with.
         amounts: say by how much, with the interval; if not, metrics without a significant difference are left out.
     """
-    mark, parts = better(found), []
+    mark, parts = better(differences), []
     words = {1: ("significantly better", "than"), -1: ("significantly worse", "than")}
     for value, (word, link) in (words | {0: ("not significantly different", "from")}).items():
         if (mark == value).any() and (value or amounts or not mark.any()):
-            lines = found[mark == value].itertuples()
-            told = [_amount(line.metric, line) if value and amounts else line.metric for line in lines]
-            parts.append(f"{word} {'' if parts else f'{link} {other} '}in {listed(told)}")
+            lines = differences[mark == value].itertuples()
+            texts = [_amount(line.metric, line) if value and amounts else line.metric for line in lines]
+            parts.append(f"{word} {'' if parts else f'{link} {other} '}in {listed(texts)}")
     *first, last = parts
     return f"{name[0].upper()}{name[1:]} is {', and '.join([', '.join(first), last] if first else [last])}."
 
 
-def counted(found: pd.DataFrame, rows: str, other: str = "Ours") -> str:
-    """How often a method is significantly better or worse than all the rows of `found`, counted over the metrics."""
-    mark, metrics = better(found), found["metric"].nunique()
+def counted(differences: pd.DataFrame, rows: str, other: str = "Ours") -> str:
+    """How often a method is significantly better or worse than the rows of `differences`, counted over the metrics."""
+    mark, metrics = better(differences), differences["metric"].nunique()
     return (
-        f"compared with {rows} in {metrics} metrics, {len(found)} comparisons, {other} is significantly better in "
-        f"{(mark < 0).sum()} and significantly worse in {(mark > 0).sum()}; in {(mark == 0).sum()} there is no "
+        f"compared with {rows} in {metrics} metrics, {len(differences)} comparisons, {other} is significantly better "
+        f"in {(mark < 0).sum()} and significantly worse in {(mark > 0).sum()}; in {(mark == 0).sum()} there is no "
         "significant difference"
     )
 
 
-def by_metric(found: pd.DataFrame) -> pd.DataFrame:
+def by_metric(differences: pd.DataFrame) -> pd.DataFrame:
     """Metric by metric: what Ours is significantly better than, worse than, and neither; method - Ours with interval.
 
     Args:
-        found: lines of `against`.
+        differences: lines of `against`.
     """
     lines = {}
-    for metric, each in found.groupby("metric", sort=False):
-        mark = better(each)
+    for metric, rows in differences.groupby("metric", sort=False):
+        mark = better(rows)
         lines[metric] = {
             title: "; ".join(_amount(line.method, line) for line in part.itertuples()) or "none"
             for title, part in (
-                ("Ours is significantly better than", each[mark < 0]),
-                ("Ours is significantly worse than", each[mark > 0]),
-                ("no significant difference from", each[mark == 0]),
+                ("Ours is significantly better than", rows[mark < 0]),
+                ("Ours is significantly worse than", rows[mark > 0]),
+                ("no significant difference from", rows[mark == 0]),
             )
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("metric")
 
 
-def is_ours_better(found: pd.DataFrame, own: Sequence[str], rows: str, others: Mapping[str, str]) -> str:
+def is_ours_better(differences: pd.DataFrame, own: Sequence[str], rows: str, others: Mapping[str, str]) -> str:
     """The answer of a table of methods at one level of deformation, in sentences.
 
     Args:
-        found: lines of `against`.
+        differences: lines of `against`.
         own: the methods of the table's own rows.
         rows: what these are called, such as "the rows of Table 1".
         others: methods that get a sentence each, to what it calls them; those not measured are left out.
     """
-    if found.empty:
+    if differences.empty:
         return "there are no numbers of Ours here."
-    parts = [f"{counted(found[found['method'].isin(own)], rows)}."]
+    parts = [f"{counted(differences[differences['method'].isin(own)], rows)}."]
     for method, name in others.items():
-        lines = found[found["method"] == method]
+        lines = differences[differences["method"] == method]
         parts += [] if lines.empty else [versus(lines, name)]
     return " ".join(parts)
 

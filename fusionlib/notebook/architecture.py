@@ -29,16 +29,16 @@ def shapes(network: FusionNetwork, side: int) -> dict[str, tuple[int, ...]]:
     Returns:
         Name of the block to the shape of its output; `fused` is F_f, `stage 1`, `stage 2`, ... the fields of the MSRB.
     """
-    found: dict[str, tuple[int, ...]] = {}
+    shape_of: dict[str, tuple[int, ...]] = {}
 
-    def note(name: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(block: nn.Module, given: object, made: object) -> None:
+    def recorder(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(block: nn.Module, inputs: object, made: object) -> None:
             if torch.is_tensor(made):
-                found.setdefault(name, tuple(made.shape[1:]))
+                shape_of.setdefault(name, tuple(made.shape[1:]))
 
         return hook
 
-    hooks = [block.register_forward_hook(note(name)) for name, block in network.named_children()]
+    hooks = [block.register_forward_hook(recorder(name)) for name, block in network.named_children()]
     training = network.training
     try:
         output = network.eval()(torch.zeros(1, 1, side, side), torch.zeros(1, 1, side, side))
@@ -47,7 +47,7 @@ def shapes(network: FusionNetwork, side: int) -> dict[str, tuple[int, ...]]:
         for hook in hooks:
             hook.remove()
     fields = {f"stage {i}": tuple(stage.field.shape[1:]) for i, stage in enumerate(output.alignment.stages, 1)}
-    return found | fields | {"fused": tuple(output.fused.shape[1:]), "field": tuple(output.field.shape[1:])}
+    return shape_of | fields | {"fused": tuple(output.fused.shape[1:]), "field": tuple(output.field.shape[1:])}
 
 
 @style()
@@ -59,19 +59,19 @@ def diagram(network: FusionNetwork, detector: Detector, side: int = 256) -> Figu
         detector: the head that reads its fused feature F_f.
         side: of the images, in pixels.
     """
-    found = shapes(network, side)
-    levels = sum(name.startswith("stage") for name in found)
+    shape_of = shapes(network, side)
+    levels = sum(name.startswith("stage") for name in shape_of)
     figure, (whole, inside) = plt.subplots(
         2, 1, figsize=(1.2 * WIDTH, 5 + 1.2 * levels), height_ratios=(5, 1.2 * levels)
     )
     for axis in (whole, inside):
         axis.set_axis_off()
-    _whole(whole, network, detector, found, side)
-    _registration(inside, network, found)
+    _whole(whole, network, detector, shape_of, side)
+    _registration(inside, network, shape_of)
     return figure
 
 
-def _whole(axis: Axes, network: FusionNetwork, detector: Detector, found: dict, side: int) -> None:
+def _whole(axis: Axes, network: FusionNetwork, detector: Detector, shape_of: dict, side: int) -> None:
     axis.set(xlim=(-0.7, 12.6), ylim=(-0.75, 4.15))
     axis.set_title("The network (Fig. 2)", loc="left", fontweight="bold")
     reads = "local structure" if network.config.common_input == "structure" else "the image"
@@ -88,43 +88,43 @@ def _whole(axis: Axes, network: FusionNetwork, detector: Detector, found: dict, 
         _box(axis, 2.3, y, 2.1, 0.85, text, colour)
         _arrow(axis, [(0.55, source), (1.25, y)])
     for name, y, tall in (("ir_cseb", 2.1, 2.05), ("vi_cseb", 1.1, 1.15)):
-        text = f"{_title(name)} (Eqs. 3, 4)\n{_size(found[name])}"
+        text = f"{_title(name)} (Eqs. 3, 4)\n{_size(shape_of[name])}"
         _box(axis, 4.75, y, 1.5, 0.62, text, REGISTRATION)
         _arrow(axis, [(3.35, tall), (4.0, tall)])
         _arrow(axis, [(5.5, y), (5.85, 1.6 + (y - 1.6) * 0.7)])
     _box(axis, 6.5, 1.6, 1.3, 1.1, f"MSRB\n{_million(network.msrb)}".replace(" M ", " M\n"), REGISTRATION)
-    _arrow(axis, [(7.15, 1.6), (7.95, 1.6), (7.95, 2.2)], f"field $\\phi$\n{_size(found['field'])}", (7.2, 1.0))
+    _arrow(axis, [(7.15, 1.6), (7.95, 1.6), (7.95, 2.2)], f"field $\\phi$\n{_size(shape_of['field'])}", (7.2, 1.0))
     _box(axis, 7.95, 2.95, 0.9, 1.5, "warp\n(Eq. 6)", REGISTRATION)
     for y, text in ((3.35, r"$\hat F_i^d$"), (2.58, r"$F_i^d$")):
         _arrow(axis, [(3.35, y), (7.5, y)], text, (3.5, y + 0.06))
         _arrow(axis, [(8.4, y), (9.1, y)], text.replace("^d", "^r"), (8.5, y + 0.06))
     for y, text in ((0.62, r"$F_v$"), (-0.15, r"$\hat F_v$")):
         _arrow(axis, [(3.35, y), (9.1, y)], text, (3.5, y + 0.06))
-    joined = "concatenate\n(Eq. 7)\n\n$F_f$\n" + _size(found["fused"])
+    joined = "concatenate\n(Eq. 7)\n\n$F_f$\n" + _size(shape_of["fused"])
     _box(axis, 9.65, 1.6, 1.1, 4.2, joined, PLAIN)
     _box(axis, 11.6, 2.75, 1.8, 0.95, f"fusion head, Tanh\n{_widths(network.head)} channels", HEADS)
     _box(axis, 11.6, 0.45, 1.8, 0.95, f"YOLOv5 {detector.config.size} head (Eq. 8)\n{_million(detector)}", HEADS)
-    for y, text in ((2.75, f"fused image $I_f$, {_size(found['head'])}"), (0.45, "boxes and classes")):
+    for y, text in ((2.75, f"fused image $I_f$, {_size(shape_of['head'])}"), (0.45, "boxes and classes")):
         _arrow(axis, [(10.2, y), (10.7, y)])
         axis.text(11.6, y - 0.72, text, ha="center", va="center", fontsize=8)
         _arrow(axis, [(11.6, y - 0.475), (11.6, y - 0.62)])
 
 
-def _registration(axis: Axes, network: FusionNetwork, found: dict) -> None:
-    config, levels = network.config, [name for name in found if name.startswith("stage")]
+def _registration(axis: Axes, network: FusionNetwork, shape_of: dict) -> None:
+    config, levels = network.config, [name for name in shape_of if name.startswith("stage")]
     axis.set(xlim=(-0.7, 12.6), ylim=(-0.5, len(levels) - 0.4))
     axis.set_title("The registration: CSEB and MSRB (Fig. 3)", loc="left", fontweight="bold")
     middle = (len(levels) - 1) / 2
-    _box(axis, 0.75, middle, 2.2, 0.75, f"enhanced features\n{_size(found['ir_cseb'])} each", REGISTRATION)
+    _box(axis, 0.75, middle, 2.2, 0.75, f"enhanced features\n{_size(shape_of['ir_cseb'])} each", REGISTRATION)
     if config.msrb != "pyramid":
         _box(axis, 5, middle, 2.6, 0.75, f"U-Net\n{_joined(config.msrb_widths)} channels", REGISTRATION)
-        _box(axis, 9.5, middle, 1.8, 0.75, f"field $\\phi$\n{_size(found['stage 1'])}", PLAIN)
+        _box(axis, 9.5, middle, 1.8, 0.75, f"field $\\phi$\n{_size(shape_of['stage 1'])}", PLAIN)
         _arrow(axis, [(1.85, middle), (3.7, middle)])
         _arrow(axis, [(6.3, middle), (8.6, middle)])
         return
     shifts, reach = (2 * config.correlation_radius + 1) ** 2, ", ".join(map(str, config.windows))
     for i, (name, width) in enumerate(zip(levels, reversed(config.msrb_widths), strict=True)):
-        y, size = len(levels) - 1 - i, found[name]
+        y, size = len(levels) - 1 - i, shape_of[name]
         texts = (
             f"encoder, both cameras\n{_size((width, *size[1:]))}",
             "warp infrared\nby the field so far" if i else "field so far: zero",

@@ -1,4 +1,4 @@
-"""Charts: what tables and logs say as lines and dots; conventions and look as in `fusionlib.notebook.plotting`."""
+"""Charts of tables and logs, with lines and dots; conventions and look as in `fusionlib.notebook.plotting`."""
 
 from __future__ import annotations
 

@@ -51,19 +51,19 @@ def check(name: str, answer: float | None = None) -> None:
         print(f"Your turn: {exercise.question}")
         return
     try:
-        given = float(answer)
+        number = float(answer)
     except (TypeError, ValueError, RuntimeError):
         print(f"Not a number: give one number, not {type(answer).__name__}.")
         return
     truth = exercise.solve()
-    if abs(given - truth) <= exercise.tolerance:
-        print(f"Right: {given:g}.")
+    if abs(number - truth) <= exercise.tolerance:
+        print(f"Right: {number:g}.")
         return
     for hint, slip in exercise.mistakes.items():
-        if abs(given - slip(truth)) <= exercise.tolerance:
-            print(f"Not {given:g}. {hint}")
+        if abs(number - slip(truth)) <= exercise.tolerance:
+            print(f"Not {number:g}. {hint}")
             return
-    print(f"Not {given:g}. {exercise.hint}")
+    print(f"Not {number:g}. {exercise.hint}")
 
 
 def compare(name: str, yours: object, ours: object, tolerance: float = 1e-4) -> float:
@@ -84,15 +84,15 @@ def compare(name: str, yours: object, ours: object, tolerance: float = 1e-4) -> 
     if (np.isnan(a) != np.isnan(b)).any():
         print(f"{name}: yours has {np.isnan(a).sum()} values that are no numbers, the library's {np.isnan(b).sum()}.")
         return float("inf")
-    apart = np.nan_to_num(np.abs(a - b))
-    if (most := float(apart.max())) <= tolerance:
-        print(f"{name}: the same; the largest difference is {most:.1e}.")
-        return most
-    place = tuple(int(i) for i in np.unravel_index(apart.argmax(), apart.shape))
-    where = f" at {place}: {a[place]:.4g} instead of {b[place]:.4g}" if place else f": {a:.4g} instead of {b:.4g}"
-    off = f" {(apart > tolerance).mean():.0%} of the values are off." if place else ""
-    print(f"{name}: not the same. The largest difference is {most:.3g}{where}.{off}")
-    return most
+    difference = np.nan_to_num(np.abs(a - b))
+    if (largest := float(difference.max())) <= tolerance:
+        print(f"{name}: the same; the largest difference is {largest:.1e}.")
+        return largest
+    place = tuple(int(i) for i in np.unravel_index(difference.argmax(), difference.shape))
+    place_text = f" at {place}: {a[place]:.4g} instead of {b[place]:.4g}" if place else f": {a:.4g} instead of {b:.4g}"
+    share_text = f" {(difference > tolerance).mean():.0%} of the values are off." if place else ""
+    print(f"{name}: not the same. The largest difference is {largest:.3g}{place_text}.{share_text}")
+    return largest
 
 
 def _numbers(value: object) -> np.ndarray:

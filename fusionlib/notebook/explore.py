@@ -1,8 +1,8 @@
-"""Pictures that answer a control: every function takes a state, gives a figure and changes nothing else.
+"""Pictures for controls: every function takes the values of the controls and returns a figure; it changes nothing else.
 
-They are what `fusionlib.notebook.widgets` puts under sliders, and are drawn again at each move; so they are laid out by
-hand, on figures that pyplot does not know of, in a fraction of the time that `fusionlib.notebook.plotting` takes. What
-is slow and does not depend on the state (a network's features) is computed once and handed in.
+`fusionlib.notebook.widgets` puts them under sliders and draws them again at each move. They are therefore laid out by
+hand, on figures without pyplot, in a fraction of the time that `fusionlib.notebook.plotting` takes. Slow results that
+do not depend on the controls (a network's features) are computed once and passed as arguments.
 
 Convention: images are (H, W), (1, H, W) or (3, H, W) in [0, 1], fields (1, 2, H, W) in pixels; colours as in
 `fusionlib.notebook.plotting`.
@@ -92,11 +92,11 @@ def studio(
         ir: aligned infrared (1, 1, H, W).
         shift, elastic, smoothness: the level's translation, elastic part and smoothing, in per cent of the side.
         rotation: degrees at most.
-        times: the field is multiplied by this; stretched far enough it folds, and then there is no inverse.
+        times: the field is multiplied by this; if the factor is large, it folds and has no inverse.
         draw: key of the draw.
 
     Raises:
-        InputError: what was asked for folds in every draw before it is stretched.
+        InputError: the level folds in every draw, before the field is multiplied.
     """
     level = Level("of these sliders", shift / 100, rotation, elastic / 100, smoothness / 100)
     psi = times * sample_field(level, *ir.shape[-2:], key=("studio", draw))
@@ -110,14 +110,14 @@ def studio(
         draw_grid(axes[0], psi[0])
         return figure
     moved = misalign(ir, psi, tolerance=1e-3)
-    lengths, back = moved.phi_gt.norm(dim=1), warp(moved.ir, moved.phi_gt)
-    rest = compose(psi, moved.phi_gt).norm(dim=1, keepdim=True)[moved.valid]
-    left = f"{rest.max():.4f} px" if len(rest) else "nothing inside"
+    lengths, restored = moved.phi_gt.norm(dim=1), warp(moved.ir, moved.phi_gt)
+    errors = compose(psi, moved.phi_gt).norm(dim=1, keepdim=True)[moved.valid]
+    residual = f"{errors.max():.4f} px" if len(errors) else "nothing inside"
     pictures = {
         f"moved, {lengths.mean():.1f} px on average": moved.ir,
         f"its inverse, {lengths.max():.1f} px at most": lengths / lengths.max().clamp(min=1e-6),
-        f"restored; residual: {left}": back,
-        "error of the image, x4": 4 * (back - ir).abs(),
+        f"restored; residual: {residual}": restored,
+        "error of the image, x4": 4 * (restored - ir).abs(),
     }
     figure, axes = panels(pictures)
     axes[1].images[0].set_cmap("viridis")
@@ -143,18 +143,20 @@ def how_far(
         shift, rotation, elastic, draw: as in `studio`.
     """
     level = Level("of these sliders", shift / 100, rotation, elastic / 100)
-    given = misalign(ir, sample_field(level, *ir.shape[-2:], key=("play", draw)), tolerance=1e-2)
-    field = register(given.ir, vi)
-    apart, left = (endpoint_error(phi, given.phi_gt, given.valid).item() for phi in (torch.zeros_like(field), field))
+    moved = misalign(ir, sample_field(level, *ir.shape[-2:], key=("play", draw)), tolerance=1e-2)
+    field = register(moved.ir, vi)
+    error_before, error_after = (
+        endpoint_error(phi, moved.phi_gt, moved.valid).item() for phi in (torch.zeros_like(field), field)
+    )
     tile = max(4, vi.shape[-2] // 12)
-    boards = [checkerboard(_colour(vi), _colour(each) * AMBER, tile) for each in (given.ir, warp(given.ir, field))]
-    titles = (f"as given: {apart:.1f} px apart", f"registered: {left:.1f} px left")
+    boards = [checkerboard(_colour(vi), _colour(each) * AMBER, tile) for each in (moved.ir, warp(moved.ir, field))]
+    titles = (f"as given: {error_before:.1f} px apart", f"registered: {error_after:.1f} px left")
     return panels(dict(zip(titles, boards, strict=True)), width=0.8 * WIDTH)[0]
 
 
 @torch.no_grad()
 def stages(network: FusionNetwork, ir: Tensor, vi: Tensor) -> dict[str, Features]:
-    """What a pair is on its way through the network, each stage (C, H, W) three times.
+    """The features of a pair at each stage of the network, three of (C, H, W) for each stage.
 
     Args:
         network: in the mode in which it is to be looked at.
@@ -162,44 +164,44 @@ def stages(network: FusionNetwork, ir: Tensor, vi: Tensor) -> dict[str, Features
         vi: visible (1, 1, H, W) in [0, 1].
 
     Returns:
-        Stage to its infrared features as they come, the same warped by the field that the network finds, and the
-        visible ones. Of the last stage, which has no modalities any more: the image fused without the warp, the one
-        fused with it, and the visible image.
+        Stage to its infrared features, the same warped by the field that the network finds, and its visible features.
+        The last stage has no modalities any more: the image fused without the warp, the one fused with it, and the
+        visible image.
     """
     output = network(ir, vi)
     phi, size, stride = output.field, ir.shape[-2:], network.config.registration_stride
     common, specific = network.common_features(ir, vi), (network.ir_sfe(ir), network.vi_sfe(vi))
     coarse = [F.avg_pool2d(each, stride) for each in common]
     enhanced = [F.interpolate(each, size) for each in (network.ir_cseb(coarse[0]), network.vi_cseb(coarse[1]))]
-    both = {"images": (ir, vi)}
+    pairs_of = {"images": (ir, vi)}
     if network.config.common_input == "structure":
-        both["structure (input of the common extractors)"] = (local_structure(ir), local_structure(vi))
-    both |= {"common features": common, "enhanced by CSEB": enhanced, "specific features": specific}
-    found = {name: (of_ir[0], warp(of_ir, phi)[0], of_vi[0]) for name, (of_ir, of_vi) in both.items()}
+        pairs_of["structure (input of the common extractors)"] = (local_structure(ir), local_structure(vi))
+    pairs_of |= {"common features": common, "enhanced by CSEB": enhanced, "specific features": specific}
+    features_of = {name: (of_ir[0], warp(of_ir, phi)[0], of_vi[0]) for name, (of_ir, of_vi) in pairs_of.items()}
     # Without the third ablation's switch, what the head reads is all four; with it, the specific ones alone.
-    read = [common[0], specific[0], common[1], specific[1]] if network.config.common_in_fusion else specific
-    doubled = (network.head(torch.cat(list(read), 1)) + 1) / 2
-    return found | {"fused image": (doubled[0], output.image[0], vi[0])}
+    head_inputs = [common[0], specific[0], common[1], specific[1]] if network.config.common_in_fusion else specific
+    doubled = (network.head(torch.cat(list(head_inputs), 1)) + 1) / 2
+    return features_of | {"fused image": (doubled[0], output.image[0], vi[0])}
 
 
-def walk(found: Mapping[str, Features], stage: str, channel: int) -> Figure:
+def walk(all_stages: Mapping[str, Features], stage: str, channel: int) -> Figure:
     """One channel of a stage of `stages`, all three on one colour scale; the last channel if there are not so many."""
-    features = found[stage]
+    features = all_stages[stage]
     number = min(channel, len(features[0]) - 1)
-    chosen = [each[number] for each in features]
+    channels = [each[number] for each in features]
     titles = ("infrared, as given", "infrared, warped by the field", "visible")
     if stage == "fused image":
         titles = ("fused without the warp", "fused with it", "visible")
     grey = stage in ("images", "fused image")
-    values = torch.stack(chosen)
+    values = torch.stack(channels)
     low, high = (0, 1) if grey else np.percentile(_array(values), [1, 99])
     marked = [
         f"{title} · channel {number} of 0 to {len(features[0]) - 1}" if not i and not grey else title
         for i, title in enumerate(titles)
     ]
-    return panels(dict(zip(marked, chosen, strict=True)), (low, max(high, low + 1e-6)), "gray" if grey else "viridis")[
-        0
-    ]
+    return panels(
+        dict(zip(marked, channels, strict=True)), (low, max(high, low + 1e-6)), "gray" if grey else "viridis"
+    )[0]
 
 
 def _colour(image: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Charts that answer a control: losses under other weights, metrics of a spoilt image, detections above a threshold.
+"""Charts for controls: losses under other weights, metrics of a degraded image, detections above a threshold.
 
-As in `fusionlib.notebook.explore`: a state in, a figure out. Orange is what the reader is to look at, or a false alarm;
-blue is the rest, or what is right.
+As in `fusionlib.notebook.explore`: values of controls in, a figure out. Orange marks what to look at, or a false alarm;
+blue the rest, or what is right.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def loss_bars(
 
 
 def spoilt(fused: Tensor, blur: float = 0, noise: float = 0, shift: float = 0, contrast: float = 100) -> Tensor:
-    """A fused image (1, 1, H, W) after something has happened to it, in [0, 1].
+    """A fused image (1, 1, H, W) after blur, noise, a shift or a change of contrast, in [0, 1].
 
     Args:
         fused: in [0, 1].
@@ -102,17 +102,17 @@ def spoilt(fused: Tensor, blur: float = 0, noise: float = 0, shift: float = 0, c
 
 def scores(ir: Tensor, vi: Tensor, fused: Tensor) -> pd.Series:
     """The four metrics of one pair (1, 1, H, W), and Q_CV without its outermost ring of pixels."""
-    found = {name: value.item() for name, value in metrics.fusion_metrics(ir, vi, fused).items()}
-    return pd.Series(found | {INTERIOR: metrics.q_cv(*(255 * x for x in (ir, vi, fused)), interior=True).item()})
+    values = {name: value.item() for name, value in metrics.fusion_metrics(ir, vi, fused).items()}
+    return pd.Series(values | {INTERIOR: metrics.q_cv(*(255 * x for x in (ir, vi, fused)), interior=True).item()})
 
 
 def metric_bars(ir: Tensor, vi: Tensor, image: Tensor, before: pd.Series) -> Figure:
-    """An image and how the metrics answer: by how many per cent each says that it is better or worse than another.
+    """An image, and by how many per cent each metric rates it better or worse than another image.
 
     Args:
         ir, vi: the sources, (1, 1, H, W).
         image: the image that is scored, (1, 1, H, W) in [0, 1].
-        before: the `scores` of the other, as of the fused image before something happened to it.
+        before: the `scores` of the other image, such as the fused image without any change.
     """
     after = scores(ir, vi, image)
     higher = [1 if metrics.DIRECTION.get(name) == "higher" else -1 for name in before.index]  # Q_CV: lower is better
@@ -148,18 +148,18 @@ class Matches:
         detections, boxes: as given.
         right: (M,) bool, whether a detection claims a box. What is found above a threshold does not depend on what
             lies below it, so this holds for every threshold.
-        by: (N,) the place of the detection that claims a box; M if none does.
+        claimed_by: (N,) the place of the detection that claims a box; M if none does.
     """
 
     detections: Tensor
     boxes: Tensor
     right: Tensor
-    by: Tensor
+    claimed_by: Tensor
 
     def above(self, least: float) -> tuple[Tensor, Tensor]:
         """Of the K detections of a score of at least `least`, which are right, (K,); which boxes they find, (N,)."""
         count = int((self.detections[:, 1] >= least).sum())
-        return self.right[:count], self.by < count
+        return self.right[:count], self.claimed_by < count
 
 
 def matches(detections: Tensor, boxes: Tensor, overlap: float = 0.5) -> Matches:
@@ -172,20 +172,20 @@ def matches(detections: Tensor, boxes: Tensor, overlap: float = 0.5) -> Matches:
     """
     near = iou(detections, boxes) * (detections[:, :1] == boxes[None, :, 0])
     right = torch.zeros(len(detections), dtype=torch.bool)
-    by = torch.full((len(boxes),), len(detections))
+    claimed_by = torch.full((len(boxes),), len(detections))
     for place in (near >= overlap).any(1).nonzero().flatten().tolist():
-        free = near[place].where(by == len(detections), torch.tensor(0.0))
+        free = near[place].where(claimed_by == len(detections), torch.tensor(0.0))
         if free.max() >= overlap:
-            right[place], by[free.argmax()] = True, place
-    return Matches(detections, boxes, right, by)
+            right[place], claimed_by[free.argmax()] = True, place
+    return Matches(detections, boxes, right, claimed_by)
 
 
 def objects_of(rows: pd.DataFrame, images: int) -> list[Tensor]:
-    """The detections (M, 6), best first, of each image of one set; `rows` as `detection_bench.found` gives them."""
+    """The detections (M, 6), best first, of each image of one set; `rows` are of `detection_bench.detections`."""
     columns = ["class", "score", "x0", "y0", "x1", "y1"]
-    there = rows.dropna(subset="class").sort_values("score", ascending=False, kind="stable")
-    each = [there.loc[there["place"] == place, columns].to_numpy() for place in range(images)]
-    return [torch.tensor(one, dtype=torch.float32).reshape(-1, 6) for one in each]
+    detections = rows.dropna(subset="class").sort_values("score", ascending=False, kind="stable")
+    per_image = [detections.loc[detections["place"] == place, columns].to_numpy() for place in range(images)]
+    return [torch.tensor(one, dtype=torch.float32).reshape(-1, 6) for one in per_image]
 
 
 def f1(detections: Tensor, boxes: Tensor) -> float:
@@ -233,8 +233,8 @@ def threshold_picture(image: Tensor, matched: Matches, least: float) -> Figure:
     chart.set_xticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
     chart.xaxis.set_minor_locator(NullLocator())
     chart.set_xlabel("score that counts as found", fontsize=9)
-    said = ["undefined" if np.isnan(value) else f"{value:.2f}" for value in (precision, recall)]
-    chart.set_title("at {:.3f}: precision {}, recall {}".format(least, *said), fontsize=9, pad=22)
+    texts = ["undefined" if np.isnan(value) else f"{value:.2f}" for value in (precision, recall)]
+    chart.set_title("at {:.3f}: precision {}, recall {}".format(least, *texts), fontsize=9, pad=22)
     chart.legend(fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     key = "light blue: right   ·   orange, dashed: false alarm   ·   yellow, dotted: missed"
     axis.text(0.5, 0.02, key, ha="center", fontsize=7, transform=axis.transAxes, bbox={"fc": "white", "ec": "none"})

@@ -1,4 +1,4 @@
-"""What readers see of a comparison of methods: the table with its intervals, box plots, and the pictures themselves."""
+"""A comparison of methods for readers: the table with its intervals, box plots, and the pictures."""
 
 from __future__ import annotations
 
@@ -34,24 +34,26 @@ def runnable(rows: Sequence[Row], weights: Path | None = None) -> list[Row]:
 
 
 def left_out(rows: Sequence[Row], measured: Measured, weights: Path | None = None) -> str:
-    """One line about the rows that have no numbers because weights are not here, and how to get them; "" if none.
+    """One line about the rows without numbers whose weights are not here, and how to get them; "" if there are none.
 
     Args:
         rows: all that could have been measured.
         measured: what was.
         weights: as that of `comparison.run`.
     """
-    there = {row.method for row in measured.rows} - set(measured.missing)
-    names = dict.fromkeys(name for row in rows if row.method not in there for name in _lacking(row, weights))
+    measured_methods = {row.method for row in measured.rows} - set(measured.missing)
+    names = dict.fromkeys(name for row in rows if row.method not in measured_methods for name in _lacking(row, weights))
     absent = [systems.system(name) for name in names if name in systems.names()]
     if not absent:
         return ""
     commands = {
-        "data fetch": " ".join(each.name for each in absent if each.published),
-        "retrain": " ".join(each.name for each in absent if "" not in each.published),
+        "data fetch": " ".join(system.name for system in absent if system.published),
+        "retrain": " ".join(system.name for system in absent if "" not in system.published),
     }
-    how = " and ".join(f"`python -m fusionlib {command} {each}`" for command, each in commands.items() if each)
-    titles = ", ".join(each.title for each in absent)
+    how = " and ".join(
+        f"`python -m fusionlib {command} {system_names}`" for command, system_names in commands.items() if system_names
+    )
+    titles = ", ".join(system.title for system in absent)
     return f"Not in this table, since their weights are not here: {titles}. To get them: {how}."
 
 
@@ -78,16 +80,16 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
         caption: a line above it.
         only: `data` or `part`: show the rows of one set, or under one heading.
     """
-    found, spread = means(measured, level, columns), intervals(measured, level, columns)
+    table_means, spread = means(measured, level, columns), intervals(measured, level, columns)
     for name, value in only.items():
-        found, spread = (each[each.index.get_level_values(name) == value] for each in (found, spread))
-    measurable = found[list(columns)].notna().any(axis=1)
-    found, spread = found[measurable], spread[measurable]
-    text = pd.DataFrame({"weights": found["weights"]})
+        table_means, spread = (frame[frame.index.get_level_values(name) == value] for frame in (table_means, spread))
+    measurable = table_means[list(columns)].notna().any(axis=1)
+    table_means, spread = table_means[measurable], spread[measurable]
+    text = pd.DataFrame({"weights": table_means["weights"]})
     for column in columns:
-        cells = zip(found[column], spread[column], strict=True)
+        cells = zip(table_means[column], spread[column], strict=True)
         text[with_arrow(column)] = [_cell(mean, ends) for mean, ends in cells]
-    marks = ranks(found[list(columns)]).map(lambda rank: STYLES.get(rank, "")).set_axis(text.columns[1:], axis=1)
+    marks = ranks(table_means[list(columns)]).map(lambda rank: STYLES.get(rank, "")).set_axis(text.columns[1:], axis=1)
     styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).set_caption(caption)
     styler.apply(lambda _: marks.reindex(columns=text.columns, fill_value=""), axis=None)
     return HTML(styler.format_index(escape="html", axis=0).to_html())
@@ -96,11 +98,11 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
 @plotting.style()
 def boxes(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> Figure:
     """A panel a metric: the box of each of the table's own rows over all pairs, and every pair as a dot."""
-    here = measured.table[measured.table["level"] == level]
+    level_rows = measured.table[measured.table["level"] == level]
     shown = [row for row in measured.rows if row.part == measured.rows[0].part and row.method not in measured.missing]
     figure, axes = plt.subplots(1, len(columns), figsize=(plotting.WIDTH, 0.8 + 0.35 * len(shown)), sharey=True)
     for axis, column in zip(axes, columns, strict=True):
-        values = [here.loc[here["method"] == row.method, column].dropna() for row in shown]
+        values = [level_rows.loc[level_rows["method"] == row.method, column].dropna() for row in shown]
         axis.boxplot(values, orientation="horizontal", showfliers=False, medianprops={"color": plotting.COLOURS[1]})
         for place, dots in enumerate(values, start=1):
             axis.plot(dots, [place] * len(dots), ".", ms=3, color=plotting.COLOURS[0], alpha=0.6)
@@ -112,31 +114,31 @@ def boxes(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> F
 
 
 @plotting.style()
-def dots(found: pd.DataFrame, label: str, marked: str = "ours") -> Figure:
+def dots(scores: pd.DataFrame, label: str, marked: str = "ours") -> Figure:
     """A panel a set: methods sorted by their value, the best on top, with whiskers; one method in another colour.
 
     Args:
-        found: rows (set, method); columns value, low and high.
+        scores: rows (set, method); columns value, low and high.
         label: of the horizontal axis.
         marked: beginning of the name of the method that is marked.
     """
-    sets = found.index.get_level_values(0).unique()
-    lines = max(len(found.loc[name]) for name in sets)
+    sets = scores.index.get_level_values(0).unique()
+    lines = max(len(scores.loc[name]) for name in sets)
     size = (plotting.WIDTH, 0.9 + 0.24 * lines)
     figure, axes = plt.subplots(1, len(sets), figsize=size, sharex=True, squeeze=False)
     for axis, name in zip(axes[0], sets, strict=True):
-        here = found.loc[name].sort_values("value")
-        for place, (method, line) in enumerate(here.iterrows()):
+        set_rows = scores.loc[name].sort_values("value")
+        for place, (method, line) in enumerate(set_rows.iterrows()):
             colour = plotting.COLOURS[1 if method.startswith(marked) else 0]
             axis.plot([line["low"], line["high"]], [place] * 2, color=colour, lw=1)
             axis.plot(line["value"], place, "o", color=colour)
-        axis.set_yticks(range(len(here)), here.index)
+        axis.set_yticks(range(len(set_rows)), set_rows.index)
         axis.set(title=name, xlabel=label)
     return figure
 
 
 @plotting.style()
-def found(title: str, vi: Tensor, fused: Tensor, truth: Tensor, detections: Tensor) -> Figure:
+def detections_figure(title: str, vi: Tensor, fused: Tensor, truth: Tensor, detections: Tensor) -> Figure:
     """The true boxes on the visible image (3, H, W), beside those of the detections (M, 6) on the fused (1, H, W)."""
     captions = f"{title}: {len(truth)} true", f"fused: {len(detections)} found"
     outlined = dict(zip(captions, (truth, detections), strict=True))
@@ -165,12 +167,12 @@ def pictures(
     size = (plotting.WIDTH, panel * len(scenes) + 0.4)
     figure, axes = plt.subplots(len(scenes), len(titles), figsize=size, squeeze=False)
     for place, line in zip(scenes, axes, strict=True):
-        vi, given = _scene(*place, preset, level)
-        shown = [methods.load(row.method, weights, **row.options).fuse(given.ir, vi).image for row in rows]
-        for axis, image in zip(line, [vi, given.ir, *shown], strict=True):
+        vi, moved = _scene(*place, preset, level)
+        shown = [methods.load(row.method, weights, **row.options).fuse(moved.ir, vi).image for row in rows]
+        for axis, image in zip(line, [vi, moved.ir, *shown], strict=True):
             axis.set_axis_off()
             axis.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-        plotting.draw_grid(line[1], given.phi_gt[0], lines=9)
+        plotting.draw_grid(line[1], moved.phi_gt[0], lines=9)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize="small")
     return figure

@@ -80,14 +80,14 @@ def images(
         boxes: title to boxes (N, 5) or detections (M, 6), outlined there in the colour of their class.
     """
     figure, axes = _panels(list(pictures.values()), columns)
-    seen = {}
+    outlines = {}
     for axis, (title, image) in zip(axes, pictures.items(), strict=True):
         _draw(axis, image, title, limits, cmap)
         if title in (marks or {}):
             axis.plot(*marks[title], "o", ms=11, mfc="none", mec=MARK, mew=2)
         if title in (boxes or {}):
-            seen |= _outline(axis, boxes[title])
-    _name_classes(figure, seen)
+            outlines |= _outline(axis, boxes[title])
+    _name_classes(figure, outlines)
     return figure
 
 
@@ -98,12 +98,12 @@ def pairs_sheet(pairs: Iterable[Pair], columns: int = 6, boxes: bool = True) -> 
     gap = max(1, pairs[0].ir.shape[-2] // 40)
     sheets = [torch.cat([p.rgb, torch.ones_like(p.rgb[:, :gap]), p.ir.expand(3, -1, -1)], 1) for p in pairs]
     figure, axes = _panels(sheets, min(columns, len(pairs)))
-    seen = {}
+    outlines = {}
     for axis, sheet, pair in zip(axes, sheets, pairs, strict=True):
         _draw(axis, sheet, pair.name)
         for top in (0, pair.ir.shape[-2] + gap) if boxes and pair.boxes is not None else ():
-            seen |= _outline(axis, pair.boxes, top)
-    _name_classes(figure, seen)
+            outlines |= _outline(axis, pair.boxes, top)
+    _name_classes(figure, outlines)
     return figure
 
 
@@ -129,9 +129,9 @@ def draw_grid(axis: Axes, field: Tensor, lines: int = 16) -> None:
     rows, columns = (np.linspace(0, side - 1, lines).round().astype(int) for side in (height, width))
     folded = np.pad(_array(jacobian_determinant(field[None])[0]) <= 0, 1, mode="edge")
     folding = np.where(folded[..., None], points, np.nan)
-    for each, colour, thickness in ((points, GRID, 0.8), (folding, FOLD, 1.6)):
-        both_ways = [*each[rows], *each[:, columns].swapaxes(0, 1)]  # one artist, which is fast to draw
-        axis.add_collection(LineCollection(both_ways, colors=colour, linewidths=thickness))
+    for grid, colour, thickness in ((points, GRID, 0.8), (folding, FOLD, 1.6)):
+        grid_lines = [*grid[rows], *grid[:, columns].swapaxes(0, 1)]  # one artist, which is fast to draw
+        axis.add_collection(LineCollection(grid_lines, colors=colour, linewidths=thickness))
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
@@ -239,18 +239,18 @@ def _draw(
 
 def _outline(axis: Axes, boxes: Tensor, top: int = 0) -> dict[str, Rectangle]:
     """Draw boxes or detections on an image that begins `top` pixels down; a rectangle of each class, by its name."""
-    seen = {}
+    outlines = {}
     for label, *_, x0, y0, x1, y1 in boxes.tolist():
         name = NAMES[int(label)]
         corner = (x0 - 0.5, top + y0 - 0.5)  # of the pixel, whose centre has integer coordinates
-        seen[name] = axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=BOX[name], lw=1.2))
-    return seen
+        outlines[name] = axis.add_patch(Rectangle(corner, x1 - x0, y1 - y0, fill=False, ec=BOX[name], lw=1.2))
+    return outlines
 
 
-def _name_classes(figure: Figure, seen: Mapping[str, Rectangle]) -> None:
-    names = [name for name in BOX if name in seen]
+def _name_classes(figure: Figure, outlines: Mapping[str, Rectangle]) -> None:
+    names = [name for name in BOX if name in outlines]
     if names:
-        figure.legend([seen[name] for name in names], names, loc="outside lower center", ncols=len(names))
+        figure.legend([outlines[name] for name in names], names, loc="outside lower center", ncols=len(names))
 
 
 def _batch(x: Tensor) -> Tensor:

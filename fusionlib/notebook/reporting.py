@@ -1,4 +1,4 @@
-"""What readers look at: checks, tables, figures, and what the paper leaves open."""
+"""For readers: checks, tables, figures, and what the paper leaves open."""
 
 from __future__ import annotations
 
@@ -149,8 +149,8 @@ def paper_gaps(package: Path | None = None) -> pd.DataFrame:
     gaps = []
     for path in sorted(package.rglob("*.py")):
         module = ".".join(path.relative_to(package).with_suffix("").parts)
-        gaps += [(f"{module}{where}", gap) for where, text in _remarks(path) for gap in MARK.split(text)[1:]]
-    return pd.DataFrame([(where, gap.strip()) for where, gap in gaps], columns=["where", "gap"])
+        gaps += [(f"{module}{place}", gap) for place, text in _remarks(path) for gap in MARK.split(text)[1:]]
+    return pd.DataFrame([(place, gap.strip()) for place, gap in gaps], columns=["where", "gap"])
 
 
 # --- helpers
@@ -184,15 +184,15 @@ def _remarks(path: Path) -> Iterator[tuple[str, str]]:
     """(place in the module, text) of each paragraph of a docstring, each setting in it and each block of comments."""
     source = path.read_text(encoding="utf-8")
     scopes = list(_scopes(ast.parse(source)))
-    for where, node in scopes:
+    for place, node in scopes:
         entry, name = [], ""
         for line in [*(ast.get_docstring(node) or "").splitlines(), ""]:
             setting = re.match(r"    (\w+(?:, \w+)*): ", line)
             if setting or not line.strip():
-                yield f"{where}{name}", " ".join(entry)
+                yield f"{place}{name}", " ".join(entry)
                 entry, name = [], f".{setting[1]}" if setting else ""
             entry.append(line.strip())
-        yield f"{where}{name}", " ".join(entry)
+        yield f"{place}{name}", " ".join(entry)
     block, line, goes_on = [], 0, False  # a comment beside code does not go on in the next line
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
@@ -205,13 +205,13 @@ def _remarks(path: Path) -> Iterator[tuple[str, str]]:
     yield _place(scopes, line), " ".join(block)
 
 
-def _scopes(node: ast.AST, where: str = "") -> Iterator[tuple[str, ast.AST]]:
+def _scopes(node: ast.AST, place: str = "") -> Iterator[tuple[str, ast.AST]]:
     """The module and every class and function in it, outer before inner."""
-    yield where, node
+    yield place, node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _scopes(child, f"{where}.{child.name}")
+            yield from _scopes(child, f"{place}.{child.name}")
 
 
 def _place(scopes: list[tuple[str, ast.AST]], line: int) -> str:
-    return [where for where, node in scopes if not where or node.lineno <= line <= node.end_lineno][-1]
+    return [place for place, node in scopes if not place or node.lineno <= line <= node.end_lineno][-1]

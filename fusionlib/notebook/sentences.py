@@ -1,4 +1,4 @@
-"""What notebooks say in words: sentences made from numbers, and the library's code beside its equation."""
+"""Sentences that notebooks make from numbers, and the library's code beside its equation."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def better_and_worse(mine: Mapping[str, float], other: Mapping[str, float], metrics: Iterable[str], name: str) -> str:
+def better_and_worse(own: Mapping[str, float], other: Mapping[str, float], metrics: Iterable[str], name: str) -> str:
     """ "better than NAME in A (1 against 2), and worse in B (...)": every metric in its own direction.
 
     Args:
-        mine, other: metric to value, of two methods on the same pairs.
+        own, other: metric to value, of two methods on the same pairs.
         metrics: which ones; the direction of each has to be known (`fusionlib.metrics.directions`).
         name: of the other method.
 
     Raises:
-        InputError: nobody knows which way a metric is better.
+        InputError: the direction of a metric is not known.
     """
-    found: dict[str, list[str]] = {"better": [], "worse": [], "equal": []}
+    values_of: dict[str, list[str]] = {"better": [], "worse": [], "equal": []}
     for metric in metrics:
-        a, b = float(mine[metric]), float(other[metric])
+        a, b = float(own[metric]), float(other[metric])
         gain = sign(metric) * (a - b)
         verdict = "equal" if a == b else "better" if gain > 0 else "worse"
         digits = next((d for d in range(3, 7) if number(a, d) != number(b, d)), 3)  # as many as show the difference
-        found[verdict].append(f"{metric} ({number(a, digits)} against {number(b, digits)})")
+        values_of[verdict].append(f"{metric} ({number(a, digits)} against {number(b, digits)})")
     words = {"better": "than", "worse": "than", "equal": "to"}
-    parts, told = [], False
-    for verdict, values in found.items():
+    parts, named = [], False
+    for verdict, values in values_of.items():
         if values:
-            parts.append(f"{verdict} {'' if told else f'{words[verdict]} {name} '}in {listed(values)}")
-            told = True
+            parts.append(f"{verdict} {'' if named else f'{words[verdict]} {name} '}in {listed(values)}")
+            named = True
     return ", and ".join(parts)
 
 

@@ -27,15 +27,15 @@ from fusionlib.presets import Preset
 
 
 @plotting.style()
-def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
+def heat_map(differences: pd.DataFrame, values: pd.DataFrame) -> Figure:
     """Rows down, metrics across: colour is how much better than the reference, text the value itself.
 
     Args:
-        found: `differences` of one set.
+        differences: those of `sweep_tables.differences`, of one set.
         values: means by row, with the reference as the first.
     """
-    wide = found.pivot(index="row", columns="metric", values="difference").reindex(values.index[1:])[METRICS]
-    told = found.pivot(index="row", columns="metric", values="verdict").reindex(values.index[1:])[METRICS]
+    wide = differences.pivot(index="row", columns="metric", values="difference").reindex(values.index[1:])[METRICS]
+    verdicts = differences.pivot(index="row", columns="metric", values="verdict").reindex(values.index[1:])[METRICS]
     share = 100 * wide / values.iloc[0][METRICS].abs()
     better = share * list(map(sign, METRICS))
     grid = np.vstack([np.zeros(len(METRICS)), better.to_numpy()])
@@ -43,7 +43,7 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(plotting.WIDTH, 0.8 + 0.28 * len(grid)))
     drawn = axis.imshow(grid, "PuOr", vmin=-limit, vmax=limit, aspect="auto")
     for (y, x), colour in np.ndenumerate(grid):
-        mark = "*" if y and told.iloc[y - 1, x] != NOT_SIGNIFICANT else ""
+        mark = "*" if y and verdicts.iloc[y - 1, x] != NOT_SIGNIFICANT else ""
         dark = abs(colour) > 0.7 * limit
         text = f"{values[METRICS].iloc[y, x]:.4g}{mark}"
         axis.text(x, y, text, ha="center", va="center", fontsize="small", color="white" if dark else "black")
@@ -54,20 +54,20 @@ def heat_map(found: pd.DataFrame, values: pd.DataFrame) -> Figure:
     return figure
 
 
-def setting_map(found: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], best: str, metric: str) -> Figure:
+def setting_map(differences: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], best: str, metric: str) -> Figure:
     """One metric over the grid: a line a setting, a square a value, colour how much better than the optimum.
 
     For `fusionlib.notebook.widgets`, so laid out by hand, which is faster; `heat_map` shows all metrics at once.
 
     Args:
-        found: `differences` of one set.
+        differences: those of `sweep_tables.differences`, of one set.
         values: means by row.
         rows: of Table 5 and between.
         best: name of the optimum's row, framed.
         metric: a column of `values`.
     """
     by_setting = {setting: line_of(rows, best, setting) for setting in settings_of(best)}
-    verdicts = found[found["metric"] == metric].set_index("row")["verdict"]
+    verdicts = differences[differences["metric"] == metric].set_index("row")["verdict"]
     middle = values.at[best, metric]
     width = max(map(len, by_setting.values()))
     figure = Figure(figsize=(0.85 * plotting.WIDTH, 0.75 + 0.55 * len(by_setting)))
@@ -115,14 +115,20 @@ def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence
     figure, axes = plt.subplots(len(metrics), len(settings), figsize=size, sharex="col", sharey="row", squeeze=False)
     for column, (setting, value) in enumerate(settings.items()):
         line = line_of(rows, best, setting)
-        own = {each: row.printed for each, row in line.items() if row.printed}
+        printed_rows = {values: row.printed for values, row in line.items() if row.printed}
         for axis, metric in zip(axes[:, column], metrics, strict=True):
             seeds = [change[metric].loc[row.name] for row in line.values()]
-            axis.fill_between(list(line), [each.min() for each in seeds], [each.max() for each in seeds], alpha=0.25)
-            axis.plot(list(line), [each.mean() for each in seeds], marker="o", ms=3, label="here, band: seeds")
+            axis.fill_between(
+                list(line), [values.min() for values in seeds], [values.max() for values in seeds], alpha=0.25
+            )
+            axis.plot(list(line), [values.mean() for values in seeds], marker="o", ms=3, label="here, band: seeds")
             if metric in printed:
-                theirs = [100 * (printed.at[name, metric] / printed.at[best, metric] - 1) for name in own.values()]
-                axis.plot(list(own), theirs, "--", marker="s", ms=3, color=plotting.COLOURS[1], label="paper")
+                printed_change = [
+                    100 * (printed.at[name, metric] / printed.at[best, metric] - 1) for name in printed_rows.values()
+                ]
+                axis.plot(
+                    list(printed_rows), printed_change, "--", marker="s", ms=3, color=plotting.COLOURS[1], label="paper"
+                )
             axis.axvline(value, color="0.6", lw=0.8)
         axes[-1, column].set(xlabel=setting)
     for axis, metric in zip(axes[:, 0], metrics, strict=True):
@@ -142,19 +148,19 @@ def pictures(table: pd.DataFrame, scene: tuple[str, str], preset: Preset, weight
     """
     pairs = open_set(scene[0], "test", preset.test_size, count=preset.bench.count)
     ir, vi = pairs.stack([pairs.names.index(scene[1])])
-    given = evaluation.deform(ir, scene[1], preset.levels[0])
-    left = {"before": (given.ir, torch.zeros_like(given.phi_gt))}
+    moved = evaluation.deform(ir, scene[1], preset.levels[0])
+    results = {"before": (moved.ir, torch.zeros_like(moved.phi_gt))}
     for name, path in weights_of(table, weights).items():
-        fused = Ours(FusionNetwork.load(path)).fuse(given.ir, vi)
-        left[name] = (fused.image, fused.field)
-    size = (plotting.WIDTH, 2 * plotting.WIDTH / len(left) + 0.9)
-    figure, axes = plt.subplots(2, len(left), figsize=size)
-    limit = (given.phi_gt.norm(dim=1) * given.valid[:, 0]).max().item()
-    for (name, (image, field)), column in zip(left.items(), axes.T, strict=True):
+        fused = Ours(FusionNetwork.load(path)).fuse(moved.ir, vi)
+        results[name] = (fused.image, fused.field)
+    size = (plotting.WIDTH, 2 * plotting.WIDTH / len(results) + 0.9)
+    figure, axes = plt.subplots(2, len(results), figsize=size)
+    limit = (moved.phi_gt.norm(dim=1) * moved.valid[:, 0]).max().item()
+    for (name, (image, field)), column in zip(results.items(), axes.T, strict=True):
         column[0].set_title(name.replace("w/o concat of", "w/o concat of\n"), fontsize="x-small")
         for axis in column:
             axis.set_axis_off()
-        error = (field - given.phi_gt).norm(dim=1)[0].where(given.valid[0, 0], torch.tensor(float("nan")))
+        error = (field - moved.phi_gt).norm(dim=1)[0].where(moved.valid[0, 0], torch.tensor(float("nan")))
         column[0].imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
         drawn = column[1].imshow(error.numpy(), vmin=0, vmax=limit)
         column[1].set_title(f"EPE {error.nanmean().item():.2f} px", fontsize="x-small")
@@ -172,11 +178,11 @@ def weights_of(table: pd.DataFrame, weights: Path) -> dict[str, Path]:
 def trainings(table: pd.DataFrame, weights: Path) -> pd.DataFrame:
     """How long the trainings of a long table took, if there is a log: rows (row, seed), columns epochs and seconds."""
     lines = {}
-    for (row, seed, file), each in table.groupby(["row", "seed", "weights"], sort=False):
+    for (row, seed, file), rows in table.groupby(["row", "seed", "weights"], sort=False):
         log = Path(weights) / "sweeps" / f"{file}.csv"
         if log.exists():
             lines[row, str(seed)] = {
-                "epochs": str(each["epochs"].iloc[0]),
+                "epochs": str(rows["epochs"].iloc[0]),
                 "seconds": pd.read_csv(log)["seconds"].sum(),
             }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["row", "seed"] if lines else None)

@@ -23,7 +23,7 @@ from fusionlib.notebook.sentences import listed
 
 
 def seeds_alone(table: pd.DataFrame) -> pd.DataFrame:
-    """What another seed changes in rows that are otherwise the same, and what a test over pairs makes of it.
+    """How much another seed changes rows that are otherwise the same, and what a test over pairs finds.
 
     Args:
         table: long table of `sweeps.run`; each row trained with at least two seeds.
@@ -36,47 +36,49 @@ def seeds_alone(table: pd.DataFrame) -> pd.DataFrame:
     lines = {}
     for metric in METRICS:
         p_values, sizes = {}, []
-        for name, each in table.groupby("row", sort=False):
-            wide = each.pivot(index=["dataset", "pair"], columns="seed", values=metric)
-            for one, two in combinations(wide.columns, 2):
-                difference = wide[one] - wide[two]
-                p_values[name, one, two] = sign_flips(difference, scenes_of(difference.index.get_level_values("pair")))
+        for name, rows in table.groupby("row", sort=False):
+            wide = rows.pivot(index=["dataset", "pair"], columns="seed", values=metric)
+            for first, second in combinations(wide.columns, 2):
+                difference = wide[first] - wide[second]
+                p_values[name, first, second] = sign_flips(
+                    difference, scenes_of(difference.index.get_level_values("pair"))
+                )
                 sizes.append(abs(difference.mean()))
-        found = sum(p < LEVEL for p in holm(p_values).values())
+        significant = sum(p < LEVEL for p in holm(p_values).values())
         lines[metric] = {
             "difference between two seeds, mean": sum(sizes) / len(sizes) if sizes else float("nan"),
             "comparisons": len(sizes),
-            "significant": found,
+            "significant": significant,
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("metric")
 
 
-def rows_and_seeds(found: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
+def rows_and_seeds(differences: pd.DataFrame, alone: pd.DataFrame) -> pd.DataFrame:
     """The largest difference between a row and the reference beside what the seed alone changes, metric by metric.
 
     Args:
-        found: lines of `sweep_tables.differences`, of one set.
+        differences: lines of `sweep_tables.differences`, of one set.
         alone: of `seeds_alone`, of the same pairs.
     """
-    largest = found["difference"].abs().groupby(found["metric"], sort=False).max()
+    largest = differences["difference"].abs().groupby(differences["metric"], sort=False).max()
     return alone.assign(**{"largest difference of a row": largest.reindex(alone.index)})[
         ["largest difference of a row", "difference between two seeds, mean", "comparisons", "significant"]
     ]
 
 
-def effects(found: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame) -> str:
-    """What a sweep says in two sentences: verdicts counted, and why they come from trainings and not from pairs.
+def effects(differences: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame) -> str:
+    """A sweep in two sentences: the number of each verdict, and why the tests are over trainings and not over pairs.
 
     Args:
-        found: lines of `sweep_tables.differences` in the metrics asked about, of one set.
+        differences: lines of `sweep_tables.differences` in the metrics asked about, of one set.
         rows: what the reference is compared with, such as "a network without one of the parts".
         reference: what the sentence is about, such as "the full method".
         alone: of `seeds_alone`, of the same pairs.
     """
-    alone = alone.loc[found["metric"].unique()]
-    text = counted(found, rows, reference).replace("c", "C", 1)
+    alone = alone.loc[differences["metric"].unique()]
+    text = counted(differences, rows, reference).replace("c", "C", 1)
     return (
-        f"{text}. That is tested over {found['seeds'].max()} trainings a row. A test over the pairs would find a "
+        f"{text}. That is tested over {differences['seeds'].max()} trainings a row. A test over the pairs would find a "
         f"significant difference between two seeds of one row in {alone['significant'].sum()} of "
         f"{alone['comparisons'].sum()} comparisons, though they differ in the seed alone."
     )
@@ -86,19 +88,19 @@ def in_short(table: pd.DataFrame, number: int) -> str:
     """Table 4 or 5 in a sentence: how many comparisons are significant and which, and what the seed alone changes."""
     table = table[table["row"].isin(paper_table(number).index.get_level_values("row"))]
     table = table[table["epochs"] == (epochs := table["epochs"].mode()[0])]
-    found = sweep_tables.differences(table, sweep_rows.reference(number))
-    found = found[found["data"] == found["data"].iloc[-1]]
-    sure = found[found["verdict"] != NOT_SIGNIFICANT]
+    differences = sweep_tables.differences(table, sweep_rows.reference(number))
+    differences = differences[differences["data"] == differences["data"].iloc[-1]]
+    significant = differences[differences["verdict"] != NOT_SIGNIFICANT]
     which = [
-        f"`{row}` {verdict} in {', '.join(each['metric'])}"
-        for (row, verdict), each in sure.groupby(["row", "verdict"], sort=False)
+        f"`{row}` {verdict} in {', '.join(lines['metric'])}"
+        for (row, verdict), lines in significant.groupby(["row", "verdict"], sort=False)
     ]
     means = table.groupby(["row", "seed"])["Q_CC"].mean().unstack("seed")
     rows, error = means.mean(axis=1), (means.var(axis=1).mean() / means.shape[1]) ** 0.5
-    count = f"{len(sure)} are" if len(sure) > 1 else "1 is" if len(sure) else "none is"
+    count = f"{len(significant)} are" if len(significant) > 1 else "1 is" if len(significant) else "none is"
     return (
-        f"of Table {number}'s {len(found)} comparisons with Ours, over {means.shape[1]} trainings of {epochs} epochs a "
-        f"row, {count} significant{f' ({listed(which)})' if which else ''}: the rows' Q_CC differs by up to "
+        f"of Table {number}'s {len(differences)} comparisons with Ours, over {means.shape[1]} trainings of {epochs} "
+        f"epochs a row, {count} significant{f' ({listed(which)})' if which else ''}: the rows' Q_CC differs by up to "
         f"{rows.max() - rows.min():.3f}, and that of a row has a standard error of {error:.3f} over its seeds"
     )
 
@@ -118,38 +120,38 @@ def difference_by_level(rows: pd.DataFrame, one: str, two: str, value: str = "EP
         Rows level: pairs, share of the identity's error that each leaves, difference in pixels, its 95 % bootstrap
         interval (low, high), and p of the paired test, corrected by Holm for the number of levels.
     """
-    apart = {}
-    for level, here in rows.groupby("level", sort=False):
-        means = here.groupby(["method", "set", "pair"])[[value, f"{value}_identity"]].mean()
-        both = {name: means.loc[name] for name in (one, two)}
-        share = {name: each[value].mean() / each[f"{value}_identity"].mean() for name, each in both.items()}
-        apart[level] = share, both[one][value] - both[two][value]
-    return _differences(apart, "level")
+    paired = {}
+    for level, level_rows in rows.groupby("level", sort=False):
+        means = level_rows.groupby(["method", "set", "pair"])[[value, f"{value}_identity"]].mean()
+        tables = {name: means.loc[name] for name in (one, two)}
+        share = {name: table[value].mean() / table[f"{value}_identity"].mean() for name, table in tables.items()}
+        paired[level] = share, tables[one][value] - tables[two][value]
+    return _differences(paired, "level")
 
 
-def _differences(apart: Mapping[str, tuple[dict[str, float], pd.Series]], what: str) -> pd.DataFrame:
+def _differences(paired: Mapping[str, tuple[dict[str, float], pd.Series]], index_name: str) -> pd.DataFrame:
     """A row for each name: pairs, the numbers beside them, and the differences, which have a level `pair` in the index,
     as their mean, its interval over scenes, and p of the paired test, corrected by Holm for the number of rows.
     """
     lines, p_values = {}, {}
-    for name, (numbers, difference) in apart.items():
+    for name, (numbers, difference) in paired.items():
         scenes = scenes_of(difference.index.get_level_values("pair"))
         low, high = interval(difference, scenes)
         lines[name] = {"pairs": len(difference), **numbers, "difference": difference.mean(), "low": low, "high": high}
         p_values[name] = sign_flips(difference, scenes)
-    return pd.DataFrame.from_dict(lines, orient="index").assign(p=pd.Series(holm(p_values))).rename_axis(what)
+    return pd.DataFrame.from_dict(lines, orient="index").assign(p=pd.Series(holm(p_values))).rename_axis(index_name)
 
 
-def does_it_harm(found: pd.DataFrame, what: str) -> Markdown:
+def does_it_harm(differences: pd.DataFrame, what: str) -> Markdown:
     """The answer of `difference_by_level`: whether `what` (the first of its two methods) registers worse, by level."""
     parts = []
-    for level, line in found.iterrows():
+    for level, line in differences.iterrows():
         one, two = (line.iloc[place] for place in (1, 2))
         size = f"{signed(line['difference'])} px; {signed(line['low'])} to {signed(line['high'])}"
         sure = "significant" if line["p"] < LEVEL else "not significant"
         parts.append(f"at `{level}` it leaves {one:.3f} of the identity's error, without it {two:.3f} ({size}, {sure})")
-    worse = [level for level, line in found.iterrows() if line["p"] < LEVEL and line["difference"] > 0]
-    gain = [level for level, line in found.iterrows() if line["p"] < LEVEL and line["difference"] < 0]
+    worse = [level for level, line in differences.iterrows() if line["p"] < LEVEL and line["difference"] > 0]
+    gain = [level for level, line in differences.iterrows() if line["p"] < LEVEL and line["difference"] < 0]
     verdict = "No significant harm at any level" if not worse else f"Yes, at {listed(f'`{level}`' for level in worse)}"
     verdict += f", and a significant gain at {listed(f'`{level}`' for level in gain)}" if gain else ""
     text = f"**{verdict}.** With {what}: {'; '.join(parts)}."
@@ -168,30 +170,30 @@ def difference_by_metric(table: pd.DataFrame, one: str, two: str) -> pd.DataFram
         Rows metric: pairs, the mean of each, the difference, its 95 % bootstrap interval (low, high), and p of the
         paired test, corrected by Holm for the number of metrics.
     """
-    apart = {}
+    paired = {}
     for metric in IMAGE_METRICS:
         values = table[table["metric"] == metric].pivot(index="pair", columns="method", values="value")
-        apart[metric] = {name: values[name].mean() for name in (one, two)}, values[one] - values[two]
-    return _differences(apart, "metric")
+        paired[metric] = {name: values[name].mean() for name in (one, two)}, values[one] - values[two]
+    return _differences(paired, "metric")
 
 
-def does_it_help(apart: pd.DataFrame, by_metric: pd.DataFrame, without: str = "ours, without l_ob") -> Markdown:
+def does_it_help(differences: pd.DataFrame, by_metric: pd.DataFrame, without: str = "ours, without l_ob") -> Markdown:
     """Whether detectors find more on images of the network that was trained with the detection loss.
 
     Args:
-        apart: of `detection_bench.against`, Ours as the reference.
+        differences: of `detection_bench.against`, Ours as the reference.
         by_metric: of `difference_by_metric`, with l_ob - without.
         without: the method without the loss.
     """
     parts, signs = [], set()
-    for dataset, here in apart[apart["method"] == without].groupby("dataset", sort=False):
-        told = []
-        for _, line in here.iterrows():
+    for dataset, set_rows in differences[differences["method"] == without].groupby("dataset", sort=False):
+        texts = []
+        for _, line in set_rows.iterrows():
             size, low, high = (signed(100 * line[name]) for name in ("difference", "low", "high"))
             sign = 0 if line["p"] >= LEVEL else 1 if line["difference"] > 0 else -1
             signs.add(sign)
-            told.append(f"{size} points of {line['mean']} ({low} to {high}, p = {line['p']:.2f})")
-        parts.append(f"on {dataset} {listed(told)}, over {here['seeds'].iloc[0]} seeds")
+            texts.append(f"{size} points of {line['mean']} ({low} to {high}, p = {line['p']:.2f})")
+        parts.append(f"on {dataset} {listed(texts)}, over {set_rows['seeds'].iloc[0]} seeds")
     if not parts:
         return Markdown("**Not to be told here**: no detectors of several seeds saw both networks' images.")
     verdict = {frozenset({1}): "Yes", frozenset({0}): "Not to be told", frozenset({-1}): "No"}.get(
@@ -210,25 +212,25 @@ def does_it_help(apart: pd.DataFrame, by_metric: pd.DataFrame, without: str = "o
     )
 
 
-def precision(found: pd.DataFrame, apart: pd.DataFrame, marked: str = "ours") -> str:
+def precision(scores: pd.DataFrame, differences: pd.DataFrame, marked: str = "ours") -> str:
     """One set of Table 3 in sentences: the best method besides Ours, and whether the order is certain.
 
     Args:
-        found: rows method; columns value, low, high, in %, intervals over images.
-        apart: rows method; columns difference, low, high and p over seeds, in points; may lack rows.
+        scores: rows method; columns value, low, high, in %, intervals over images.
+        differences: rows method; columns difference, low, high and p over seeds, in points; may lack rows.
         marked: the method that is compared with the best of the others, its own variants aside.
     """
-    others = found[~found.index.str.startswith(marked)]
+    others = scores[~scores.index.str.startswith(marked)]
     name = others["value"].idxmax()
-    one, two = found.loc[marked], others.loc[name]
+    one, two = scores.loc[marked], others.loc[name]
     ends = [f"{line['value']:.1f} % ({line['low']:.1f} to {line['high']:.1f})" for line in (one, two)]
     overlap = one["low"] <= two["high"] and two["low"] <= one["high"]
     place = "above" if one["value"] > two["value"] else "below"
     sure = "the intervals over images overlap" if overlap else "the intervals over images do not overlap"
     text = f"Ours reaches {ends[0]}, {place} the best other method, `{name}`, with {ends[1]}; {sure}"
-    if name not in apart.index:
+    if name not in differences.index:
         return f"{text}."
-    line = apart.loc[name]
+    line = differences.loc[name]
     more = (
         "more than another training of the detector changes"
         if line["p"] < LEVEL
@@ -247,10 +249,11 @@ def highest(average: pd.DataFrame, printed: pd.Series) -> str:
     """
     parts = []
     for dataset in average.index.unique(0):
-        here = average.loc[dataset]
-        best = here["mAP50:90"].idxmax()
+        set_rows = average.loc[dataset]
+        best = set_rows["mAP50:90"].idxmax()
         parts.append(
-            f"on {dataset} `{best}` with {here.at[best, 'mAP50:90']:.1f} % ({here.at[best, 'mAP50']:.1f} % mAP50)"
+            f"on {dataset} `{best}` with {set_rows.at[best, 'mAP50:90']:.1f} % "
+            f"({set_rows.at[best, 'mAP50']:.1f} % mAP50)"
         )
     return (
         f"The best rows are {listed(parts)}, where the paper prints mAP50:90 from {printed.min():.1f} to "

@@ -1,4 +1,4 @@
-"""Controls above a picture: what turns a function of `fusionlib.notebook.explore` into something to play with.
+"""Controls above a picture: they make a function of `fusionlib.notebook.explore` interactive.
 
 An `Explorer` shows its first picture wherever a notebook is shown. Where there is a kernel it answers its controls;
 on GitHub, in HTML and in a PDF the picture stands alone. Every control has a label and is reached with the Tab key;
@@ -24,7 +24,7 @@ from fusionlib.support.files import InputError
 
 Number = int | float
 LARGEST = 1024  # pixels of the longer side of an uploaded pair; larger ones are reduced, or a laptop's memory is full
-CLASS = "fusionlib-explorer"  # by which the browser tests find them
+CLASS = "fusionlib-explorer"  # the browser tests look for it
 _LABEL = {"description_width": "8em"}
 _CALM = {"style": _LABEL, "continuous_update": False}
 
@@ -32,8 +32,8 @@ _CALM = {"style": _LABEL, "continuous_update": False}
 class Explorer(ipywidgets.VBox):
     """A picture under controls: whenever one of them changes, `draw` is called with the values of all, by name.
 
-    What `draw` refuses with an InputError is said in one line below the controls, and the picture stays as it was. So
-    are its warnings, beside the new picture.
+    An InputError of `draw` is shown in one line below the controls, and the picture stays as it was. Its warnings are
+    shown there too, with the new picture.
     """
 
     def __init__(self, draw: Callable[..., Figure], /, **controls: ipywidgets.ValueWidget) -> None:
@@ -55,15 +55,15 @@ class Explorer(ipywidgets.VBox):
 
     def update(self, change: object = None) -> None:
         """Draw the picture again."""
-        said = []
+        messages = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 self.picture.value = png(self.draw(**self.state))
             except InputError as error:
-                said = [f"⚠ {error}"]
-        said += [f"Note: {warning.message}" for warning in caught if issubclass(warning.category, UserWarning)]
-        self.note.value = "<br>".join(html.escape(line) for line in said)
+                messages = [f"⚠ {error}"]
+        messages += [f"Note: {warning.message}" for warning in caught if issubclass(warning.category, UserWarning)]
+        self.note.value = "<br>".join(html.escape(line) for line in messages)
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
         bundle = super()._repr_mimebundle_(**options)
@@ -92,9 +92,9 @@ def log_slider(label: str, value: float, low: int, high: int, tip: str = "") -> 
 def choice(label: str, options: Sequence[str] | Mapping[str, object], value: object = None) -> ipywidgets.Dropdown:
     """One of many, from a list that drops down; by default the first."""
     first = next(iter(options.values() if isinstance(options, Mapping) else options))
-    given = first if value is None else value
-    chosen = list(options.items()) if isinstance(options, Mapping) else list(options)
-    return ipywidgets.Dropdown(options=chosen, value=given, description=label, tooltip=label, style=_LABEL)
+    selected = first if value is None else value
+    entries = list(options.items()) if isinstance(options, Mapping) else list(options)
+    return ipywidgets.Dropdown(options=entries, value=selected, description=label, tooltip=label, style=_LABEL)
 
 
 def switch(label: str, options: Sequence[str], value: str | None = None) -> ipywidgets.ToggleButtons:
@@ -149,10 +149,10 @@ def uploaded_pair(ir: Sequence[Mapping], vi: Sequence[Mapping]) -> Pair | None:
                 pair = data.read_pair(*paths, size=size, name=name)
         except InputError as error:
             raise InputError(_named(str(error), names)) from None
-    said = dict.fromkeys(_named(str(warning.message), names) for warning in caught)
+    messages = dict.fromkeys(_named(str(warning.message), names) for warning in caught)
     if max(height, width) > LARGEST:
-        said[f"{width}x{height} pixels were reduced to {pair.ir.shape[-1]}x{pair.ir.shape[-2]}."] = None
-    for line in said:
+        messages[f"{width}x{height} pixels were reduced to {pair.ir.shape[-1]}x{pair.ir.shape[-2]}."] = None
+    for line in messages:
         warnings.warn(line, stacklevel=2)
     return pair
 

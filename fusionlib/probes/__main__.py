@@ -10,10 +10,10 @@ from fusionlib.probes.registry import see
 
 if __name__ == "__main__":
     stdout, sys.stdout = sys.stdout, sys.stderr  # the output of the probed code is not part of the answer
-    found = {}
+    results = {}
     for name in sys.argv[1:]:
         try:
-            found[name] = see(name)
+            results[name] = see(name)
         except Exception as error:
-            found[name] = f"{type(error).__name__}: {error}"
-    print(json.dumps(found), file=stdout)
+            results[name] = f"{type(error).__name__}: {error}"
+    print(json.dumps(results), file=stdout)

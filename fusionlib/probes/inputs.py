@@ -32,7 +32,7 @@ from fusionlib.experiments import robustness
 from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair, scene
 from fusionlib.support import boxes
 
-# Allows one of 65,536 pixels to be rounded to the next of 256 grey levels, but no other filter.
+# One of 65,536 pixels may be rounded to the next of 256 grey levels; another filter differs by more.
 BYTES = 3e-4
 
 
@@ -73,8 +73,8 @@ def volumes() -> Iterator[Seen]:
                 affine = np.diag([-1.0 if number else 1.0, 1, 1, 1])
                 nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), affine), place / f"{name}.nii")
         for size in (None, 64):
-            found = data.open_set("open_ms", "test", size, folder, count=2)
-            for name, images in zip(("ir", "vi"), found.stack([0, 1]), strict=True):
+            pairs = data.open_set("open_ms", "test", size, folder, count=2)
+            for name, images in zip(("ir", "vi"), pairs.stack([0, 1]), strict=True):
                 yield f"{name} {size}", images, BYTES
 
 
@@ -102,8 +102,8 @@ def labels() -> Iterator[Seen]:
         names = data.splits("RoadScene")["train"][:6]
         read = box_files.boxes_of("RoadScene", root, 64)
         for name in names:
-            found = read(name)
-            yield name, boxes.tensor() if found is None else found, SINGLE
+            pair_boxes = read(name)
+            yield name, boxes.tensor() if pair_boxes is None else pair_boxes, SINGLE
         yield "labelled", [names.index(name) for name in box_files.labelled("RoadScene", names, empty=True)], SINGLE
         folder = root / "M3FD" / "Annotation"
         folder.mkdir(parents=True)
@@ -160,7 +160,7 @@ def hardships() -> Iterator[Seen]:
     for name, trial in robustness.TRIALS.items():
         yield f"{name} amounts", trial.amounts, DOUBLE
         for amount in trial.amounts[1:4:2]:
-            moved, vi = robustness.given(trial, amount, pairs, 0)
+            moved, vi = robustness.method_inputs(trial, amount, pairs, 0)
             yield f"{name} {amount:g} infrared", moved.ir, SINGLE
             yield f"{name} {amount:g} truth", moved.phi_gt, SINGLE
             yield f"{name} {amount:g} visible", vi, BYTES

@@ -18,7 +18,7 @@ from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.probes.views import DOUBLE, SINGLE, Pairs, Seen, pair
 
 
-def filled(config: NetworkConfig) -> FusionNetwork:
+def random_network(config: NetworkConfig) -> FusionNetwork:
     """A network in float64 with random weights and BatchNorm statistics of images."""
     torch.manual_seed(0)
     net = FusionNetwork(config).double().train()
@@ -37,7 +37,7 @@ def network() -> Iterator[Seen]:
         "without common": (replace(NetworkConfig(), common_in_fusion=False), (64, 64)),
     }
     for name, (config, sides) in configs.items():
-        net = filled(config)
+        net = random_network(config)
         with torch.no_grad():
             output = net(*pair(2, *sides))
         yield f"{name} image", output.image, DOUBLE
@@ -45,7 +45,7 @@ def network() -> Iterator[Seen]:
         yield f"{name} features", output.fused, DOUBLE
         for place, stage in enumerate(output.alignment.stages):
             yield f"{name} stage {place}", stage.field, 1e-5
-    single = Ours(filled(NetworkConfig()).float()).fuse(*pair(3, 64, 64, torch.float32))
+    single = Ours(random_network(NetworkConfig()).float()).fuse(*pair(3, 64, 64, torch.float32))
     yield "method image", single.image, SINGLE
     yield "method registered", single.registered_ir, 1e-3
 
@@ -53,7 +53,7 @@ def network() -> Iterator[Seen]:
 def refinement() -> Iterator[Seen]:
     """The refined field and the image fused with it."""
     with torch.no_grad():
-        network = RefinedNetwork(filled(NetworkConfig()).float(), Refinement(chance=0.0, match=0.01, noise=0.0))
+        network = RefinedNetwork(random_network(NetworkConfig()).float(), Refinement(chance=0.0, match=0.01, noise=0.0))
         output = network.eval()(*pair(2, 64, 64, torch.float32))
     yield "image", output.image, 1e-3
     yield "field", output.field, 1e-3
@@ -77,15 +77,15 @@ class HalfSure:
 def confidence() -> Iterator[Seen]:
     """The cues of two fields, the confidence that follows, a calibration, and how often a method is right."""
     y, x = torch.meshgrid(torch.linspace(0, 6, 40).double(), torch.linspace(0, 5, 48).double(), indexing="ij")
-    found = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None]
+    field = torch.stack([2 * torch.sin(x) + y, torch.cos(y * x / 4)])[None]
     match = (0.5 + 0.4 * torch.cos(3 * x - y))[None, None]
-    seen = cues(found, 0.8 * found, match)
-    yield "cues", seen, DOUBLE
-    yield "confidence", field_confidence(seen), DOUBLE
+    cue_values = cues(field, 0.8 * field, match)
+    yield "cues", cue_values, DOUBLE
+    yield "confidence", field_confidence(cue_values), DOUBLE
     binned = reliability._measure(Pairs(1, torch.float32), reliability.Condition("light", 30.0), HalfSure())
     yield "places, their confidence, and how many are right", binned[["places", "confidence", "right"]].to_numpy(), 1e-3
     # Motions of several lengths: in one image alone, two of the cues are constant, and their weights are rounding.
-    several = torch.cat([cues(part * found, (1 - part) * part * found, match) for part in (1.0, 0.6, 0.2)])
+    several = torch.cat([cues(part * field, (1 - part) * part * field, match) for part in (1.0, 0.6, 0.2)])
     right = several[:, 0] - 0.3 * several[:, 1] + 0.5 * torch.sin(5 * x) > 0.5
     places = several.transpose(0, 1).flatten(1).T.numpy(), right.flatten().numpy()
     yield "calibration over images", astuple(reliability.logistic(*places)), 1e-3
@@ -95,11 +95,11 @@ def classical() -> Iterator[Seen]:
     """Every classical registration of a shifted picture, and of a pair."""
     picture = pair(5, 96, 112, torch.float32)[0]
     moved, (ir, vi) = torch.roll(picture, (3, -2), (2, 3)), pair(6, 96, 96, torch.float32)
-    for name, by in registrations.REGISTRATIONS.items():
-        for what, images in {"shift": (moved, picture), "pair": (ir, vi)}.items():
-            found = registrations.register(*images, by)
-            yield f"{name} {what}", found.field, 1e-2
-            yield f"{name} {what} failed", found.failed.double(), DOUBLE
+    for name, registration in registrations.REGISTRATIONS.items():
+        for title, images in {"shift": (moved, picture), "pair": (ir, vi)}.items():
+            result = registrations.register(*images, registration)
+            yield f"{name} {title}", result.field, 1e-2
+            yield f"{name} {title} failed", result.failed.double(), DOUBLE
 
 
 def simple_fusion() -> Iterator[Seen]:

@@ -73,17 +73,17 @@ def label_accuracy() -> Iterator[Seen]:
     ir = warp(vi, torch.tensor([-1.6, 0.7]).view(1, 2, 1, 1).expand(1, 2, 128, 128))
     pairs = PairSet(["0"], lambda name: Pair(name, ir[0], vi[0], vi[0].expand(3, -1, -1)))
     method = _Known(evaluation.deform(ir, "0", "medium").phi_gt)
-    found = blocks.at_blocks([method], pairs, "medium")
-    for column in found:
-        yield column, found[column].to_numpy(), 1e-3
+    table = blocks.at_blocks([method], pairs, "medium")
+    for column in table:
+        yield column, table[column].to_numpy(), 1e-3
 
 
 def error_parts() -> Iterator[Seen]:
     """The parts of what a method with one fixed field leaves of three deformations."""
     ir, vi = (image[0].float() for image in pair(9, 64, 80))
     pairs = PairSet(["0"], lambda name: Pair(name, ir, vi, vi.expand(3, -1, -1)))
-    found = residual.parts(_Known(evaluation.deform(ir[None], "0", "medium").phi_gt), pairs, "heavy", 3)
-    yield "parts", found.to_numpy(), SINGLE
+    table = residual.parts(_Known(evaluation.deform(ir[None], "0", "medium").phi_gt), pairs, "heavy", 3)
+    yield "parts", table.to_numpy(), SINGLE
 
 
 def average_precision() -> Iterator[Seen]:
@@ -92,29 +92,31 @@ def average_precision() -> Iterator[Seen]:
 
     def find(ir: Tensor, vi: Tensor) -> list[Tensor]:
         corners = rng.uniform(0, 40, (6, 2))
-        found = np.concatenate([rng.integers(0, 3, (6, 1)), corners, corners + rng.uniform(5, 24, (6, 2))], 1)
-        found = np.concatenate([found[:, :1], rng.uniform(0, 1, (6, 1)), found[:, 1:]], 1)
-        near = truth[len(seen) % len(truth)]
-        if len(near):
-            jitter = near[:, 1:].numpy() + rng.normal(0, 0.4, (len(near), 4))
-            good = np.concatenate([near[:, :1].numpy(), rng.uniform(0.3, 1, (len(near), 1)), jitter], 1)
-            found = np.concatenate([found, good])
-        seen.append(ir.mean().item())
-        return [torch.from_numpy(found).float()]
+        made_up = np.concatenate([rng.integers(0, 3, (6, 1)), corners, corners + rng.uniform(5, 24, (6, 2))], 1)
+        made_up = np.concatenate([made_up[:, :1], rng.uniform(0, 1, (6, 1)), made_up[:, 1:]], 1)
+        truth_boxes = truth[len(means) % len(truth)]
+        if len(truth_boxes):
+            jitter = truth_boxes[:, 1:].numpy() + rng.normal(0, 0.4, (len(truth_boxes), 4))
+            near_boxes = np.concatenate(
+                [truth_boxes[:, :1].numpy(), rng.uniform(0.3, 1, (len(truth_boxes), 1)), jitter], 1
+            )
+            made_up = np.concatenate([made_up, near_boxes])
+        means.append(ir.mean().item())
+        return [torch.from_numpy(made_up).float()]
 
     with data_root():
         config = replace(DetectionBenchConfig(), tests=(("RoadScene", "RoadScene", ("val", "test")),), size=64, count=9)
         truth = [box for split in ("val", "test") for box in bench.labelled("RoadScene", split, 64, 9).boxes]
-        seen: list[float] = []
-        given = {
+        means: list[float] = []
+        detections = {
             title: [find(*images)[0] for part in parts for images in part.deformed(config.level)]
             for title, parts in bench.tested(config).items()
         }
-        rows = bench.scores(given, config)
+        rows = bench.scores(detections, config)
         for what in rows.select_dtypes("number"):
             yield what, rows[what].to_numpy(), SINGLE
-        yield "given", seen, SINGLE
-        of_scenes = bench.scores(given, replace(config, scenes=True))
+        yield "given", means, SINGLE
+        of_scenes = bench.scores(detections, replace(config, scenes=True))
         yield "ends over scenes", of_scenes[["mAP50:90_low", "mAP50:90_high"]].to_numpy(), SINGLE
         fused = bench.fused(_Averaging(), bench.labelled("RoadScene", "val", 64, 3), "medium")
         yield "fused", fused, SINGLE

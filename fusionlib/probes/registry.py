@@ -45,8 +45,8 @@ def see(component: str) -> dict[str, list[float]]:
     torch.manual_seed(0)
     probe = PROBES.get(component)
     if probe is None:
-        own = systems.loss if component.endswith(LOSS) else systems.network
-        found = own(component.removesuffix(LOSS))
+        system_probe = systems.loss if component.endswith(LOSS) else systems.network
+        values = system_probe(component.removesuffix(LOSS))
     else:
-        found = probe()
-    return {name: view(value, tolerance) for name, value, tolerance in found}
+        values = probe()
+    return {name: view(value, tolerance) for name, value, tolerance in values}

@@ -23,7 +23,7 @@ def network(name: str) -> Iterator[Seen]:
     outputs: dict[str, torch.Tensor] = {}
 
     def keep(part: str) -> Callable[[nn.Module, object, object], None]:
-        def hook(module: nn.Module, given: object, output: object) -> None:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
             for place, tensor in enumerate(_tensors(output)):
                 outputs.setdefault(f"{part} {place}", tensor)
 
@@ -47,11 +47,11 @@ def _tensors(output: object) -> Iterator[torch.Tensor]:
     if torch.is_tensor(output) and output.is_floating_point():
         yield output
     elif isinstance(output, tuple | list):
-        for each in output:
-            yield from _tensors(each)
+        for part in output:
+            yield from _tensors(part)
     elif is_dataclass(output):
-        for each in fields(output):
-            yield from _tensors(getattr(output, each.name))
+        for part in fields(output):
+            yield from _tensors(getattr(output, part.name))
 
 
 def loss(name: str) -> Iterator[Seen]:

@@ -18,7 +18,7 @@ from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
 from fusionlib.methods import retraining as other_trainings
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
-from fusionlib.probes.methods import filled
+from fusionlib.probes.methods import random_network
 from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
 from fusionlib.support.weights import read_state
 from fusionlib.training import anchor_detector as anchors
@@ -66,8 +66,8 @@ def training() -> Iterator[Seen]:
             for number, batch in enumerate(making_batches.batches(pairs, recipe, epoch)):
                 yield f"batch {epoch} {number} images", torch.cat([batch.ir, batch.vi, batch.moved]), SINGLE
                 yield f"batch {epoch} {number} truth", batch.phi_gt, SINGLE
-                found = [each for each in batch.boxes if each is not None]
-                yield f"batch {epoch} {number} boxes", torch.cat(found) if found else 0, SINGLE
+                labelled = [one for one in batch.boxes if one is not None]
+                yield f"batch {epoch} {number} boxes", torch.cat(labelled) if labelled else 0, SINGLE
         with TemporaryDirectory() as folder:
             net, head, log = loop.train(recipe, Path(folder, "whole.safetensors"), "cpu")
         yield from _of_log("whole", log)
@@ -120,7 +120,7 @@ def augmentation() -> Iterator[Seen]:
 
 def warm_start() -> Iterator[Seen]:
     """The initial weights of the third ablation, and its calibrated statistics."""
-    whole = filled(NetworkConfig()).float().state_dict()
+    whole = random_network(NetworkConfig()).float().state_dict()
     recipe = replace(
         RECIPES["ours"], dataset="RoadScene", train_pairs=6, network=replace(NetworkConfig(), common_in_fusion=False)
     )
@@ -145,14 +145,14 @@ def detector() -> Iterator[Seen]:
         log = pd.read_csv(path.with_suffix(".csv"))
     yield "losses", log["l_ob"].to_numpy(), 1e-2
     for epoch in range(2):
-        seen = list(detectors.batches(images[:3], boxes[:3], config, 1, epoch))
-        yield f"windows {epoch}", torch.cat([view for view, _ in seen]), SINGLE
-        yield f"boxes {epoch}", torch.cat([box for _, found in seen for box in found]), SINGLE
+        windows = list(detectors.batches(images[:3], boxes[:3], config, 1, epoch))
+        yield f"windows {epoch}", torch.cat([view for view, _ in windows]), SINGLE
+        yield f"boxes {epoch}", torch.cat([box for _, window_boxes in windows for box in window_boxes]), SINGLE
     yield "weights", torch.stack([weight.float().norm() for weight in net.parameters()]), LOOSE
     fresh = detectors.Detector(1, replace(DETECTOR, begin_small=False)).eval()
-    found = fresh.detect(images[:2])
-    yield "found", [len(each) for each in found], 0.2
-    yield "scores", torch.cat(found)[:, 5] if sum(map(len, found)) else 0, 0.2
+    window_boxes = fresh.detect(images[:2])
+    yield "found", [len(each) for each in window_boxes], 0.2
+    yield "scores", torch.cat(window_boxes)[:, 5] if sum(map(len, window_boxes)) else 0, 0.2
 
 
 def anchor_detector() -> Iterator[Seen]:
@@ -173,7 +173,7 @@ def anchor_detector() -> Iterator[Seen]:
 
     centre, size = 1 + 2 * (1 + _waves(40, 2)), 2 + _waves(40, 2)
     cells = anchors.responsible(centre, size, 2 + _waves(3, 2), (5, 5))
-    yield "cells", torch.cat([each.flatten() for each in cells]), SINGLE
+    yield "cells", torch.cat([part.flatten() for part in cells]), SINGLE
 
     state = anchors.AnchorDetector(3).state_dict()
     published = {name.removeprefix("net."): _waves(*value.shape) for name, value in state.items()}
@@ -187,8 +187,8 @@ def anchor_detector() -> Iterator[Seen]:
     yield "head", torch.cat([layer.weight.flatten() for layer in changed.net.model[-1].m]), SINGLE
     yield "other classes", torch.cat([layer.bias for layer in other.net.model[-1].m]), SINGLE
     images = torch.cat([pair(number, 64, 64, torch.float32)[1] for number in range(2)])
-    found = torch.cat(detector.detect(images, enlarged=anchors.ENLARGED))
-    yield "found", [len(found), float(found[:, 4].max()) if len(found) else 0.0], 0.2
+    detections = torch.cat(detector.detect(images, enlarged=anchors.ENLARGED))
+    yield "found", [len(detections), float(detections[:, 4].max()) if len(detections) else 0.0], 0.2
 
 
 def _waves(*shape: int) -> Tensor:

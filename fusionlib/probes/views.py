@@ -31,8 +31,8 @@ def view(value: object, tolerance: float) -> list[float]:
     directions = np.random.default_rng(flat.size).standard_normal((VIEWS, flat.size))
     finite = np.nan_to_num(flat, nan=-1.0, posinf=1e3, neginf=-1e3)
     scale = float(np.sqrt(np.mean(finite**2))) if flat.size else 0.0
-    seen = directions @ finite / max(1, flat.size) ** 0.5
-    return [tolerance, flat.size, *(float(f"{number:.12g}") for number in (scale, *seen))]
+    projections = directions @ finite / max(1, flat.size) ** 0.5
+    return [tolerance, flat.size, *(float(f"{number:.12g}") for number in (scale, *projections))]
 
 
 def scene(number: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -84,7 +84,7 @@ class Pairs(PairSet):
 def data_root(side: int = 64) -> Iterator[Path]:
     """A data root in the layout of RoadScene, with the names of its splits, images by `scene`, and boxes in each.
 
-    The environment variable FUSIONLIB_DATA leads to it until the block ends.
+    The environment variable FUSIONLIB_DATA names it until the block ends.
     """
     before = os.environ.get("FUSIONLIB_DATA")
     with TemporaryDirectory() as folder:

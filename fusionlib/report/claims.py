@@ -43,10 +43,10 @@ def _best_in_all(number: int, row: str = OURS) -> Callable[[], tuple[str, str]]:
     def check() -> tuple[str, str]:
         best = best_rows(number)
         others = {metric: name for metric, name in best.items() if name != row}
-        found = f"best in {len(best) - len(others)} of {len(best)}"
+        text = f"best in {len(best) - len(others)} of {len(best)}"
         if others:
-            found += "; " + ", ".join(f"{metric} is best without it: {name}" for metric, name in others.items())
-        return found, HOLDS if not others else IN_PART if len(others) < len(best) else CONTRADICTED
+            text += "; " + ", ".join(f"{metric} is best without it: {name}" for metric, name in others.items())
+        return text, HOLDS if not others else IN_PART if len(others) < len(best) else CONTRADICTED
 
     return check
 
@@ -64,35 +64,36 @@ def _one_set() -> tuple[str, str]:
     """Is the row of Table 4, made on M3FD, that of the tables whose set is not named?"""
     rows = [paper_table(number).droplevel("dataset").loc[OURS] for number in (1, 2, 4)]
     rows.append(paper_table(5).droplevel("dataset").iloc[-1])
-    same = all(row.equals(rows[0]) for row in (each.reindex(rows[0].index) for each in rows))
-    found = "Ours is the same to the last digit in Tables 1, 2, 4 and 5"
-    return (found, OPEN) if same else ("Ours differs between Tables 1, 2, 4 and 5", HOLDS)
+    same = all(row.reindex(rows[0].index).equals(rows[0]) for row in rows)
+    text = "Ours is the same to the last digit in Tables 1, 2, 4 and 5"
+    return (text, OPEN) if same else ("Ours differs between Tables 1, 2, 4 and 5", HOLDS)
 
 
 def _detection_column() -> tuple[str, str]:
     columns = list(paper_table(5).columns)
-    there = [column for column in columns if column in paper_table(3).columns]
-    return f"its columns are {', '.join(columns)}", HOLDS if there else CONTRADICTED
+    shared = [column for column in columns if column in paper_table(3).columns]
+    return f"its columns are {', '.join(columns)}", HOLDS if shared else CONTRADICTED
 
 
 def _only_a_bit_longer() -> tuple[str, str]:
     seconds = paper_table(6).droplevel("dataset")["Time(s)"].sort_values()
     place, longer = list(seconds.index).index(OURS) + 1, seconds[OURS] / seconds.iloc[0] - 1
-    found = f"{longer:.0%} longer than {seconds.index[0]}, place {place} of {len(seconds)}".replace("%", " %")
-    return found, HOLDS if longer <= 0.1 else CONTRADICTED
+    text = f"{longer:.0%} longer than {seconds.index[0]}, place {place} of {len(seconds)}".replace("%", " %")
+    return text, HOLDS if longer <= 0.1 else CONTRADICTED
 
 
 def _most_accurate() -> tuple[str, str]:
-    found = paper_table(3).droplevel("dataset").iloc[:, 0].sort_values(ascending=False)
-    margin = found.iloc[0] - found.iloc[1]
-    return f"{found.index[0]}, {margin:.1f} above {found.index[1]}", HOLDS if found.index[0] == OURS else CONTRADICTED
+    accuracies = paper_table(3).droplevel("dataset").iloc[:, 0].sort_values(ascending=False)
+    first, second = accuracies.index[:2]
+    margin = accuracies.iloc[0] - accuracies.iloc[1]
+    return f"{first}, {margin:.1f} above {second}", HOLDS if first == OURS else CONTRADICTED
 
 
 def _fewest_operations() -> tuple[str, str]:
-    found = best_rows(6)
-    held = found["FLOPs(G)"] == OURS
-    return f"lowest FLOPs: {found['FLOPs(G)']}; smallest: {found['Size(M)']}; fastest: {found['Time(s)']}", (
-        HOLDS if held else CONTRADICTED
+    best = best_rows(6)
+    holds = best["FLOPs(G)"] == OURS
+    return f"lowest FLOPs: {best['FLOPs(G)']}; smallest: {best['Size(M)']}; fastest: {best['Time(s)']}", (
+        HOLDS if holds else CONTRADICTED
     )
 
 

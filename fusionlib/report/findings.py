@@ -51,12 +51,12 @@ def findings(folder: Path | str) -> list[Finding]:
 
 @cache
 def _findings(folder: Path, _: tuple[tuple[Path, int], ...]) -> tuple[Finding, ...]:
-    found = []
+    sentences = []
     for notebook, names, sentence in SENTENCES:
         if all((folder / "tables" / name).exists() for name in names):
             with contextlib.suppress(LookupError, ValueError):  # a table that is still being made lacks rows
-                found.append(Finding(sentence(folder), notebook))
-    return tuple(found)
+                sentences.append(Finding(sentence(folder), notebook))
+    return tuple(sentences)
 
 
 def basis(folder: Path | str) -> str:
@@ -70,7 +70,7 @@ def basis(folder: Path | str) -> str:
     return text + "."
 
 
-def left(folder: Path, level: str, method: str = "ours") -> pd.Series:
+def share_left(folder: Path, level: str, method: str = "ours") -> pd.Series:
     """Share of the misalignment that a method leaves, of the pairs of each set together."""
     return evaluation.means(_roads(folder, level, method), ["dataset"], ["EPE_share"])["EPE_share"]
 
@@ -79,24 +79,24 @@ def left(folder: Path, level: str, method: str = "ours") -> pd.Series:
 
 
 def _large(folder: Path) -> str:
-    bench = _bench(folder).loc["heavy"]
+    shares, bench = share_left(folder, "medium"), _bench(folder).loc["heavy"]
     return (
-        f"**Registration**: of a deformation at the level `medium`, Ours leaves {_shares(left(folder, 'medium'))}; at "
+        f"**Registration**: of a deformation at the level `medium`, Ours leaves {_shares_text(shares)}; at "
         f"`heavy`, in notebook 03b, {percent(bench['ours'])} on RoadScene, where SimpleITK, which finds one rotation "
         f"and one shift, leaves {percent(bench['simpleitk'])}."
     )
 
 
 def _small(folder: Path) -> str:
-    share, refined, bench = left(folder, "light"), left(folder, "light", "ours_refined"), _bench(folder).loc["light"]
-    harmed = evaluation.harmed(_roads(folder, "light", "ours"))
+    share, refined = share_left(folder, "light"), share_left(folder, "light", "ours_refined")
+    bench, harmed = _bench(folder).loc["light"], evaluation.harmed(_roads(folder, "light", "ours"))
     harm = f", so on {listed(harmed)} it is better not to register" if harmed else ""
     step = f"; the refined field, which `fuse` uses, leaves {listed(map(percent, refined))}" if len(refined) else ""
-    if len(robust := left(folder, "light", "ours_robust")):
+    if len(robust := share_left(folder, "light", "ours_robust")):
         step += f", that of `ours_robust`, which has seen other light, {listed(map(percent, robust))}"
     return (
         f"**Small misalignments**: at `light`, the level nearest to other code of the same group, Ours leaves "
-        f"{_shares(share)}{harm}{step}; in notebook 03b, Ours leaves {percent(bench['ours'])} on RoadScene and "
+        f"{_shares_text(share)}{harm}{step}; in notebook 03b, Ours leaves {percent(bench['ours'])} on RoadScene and "
         f"SimpleITK {percent(bench['simpleitk'])}."
     )
 
@@ -118,11 +118,11 @@ def _raw(folder: Path) -> str:
 
 def _rest(folder: Path) -> str:
     moved = result_tables.read(folder / "tables" / AT_REST)
-    of = 256 * moved.groupby(["method", "set", "input"], sort=False)["moved"].mean().unstack("input", sort=False)
-    pairs, before = (of.loc[name, "aligned"] for name in ("ours_refined", "ours"))
-    nothing = of.drop(columns="aligned").groupby("method").max().max(axis=1)
-    said = result_tables.read(folder / "tables" / RELIABILITY).groupby("set", sort=False)
-    errors = [reliability.calibration_error(of_set) for _, of_set in said]
+    moved_px = 256 * moved.groupby(["method", "set", "input"], sort=False)["moved"].mean().unstack("input", sort=False)
+    pairs, before = (moved_px.loc[name, "aligned"] for name in ("ours_refined", "ours"))
+    nothing = moved_px.drop(columns="aligned").groupby("method").max().max(axis=1)
+    bins_by_set = result_tables.read(folder / "tables" / RELIABILITY).groupby("set", sort=False)
+    errors = [reliability.calibration_error(set_rows) for _, set_rows in bins_by_set]
     return (
         f"**Nothing to register**: the refined field moves pairs as published by {pairs.min():.1f} to "
         f"{pairs.max():.1f} px of a 256 px image, by the mean of each set (Ours: {before.min():.1f} to "
@@ -134,7 +134,7 @@ def _rest(folder: Path) -> str:
 
 def _fusion(folder: Path) -> str:
     means = _level(folder, 1, "medium").groupby("method", sort=False)["Q_CC"].mean()
-    name = means[[each for each in means.index if each.startswith("ours+")]].idxmax()
+    name = means[[method for method in means.index if method.startswith("ours+")]].idxmax()
     titles = {"average": "the average of the two unregistered images"}
     titles |= {name: f"{systems_in(1)[name[5:]]} behind the field of Ours"}
     return f"**Fusion**: {'; '.join(_against_ours(folder, level, titles) for level in ('light', 'medium'))}."
@@ -144,18 +144,18 @@ def _systems(folder: Path) -> str:
     shares, minutes = [], []
     for number in (1, 2):
         table, names = _level(folder, number, "medium"), _printed_rows(number)
-        left_by = evaluation.means(table, ["method"], ["EPE_share"])["EPE_share"]
-        shares += left_by[left_by != 1].reindex(names).dropna().to_list()  # 1 stands for no field
+        method_shares = evaluation.means(table, ["method"], ["EPE_share"])["EPE_share"]
+        shares += method_shares[method_shares != 1].reindex(names).dropna().to_list()  # 1 stands for no field
         logs = {part for name in names for part in name.split("+")}
-        minutes += [found for name in logs if (found := minutes_of(folder / "weights" / f"{name}.csv"))]
-    brief = ""
-    if SAME_BUDGET in left_by:
-        brief = f", and {percent(left_by[SAME_BUDGET])} after {percent(SHARE)} of its epochs"
+        minutes += filter(None, (minutes_of(folder / "weights" / f"{name}.csv") for name in logs))
+    short_training = ""
+    if SAME_BUDGET in method_shares:
+        short_training = f", and {percent(method_shares[SAME_BUDGET])} after {percent(SHARE)} of its epochs"
     return (
         f"**Compared systems**: those of Tables 1 and 2, trained here for {min(minutes):.0f} to {max(minutes):.0f} "
         f"minutes where there are no published weights, leave {percent(min(shares))} to {percent(max(shares))} of a "
         f"`medium` deformation where they give a field; "
-        f"Ours leaves {percent(left_by['ours'])} after {_minutes_of_ours(folder):.0f} minutes{brief}."
+        f"Ours leaves {percent(method_shares['ours'])} after {_minutes_of_ours(folder):.0f} minutes{short_training}."
     )
 
 
@@ -181,23 +181,23 @@ def _values(folder: Path) -> str:
 
 def _detection(folder: Path) -> str:
     table = result_tables.read(folder / "tables" / DETECTION)
-    whole = table[(table["class"] == "all") & (table["dataset"] == "M3FD")]
-    means = 100 * whole.groupby("method", sort=False)["mAP50:90"].mean()
-    low, high = 100 * whole[whole["method"] == "ours"][["mAP50:90_low", "mAP50:90_high"]].mean()
+    overall = table[(table["class"] == "all") & (table["dataset"] == "M3FD")]
+    means = 100 * overall.groupby("method", sort=False)["mAP50:90"].mean()
+    low, high = 100 * overall[overall["method"] == "ours"][["mAP50:90_low", "mAP50:90_high"]].mean()
     name = means.idxmax()
     best = " (the best row)" if name == "visible" else f"; `{name}` has {means.max():.1f} %, the most"
     printed = paper_table(3).droplevel("dataset").loc["Ours", "mAP50:90"]
     groups = detection_bench.against(table).groupby(["method", "mean"])
-    apart = groups.get_group(("ours, without l_ob", "mAP50:90")).set_index("dataset")
-    told = [
+    differences = groups.get_group(("ours, without l_ob", "mAP50:90")).set_index("dataset")
+    effects = [
         f"by {answers.signed(100 * line['difference'])} points on {name} "
         f"({'' if line['p'] < answers.LEVEL else 'not '}significant)"
-        for name, line in apart.iterrows()
+        for name, line in differences.iterrows()
     ]
     return (
         f"**Detection**: detectors begun from COCO reach a mAP50:90 of {means['ours']:.1f} % ({low:.1f} to {high:.1f}) "
         f"on what Ours makes of M3FD, where the paper prints {printed:.1f} %, and {means['visible']:.1f} % on the "
-        f"visible images alone{best}; the detection loss changes it {listed(told)}."
+        f"visible images alone{best}; the detection loss changes it {listed(effects)}."
     )
 
 
@@ -225,14 +225,14 @@ def _cost(folder: Path) -> str:
 def _brains(folder: Path) -> str:
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
     heads = mri_study.by_subject(measured, "medium").droplevel("part")
-    left = evaluation.means(_level(folder, 7, "medium"), ["method"], ["EPE_share"])["EPE_share"]
-    corrmlp = next(name for name in _printed_rows(7) if name in left.index)
+    shares = evaluation.means(_level(folder, 7, "medium"), ["method"], ["EPE_share"])["EPE_share"]
+    corrmlp = next(name for name in _printed_rows(7) if name in shares.index)
     minutes = {name: minutes_of(folder / "weights" / "mri" / f"{name}.csv") for name in ("ours", "corrmlp")}
     minutes["ours"] += minutes_of(folder / "weights" / "mri" / "registration.csv")
     return (
         f"**Brains**: on {heads.at['ours', 'subjects']} heads Ours, after {minutes['ours']:.0f} minutes on brains and "
-        f"its start on roads, leaves {percent(left['ours'])} of a `medium` deformation and CorrMLP, retrained for "
-        f"{minutes['corrmlp']:.0f} minutes, {percent(left[corrmlp])}; the Q_CC of Ours is "
+        f"its start on roads, leaves {percent(shares['ours'])} of a `medium` deformation and CorrMLP, retrained for "
+        f"{minutes['corrmlp']:.0f} minutes, {percent(shares[corrmlp])}; the Q_CC of Ours is "
         f"{heads.at['ours', 'Q_CC']:.3f}, that of the average of the unregistered slices "
         f"{heads.at['average', 'Q_CC']:.3f}."
     )
@@ -281,9 +281,9 @@ def _against_ours(folder: Path, level: str, titles: Mapping[str, str]) -> str:
     The tests are corrected for all rows and metrics, as in notebook 04.
     """
     measured = comparison.read(1, folder / "tables" / COMPARED[1])
-    found = comparison.against(replace(measured, table=measured.table.assign(dataset="all")), level)
-    found = found[found["metric"].isin(comparison.IMAGE_METRICS)]
-    texts = [answers.versus(found[found["method"] == name], title, amounts=False) for name, title in titles.items()]
+    tests = comparison.against(replace(measured, table=measured.table.assign(dataset="all")), level)
+    tests = tests[tests["metric"].isin(comparison.IMAGE_METRICS)]
+    texts = [answers.versus(tests[tests["method"] == name], title, amounts=False) for name, title in titles.items()]
     parts = [title[0] + text[1:-1] for title, text in zip(titles.values(), texts, strict=True)]
     return f"at `{level}`, {'; '.join(parts)}"
 
@@ -296,5 +296,5 @@ def _minutes_of_ours(folder: Path) -> float:
     return sum(minutes_of(folder / "weights" / f"{name}.csv") for name in ("registration", "ours"))
 
 
-def _shares(left: pd.Series) -> str:
-    return listed([f"{percent(share)} on {name}" for name, share in left.items()])
+def _shares_text(shares: pd.Series) -> str:
+    return listed([f"{percent(share)} on {name}" for name, share in shares.items()])

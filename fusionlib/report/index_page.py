@@ -72,20 +72,20 @@ def write_overview(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     names = {path.name.removesuffix(".ipynb").removesuffix(FAILED) for path in folder.glob("notebooks/*.ipynb")}
-    kept = folder / "provenance.json"
-    provenance = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    provenance_path = folder / "provenance.json"
+    provenance = json.loads(provenance_path.read_text(encoding="utf-8")) if provenance_path.exists() else {}
     cards = [_card(folder / "notebooks", name, provenance.get("notebooks", {}).get(name, {})) for name in sorted(names)]
-    chosen = presets.load(folder.name)
-    shown = SHIPPED.folder if chosen.shows_shipped else folder
+    config = presets.load(folder.name)
+    shown = SHIPPED.folder if config.shows_shipped else folder
     page = web.render(
         "index.html.j2",
         title=f"Results of the preset {folder.name}",
         preset=folder.name,
-        warning=web.line(chosen.warning),
+        warning=web.line(config.warning),
         scene=_picture(folder, shown),
-        ran=_ran(cards, provenance),
-        own=own_numbers(folder) if chosen.shows_shipped else None,
-        came_out="" if chosen.warning else _came_out(shown, folder),
+        ran=_run_text(cards, provenance),
+        own=own_numbers(folder) if config.shows_shipped else None,
+        came_out="" if config.warning else _findings_html(shown, folder),
         page="../README.md" if (folder.parent / "README.md").exists() else "",
         cards=cards,
         tables=[(f"tables/{path.name}", path.stem) for path in sorted(folder.glob("tables/*.csv"))],
@@ -93,7 +93,7 @@ def write_overview(folder: Path | str) -> Path:
     return write_text(folder / "index.html", page)
 
 
-def _ran(cards: list[dict], provenance: dict) -> str:
+def _run_text(cards: list[dict], provenance: dict) -> str:
     if not cards:
         return "No notebook has been run yet."
     minutes = sum(card["seconds"] for card in cards) / 60
@@ -103,31 +103,31 @@ def _ran(cards: list[dict], provenance: dict) -> str:
     return text + (f"; the last run of {failed} of them failed." if failed else ".")
 
 
-def _came_out(found: Path, folder: Path) -> Markup:
+def _findings_html(source: Path, folder: Path) -> Markup:
     """The findings of the preset in `found`, linked to the pages in `folder`."""
     text = pages.findings_text(
-        found, folder, {path.name.partition("_")[0]: path for path in folder.glob("notebooks/*.html")}
+        source, folder, {path.name.partition("_")[0]: path for path in folder.glob("notebooks/*.html")}
     )
     return web.markdown(text) if text else Markup("")
 
 
 def _card(folder: Path, name: str, run: dict) -> dict:
     """One notebook of `folder` as an entry of the list; `run` is what provenance.json says of it."""
-    good, failed, page = folder / f"{name}.ipynb", folder / f"{name}{FAILED}.ipynb", folder / f"{name}.html"
-    content = nbformat.read(good if good.exists() else failed, as_version=4)
+    executed, failed, page = folder / f"{name}.ipynb", folder / f"{name}{FAILED}.ipynb", folder / f"{name}.html"
+    content = nbformat.read(executed if executed.exists() else failed, as_version=4)
     title, shows = opening(content)
     figure = first_figure(content)
-    there = ((page, "read"), (good, "notebook"), (failed, "failed run"))
+    files = ((page, "read"), (executed, "notebook"), (failed, "failed run"))
     return {
         "name": name,
         "title": web.line(title),
         "shows": web.line(shows),
-        "figure": figure and _address(figure, THUMBNAIL),
+        "figure": figure and _data_uri(figure, THUMBNAIL),
         "page": f"{folder.name}/{page.name}" if page.exists() else "",
         "failed": failed.exists(),
         "seconds": run.get("seconds", 0.0),
         "took": f"{run['seconds'] / 60:.1f} minutes, {str(run.get('date', ''))[:10]}" if "seconds" in run else "",
-        "links": [(f"{folder.name}/{path.name}", text) for path, text in there if path.exists()],
+        "links": [(f"{folder.name}/{path.name}", text) for path, text in files if path.exists()],
     }
 
 
@@ -136,24 +136,24 @@ def opening(content: NotebookNode) -> tuple[str, str]:
     text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
     title = re.search(r"^# +(.+)$", text, re.MULTILINE)
     shows = re.search(r"^\| \*\*Shows\*\* \| (.+?) \|$", text, re.MULTILINE)
-    return tuple(found[1] if found else "" for found in (title, shows))
+    return tuple(match[1] if match else "" for match in (title, shows))
 
 
 def first_figure(content: NotebookNode) -> bytes | None:
     """The first PNG among a notebook's outputs."""
     outputs = [output for cell in content.cells for output in cell.get("outputs", [])]
-    found = (output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {}))
-    first = next(found, None)
+    pictures = (output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {}))
+    first = next(pictures, None)
     return None if first is None else base64.b64decode(first)
 
 
 def _picture(*folders: Path) -> str:
     """The fused drawn scene of the first preset that has it."""
-    found = next(filter(Path.exists, (folder / "figures" / PICTURE for folder in folders)), None)
-    return "" if found is None else _address(found.read_bytes(), SCENE)
+    path = next(filter(Path.exists, (folder / "figures" / PICTURE for folder in folders)), None)
+    return "" if path is None else _data_uri(path.read_bytes(), SCENE)
 
 
-def _address(figure: bytes, size: tuple[int, int]) -> str:
+def _data_uri(figure: bytes, size: tuple[int, int]) -> str:
     """A picture made no larger than `size`, as an address that holds it."""
     with Image.open(io.BytesIO(figure)) as file:
         picture = file.convert("RGBA")

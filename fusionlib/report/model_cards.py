@@ -113,10 +113,10 @@ def _name(path: Path, folder: Path) -> str:
 
 def _files(folder: Path) -> Iterator[str]:
     """Names of the weights that are shipped, those of subfolders last."""
-    found = {_name(path, folder): path for path in (folder / "weights").rglob("*.safetensors")}
-    for name in sorted(found, key=lambda name: (name.count("/"), name)):
-        hidden = found[name].name.startswith(".") or name.startswith(LEFT_OUT)
-        if not hidden and found[name].stat().st_size <= SHIPPED:
+    paths = {_name(path, folder): path for path in (folder / "weights").rglob("*.safetensors")}
+    for name in sorted(paths, key=lambda name: (name.count("/"), name)):
+        hidden = paths[name].name.startswith(".") or name.startswith(LEFT_OUT)
+        if not hidden and paths[name].stat().st_size <= SHIPPED:
             yield name
 
 
@@ -128,7 +128,7 @@ def _line(folder: Path, name: str, recipe: dict) -> dict[str, object]:
     log = path.with_name(f"{path.stem.removesuffix(DETECTOR)}.csv")
     return {
         "file": f"`{name}`",
-        "what": _what(name, recipe),
+        "what": _description(name, recipe),
         "learned on": f"{recipe['dataset']}, {recipe['size']} px",
         "seed": str(recipe["seed"]),
         "training": _training(recipe),
@@ -141,7 +141,7 @@ def _line(folder: Path, name: str, recipe: dict) -> dict[str, object]:
     }
 
 
-def _what(name: str, recipe: dict) -> str:
+def _description(name: str, recipe: dict) -> str:
     if "system" in recipe:
         return f"{systems.system(recipe['system']).title}, retrained"
     if name.endswith(DETECTOR):
@@ -181,16 +181,20 @@ def _logs(folder: Path, files: list[str]) -> Iterator[dict[str, str]]:
 def _measured(folder: Path, files: list[str]) -> list[str]:
     """The metrics of the files that any table has; of a system, in the row of the paper's table that it is part of."""
     rows = []
-    for table, found in _tables(folder / "tables", presets.load(folder.name)):
+    for table, means in _tables(folder / "tables", presets.load(folder.name)):
         brains = table == COMPARED[7]
         for name in files:
-            own = name.removeprefix("mri/")
+            method = name.removeprefix("mri/")
             if brains != name.startswith("mri/"):
                 continue
-            for place, values in found.iterrows():
-                names = {own.removesuffix(DETECTOR) + ", head"} if own.endswith(DETECTOR) else {own, *ALSO.get(own, ())}
-                if place[0] in names or set(place[0].split("+")) & names:
-                    rows.append({"file": f"`{name}`", "table": f"`{table}`", "row": place[0], "on": place[1], **values})
+            for row, values in means.iterrows():
+                names = (
+                    {method.removesuffix(DETECTOR) + ", head"}
+                    if method.endswith(DETECTOR)
+                    else {method, *ALSO.get(method, ())}
+                )
+                if row[0] in names or set(row[0].split("+")) & names:
+                    rows.append({"file": f"`{name}`", "table": f"`{table}`", "row": row[0], "on": row[1], **values})
     shown = pd.DataFrame(rows, columns=["file", "table", "row", "on", *METRICS])
     if shown.empty:
         return ["No table of this preset has measured any of them."]
@@ -209,45 +213,48 @@ def _tables(tables: Path, preset: Preset) -> Iterator[tuple[str, pd.DataFrame]]:
         means = summary(long[long["level"] == level], METRICS).droplevel("level")
         last = means.index.get_level_values("dataset")[-1]
         pairs = long.drop_duplicates(["dataset", "pair"])
-        yield path.name, _placed(means.loc[last], f"{len(pairs)} pairs, {level}")
+        yield path.name, _with_place(means.loc[last], f"{len(pairs)} pairs, {level}")
     for number, name in COMPARED.items():
         if (path := tables / name).exists():
             measured = comparison.read(number, path)
             columns = [*comparison.METRICS, "EPE_share"]
-            means = comparison.means(measured, level, [each for each in columns if each in measured.table])
+            means = comparison.means(measured, level, [column for column in columns if column in measured.table])
             means = means.loc[means.index[-1][0]].drop(columns="weights")
             parts = means.index.get_level_values("part").isin([f"Table {number}", comparison.SHORT_TRAINING])
             means = means[parts].droplevel("part").dropna(how="all")
             pairs = measured.table.drop_duplicates(["dataset", "pair"])
-            yield name, _placed(means, f"{len(pairs)} {'slices' if number == 7 else 'pairs'}, {level}")
+            yield name, _with_place(means, f"{len(pairs)} {'slices' if number == 7 else 'pairs'}, {level}")
     for name in (BENCH, "with_and_without_detection.csv"):
         if (path := tables / name).exists():
             rows = pd.read_csv(path, dtype=result_tables.NAMES)
             means = registration_bench.summary(rows[rows["level"] == level])[["EPE", "EPE_share"]].droplevel("level")
-            for (data, split, size), each in means.groupby(level=["set", "split", "size"], sort=False):
-                yield name, _placed(each.droplevel(["set", "split", "size"]), f"{data} {split}, {size} px, {level}")
+            for (data, split, size), group in means.groupby(level=["set", "split", "size"], sort=False):
+                yield (
+                    name,
+                    _with_place(group.droplevel(["set", "split", "size"]), f"{data} {split}, {size} px, {level}"),
+                )
     if (path := tables / DETECTION).exists():
         whole = pd.read_csv(path).query("`class` == 'all'")
-        for data, each in whole.groupby("dataset", sort=False):
+        for data, group in whole.groupby("dataset", sort=False):
             yield (
                 path.name,
-                _placed(100 * each.groupby("method", sort=False)[["mAP50:90"]].mean(), f"{data}, medium, in %"),
+                _with_place(100 * group.groupby("method", sort=False)[["mAP50:90"]].mean(), f"{data}, medium, in %"),
             )
 
 
-def _placed(means: pd.DataFrame, where: str) -> pd.DataFrame:
-    return means.set_axis(pd.MultiIndex.from_product([means.index, [where]], names=["method", "on"]))
+def _with_place(means: pd.DataFrame, place: str) -> pd.DataFrame:
+    return means.set_axis(pd.MultiIndex.from_product([means.index, [place]], names=["method", "on"]))
 
 
 def _use(folder: Path, recipes: dict[str, dict]) -> str:
-    own = recipes.get("ours", next(iter(recipes.values())))
+    recipe = recipes.get("ours", next(iter(recipes.values())))
     logs = (log for log in (folder / "weights").rglob("*.csv") if not _name(log, folder).startswith(LEFT_OUT))
     hours = sum(map(minutes_of, logs)) / 60
-    levels = own["levels"] if "levels" in own else own["training"]["levels"]
+    levels = recipe["levels"] if "levels" in recipe else recipe["training"]["levels"]
     terms = []
     for dataset in dict.fromkeys(recipe["dataset"] for recipe in recipes.values()):
         try:
             terms.append(f"- {dataset}: {registry(dataset).terms.rstrip('.')}.")
         except InputError:
             terms.append(f"- {dataset}: drawn by this project.")
-    return USE.format(hours=hours, levels=", ".join(levels), size=own["size"], terms="\n".join(terms))
+    return USE.format(hours=hours, levels=", ".join(levels), size=recipe["size"], terms="\n".join(terms))

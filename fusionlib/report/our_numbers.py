@@ -8,7 +8,7 @@ Each paper table has its own source (`FILES`), its own pairs and its own interva
     6       counts, which are exact, and the median of several calls with its quartiles
     7       mean over heads, each the mean over its slices; bootstrap over heads
 
-A table without a csv, or a row that it has not, is absent here, and `absent` says why.
+Where a table has no csv, or its csv lacks a row, there is no number here, and `absent` says why.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fusionlib.data import systems
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison, mri_study, profiling
-from fusionlib.experiments.evaluation import BOUND, together
+from fusionlib.experiments.evaluation import BOUND, with_all_sets
 from fusionlib.metrics.statistics import interval
 from fusionlib.support import result_tables
 
@@ -99,18 +99,18 @@ def absent(folder: Path, table: int, metric: str) -> str:
 def _compared(measured: comparison.Measured, table: int, weights: Path) -> Iterator[tuple[Key, Number]]:
     """Tables 1, 2 and 7; other levels, and metrics of other images, are other readings of the same."""
     level, *others = measured.table["level"].unique()
-    here = together(measured.table)
-    here = here[here["dataset"] == here["dataset"].iloc[-1]]  # all pairs, or those of the only set
-    bounds = here.loc[(here["method"] == BOUND) & (here["level"] == level), "Q_CC"]
+    pooled = with_all_sets(measured.table)
+    pooled = pooled[pooled["dataset"] == pooled["dataset"].iloc[-1]]  # all pairs, or those of the only set
+    bounds = pooled.loc[(pooled["method"] == BOUND) & (pooled["level"] == level), "Q_CC"]
     heads = mri_study.by_subject(measured, level) if table == 7 else None
     for row in measured.rows:
         if row.printed is None or row.method in measured.missing:
             continue
-        mine = here[here["method"] == row.method]
-        at_level = mine[mine["level"] == level]
+        method_rows = pooled[pooled["method"] == row.method]
+        at_level = method_rows[method_rows["level"] == level]
         if at_level.empty:
             continue  # the table is being made
-        facts = (*_trained(row.method, at_level["weights"].iloc[0], weights, "mri" if table == 7 else ""),)
+        facts = (*_training_facts(row.method, at_level["weights"].iloc[0], weights, "mri" if table == 7 else ""),)
         facts += (f"other pairs, deformed at level {level}: the paper names neither",)
         for metric in paper_table(table).columns:
             values = at_level.set_index("pair")[metric].dropna()
@@ -119,11 +119,13 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
                 line = heads.loc[(row.part, row.method)]
                 value, ends = line[metric], (line[f"{metric}_low"], line[f"{metric}_high"])
                 over = f"{line['subjects']} heads"
-            by_pair = {name: each.set_index("pair") for name, each in mine.groupby("level", sort=False)}
+            by_pair = {
+                name: level_rows.set_index("pair") for name, level_rows in method_rows.groupby("level", sort=False)
+            }
             readings = {f"at level {other}": by_pair[other][metric] for other in others if other in by_pair}
             readings["against the deformed image"] = by_pair[level].get(f"{metric}@given")
             readings["over the whole slice"] = by_pair[level].get(f"{metric}@slice")
-            readings = {name: _ends(each.dropna()) for name, each in readings.items() if each is not None}
+            readings = {name: _ends(series.dropna()) for name, series in readings.items() if series is not None}
             cap = bounds.mean() if metric == "Q_CC" and len(bounds) else None
             yield (row.printed, metric), Number(value, *ends, over, facts, readings, cap)
 
@@ -133,7 +135,7 @@ def _ends(values: pd.Series) -> tuple[float, float]:
     return interval(values, scenes_of(values.index))
 
 
-def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:
+def _training_facts(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:
     """How long the parts of a method were trained here, from the logs beside their weights in a folder."""
     for name in method.split("+"):
         minutes = minutes_of(weights / folder / f"{name}.csv")
@@ -142,7 +144,7 @@ def _trained(method: str, kinds: str, weights: Path, folder: str) -> Iterator[st
             starts = dict.fromkeys([weights / "registration.csv", weights / folder / "registration.csv"])
             minutes += sum(map(minutes_of, starts))
         if minutes and kind in kinds.split(" + "):
-            yield f"{name} {kind} for {_whole(minutes)} min"
+            yield f"{name} {kind} for {_minutes_text(minutes)} min"
 
 
 def minutes_of(log: Path) -> float:
@@ -150,20 +152,20 @@ def minutes_of(log: Path) -> float:
     return pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else 0.0
 
 
-def _whole(minutes: float) -> str:
+def _minutes_text(minutes: float) -> str:
     return f"{minutes:.0f}" if minutes >= 1 else "less than 1"
 
 
 def _detected(table: pd.DataFrame) -> Iterator[tuple[Key, Number]]:
     """Table 3, in %."""
     printed = paper_table(3)
-    named, metric = printed.index.get_level_values("dataset")[0], printed.columns[0]
-    whole = table[table["class"] == "all"]
-    data = named if named in set(whole["dataset"]) else whole["dataset"].iloc[-1]
+    printed_set, metric = printed.index.get_level_values("dataset")[0], printed.columns[0]
+    overall = table[table["class"] == "all"]
+    data = printed_set if printed_set in set(overall["dataset"]) else overall["dataset"].iloc[-1]
     boxes = table.loc[(table["dataset"] == data) & (table["class"] != "all")]
     count = boxes.drop_duplicates("class")["boxes"].sum()
     titles = {row.method: row.printed for number in (1, 2) for row in comparison.rows_of(number) if row.printed}
-    for method, rows in whole[whole["dataset"] == data].groupby("method", sort=False):
+    for method, rows in overall[overall["dataset"] == data].groupby("method", sort=False):
         if method in titles:
             value, low, high = (100 * rows[f"{metric}{end}"].mean() for end in ("", "_low", "_high"))
             facts = (
@@ -176,10 +178,10 @@ def _detected(table: pd.DataFrame) -> Iterator[tuple[Key, Number]]:
 def _swept(table: pd.DataFrame, number: int) -> Iterator[tuple[Key, Number]]:
     """Tables 4 and 5: the short trainings that all rows share."""
     epochs, printed = int(table["epochs"].mode()[0]), paper_table(number)
-    here = together(table[table["epochs"] == epochs])
-    named, sets = printed.index.get_level_values("dataset")[0], here["dataset"].unique()
-    here = here[here["dataset"] == (named if named in sets else sets[-1])]
-    for name, rows in here.groupby("row", sort=False):
+    pooled = with_all_sets(table[table["epochs"] == epochs])
+    printed_set, sets = printed.index.get_level_values("dataset")[0], pooled["dataset"].unique()
+    pooled = pooled[pooled["dataset"] == (printed_set if printed_set in sets else sets[-1])]
+    for name, rows in pooled.groupby("row", sort=False):
         if name not in printed.index.get_level_values("row"):
             continue  # one between those of the paper
         pairs = rows.groupby("pair")[list(printed.columns)].mean()
@@ -199,7 +201,9 @@ def _counted(path: Path) -> Iterator[tuple[Key, Number]]:
         for metric, column in COST.items() if title else ():
             value = float(getattr(row, column))
             size = metric == "Size(M)"
-            facts = _part(row.method, printed.at[title, metric]) if size else (f"counted by thop at {row.side} px",)
+            facts = (
+                _part_facts(row.method, printed.at[title, metric]) if size else (f"counted by thop at {row.side} px",)
+            )
             facts += ("the paper gives no widths: these are ours",) if row.method == "ours" else ()
             yield (title, metric), Number(value, value, value, "", facts)
 
@@ -221,8 +225,8 @@ def _titles() -> dict[str, str]:
 
 
 @cache
-def _part(name: str, printed: float) -> tuple[str, ...]:
+def _part_facts(name: str, printed: float) -> tuple[str, ...]:
     """Says if the printed number of parameters, in M, is that of one part of a method and not of the whole."""
     parts = profiling.parameters(profiling.fresh(name))
-    found = [part for part, count in parts.items() if len(parts) > 1 and abs(count / 1e6 - printed) <= 0.005]
-    return tuple(f"the printed {printed:g} M are those of its part {part} alone" for part in found)
+    same_parts = [part for part, count in parts.items() if len(parts) > 1 and abs(count / 1e6 - printed) <= 0.005]
+    return tuple(f"the printed {printed:g} M are those of its part {part} alone" for part in same_parts)

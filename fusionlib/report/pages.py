@@ -68,19 +68,19 @@ def best_preset(results: Path | str) -> Path | None:
     return next((folder for folder in folders if findings.findings(folder)), None)
 
 
-def findings_text(folder: Path, here: Path | str, linked: Mapping[str, Path] | None = None) -> str:
-    """The findings of a preset, whose results are in `folder`, as a list in a page that lies in the folder `here`.
+def findings_text(folder: Path, page_folder: Path | str, linked: Mapping[str, Path] | None = None) -> str:
+    """The findings of a preset, whose results are in `folder`, as a list in a page that lies in `page_folder`.
 
     `linked` are notebooks by their number, to which the findings link; by default those that are shipped.
     """
     if linked is None:
         linked = {path.name.partition("_")[0]: path for path in sorted(folder.glob(f"{EXECUTED}/*.ipynb"))}
     lines = []
-    for each in findings.findings(folder):
-        link = f"notebook {each.notebook}"
-        if each.notebook in linked:
-            link = f"[{link}]({Path(os.path.relpath(linked[each.notebook], here)).as_posix()})"
-        lines.append(f"- {each.text} ({link})")
+    for finding in findings.findings(folder):
+        link = f"notebook {finding.notebook}"
+        if finding.notebook in linked:
+            link = f"[{link}]({Path(os.path.relpath(linked[finding.notebook], page_folder)).as_posix()})"
+        lines.append(f"- {finding.text} ({link})")
     return "\n".join([findings.basis(folder), "", *lines]) if lines else ""
 
 
@@ -104,10 +104,10 @@ def _preset_part(folder: Path) -> str:
     if TEST_PAIRS not in by_name:
         return ""
     compared = verdicts.compare(folder)
-    real = folder.name in PRESETS
+    is_real = folder.name in PRESETS
     parts = [f"## What came out in the preset `{folder.name}`"]
     instead = presets.load(folder.name).warning or ONLY_A_PATH
-    parts.append((findings_text(folder, folder.parent) if real else instead) or "No finding yet.")
+    parts.append((findings_text(folder, folder.parent) if is_real else instead) or "No finding yet.")
     if len(claims := tested_claims.tested(folder)):
         parts += ["### The paper's statements, tested", CLAIMS, markdown(claims.set_index("section"))]
     if executed := sorted(folder.glob(f"{EXECUTED}/*.ipynb")):
@@ -171,8 +171,8 @@ def _switches(rows: pd.DataFrame, source: str) -> str:
 def _augmentations(rows: pd.DataFrame, source: str) -> str:
     """Trainings that differ in what they do to the light of their images."""
     seeds = rows["seed"].nunique()
-    of_seed = evaluation.means(rows, ["method", "row", "condition", "seed"], ["EPE_share"])["EPE_share"]
-    shares = of_seed.groupby(["method", "row", "condition"], sort=False).mean().unstack("condition", sort=False)
+    seed_means = evaluation.means(rows, ["method", "row", "condition", "seed"], ["EPE_share"])["EPE_share"]
+    shares = seed_means.groupby(["method", "row", "condition"], sort=False).mean().unstack("condition", sort=False)
     return verdicts.fold(
         "Registration: photometric augmentation of its training",
         "The registration of Ours, trained further with augmentation and without: end-point error on validation "
@@ -206,11 +206,11 @@ def _own(table: pd.DataFrame, source: str) -> str:
 
 def _detection(rows: pd.DataFrame, source: str) -> str:
     """Table 3: how well objects are found on what each method makes; means over the detectors of several seeds."""
-    whole = rows[rows["class"] == "all"]
-    groups = whole.groupby(["dataset", "method"], sort=False)
+    overall = rows[rows["class"] == "all"]
+    groups = overall.groupby(["dataset", "method"], sort=False)
     shown = 100 * groups[["mAP50", "mAP50:90", "mAP50:95"]].mean()
-    ends = 100 * groups[["mAP50:90_low", "mAP50:90_high"]].mean()
-    shown["interval of mAP50:90"] = [f"{low:.1f} to {high:.1f}" for low, high in ends.to_numpy()]
+    intervals = 100 * groups[["mAP50:90_low", "mAP50:90_high"]].mean()
+    shown["interval of mAP50:90"] = [f"{low:.1f} to {high:.1f}" for low, high in intervals.to_numpy()]
     shown["detectors"] = groups.size()
     printed = paper_table(3)["mAP50:90"].xs("Ours", level="row").iloc[0]
     return verdicts.fold(
@@ -251,15 +251,17 @@ def _untried(number: int) -> str:
 def _swept(table: pd.DataFrame, number: int, source: str) -> str:
     """The paper's Table 4 or 5: every row's mean over pairs and seeds, and what differs from Ours."""
     epochs = int(table["epochs"].mode()[0])  # a few rows were trained longer, too
-    table, named = table[table["epochs"] == epochs], paper_table(number).index.get_level_values("dataset")[0]
+    table, printed_set = table[table["epochs"] == epochs], paper_table(number).index.get_level_values("dataset")[0]
     best = sweep_rows.reference(number)
     if best not in set(table["row"]):
         return ""  # the sweep has only begun
     means, tests = sweep_tables.means(table), sweep_tables.differences(table, best)
-    data = named if named in means.index.get_level_values("data") else means.index[-1][0]
+    data = printed_set if printed_set in means.index.get_level_values("data") else means.index[-1][0]
     rows = means.loc[data][METRICS]
-    apart = tests[(tests["data"] == data) & tests["verdict"].isin(("better", "worse")) & tests["metric"].isin(METRICS)]
-    words = (apart["metric"] + " " + apart["verdict"]).groupby(apart["row"]).agg(", ".join)
+    significant = tests[
+        (tests["data"] == data) & tests["verdict"].isin(("better", "worse")) & tests["metric"].isin(METRICS)
+    ]
+    words = (significant["metric"] + " " + significant["verdict"]).groupby(significant["row"]).agg(", ".join)
     rows["against Ours"] = [words.get(name, "–") for name in rows.index]
     pairs = table if data == "all" else table[table["dataset"] == data]
     return verdicts.fold(

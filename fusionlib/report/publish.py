@@ -42,8 +42,8 @@ def _pages(results: Path, preset: str) -> Path:
 
 def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
     """`publish` for every preset that has results, and the leaderboard; return what was written, each path once."""
-    found = [preset for preset in (*pages.PRESETS, "smoke") if (Path(results) / preset / "tables").is_dir()]
-    written = [path for preset in found for path in publish(results, preset)]
+    presets = [preset for preset in (*pages.PRESETS, "smoke") if (Path(results) / preset / "tables").is_dir()]
+    written = [path for preset in presets for path in publish(results, preset)]
     return list(dict.fromkeys([*written, *leaderboard.write(Path(results) / "benchmark")]))
 
 

@@ -58,7 +58,7 @@ class Checked:
 
 def check(results: Path | str, preset: str) -> list[Checked]:
     """Every set of weights, then every table with keys, of a preset."""
-    folder, chosen = Path(results) / preset, presets.load(preset)
+    folder, config = Path(results) / preset, presets.load(preset)
     files = [path for path in sorted((folder / "weights").rglob("*.safetensors")) if _is_kept(path)]
     tables = {
         path: table
@@ -67,12 +67,12 @@ def check(results: Path | str, preset: str) -> list[Checked]:
     }
     keys = [key_of(path) for path in files]
     keys += [Key.parse(text) for table in tables.values() for text in table["made_by"].unique()]
-    named = dict.fromkeys(name for key in keys for name in key.parts if name in components.names())
-    today = record.versions(named)  # all at once: what has to be probed is probed side by side
-    wanted = recipes_of(chosen)
-    found = [_weights(path, folder / "weights", wanted, today) for path in files]
-    known = {key_of(path).digest for path in files}
-    return found + [_table(path, table, today, known, chosen) for path, table in tables.items()]
+    component_names = dict.fromkeys(name for key in keys for name in key.parts if name in components.names())
+    today = record.versions(component_names)  # all at once: what has to be probed is probed side by side
+    wanted = recipes_of(config)
+    checked = [_weights(path, folder / "weights", wanted, today) for path in files]
+    known_weights = {key_of(path).digest for path in files}
+    return checked + [_table(path, table, today, known_weights, config) for path, table in tables.items()]
 
 
 def command(results: Path | str, preset: str) -> int:
@@ -99,7 +99,7 @@ def recipes_of(preset: Preset) -> dict[str, Recipe | Retraining]:
     """What today's preset would train, by the name of the weights; systems are added where they are retrained."""
     on_brains = presets.mri(preset).recipe
     first = on_brains.start if preset.mri.finish is not None else on_brains
-    found: dict[str, Recipe | Retraining | None] = {
+    recipes: dict[str, Recipe | Retraining | None] = {
         "ours": preset.recipe,
         "registration": preset.recipe.start,
         "as_in_the_paper": presets.as_in_the_paper(preset).recipe,
@@ -114,9 +114,9 @@ def recipes_of(preset: Preset) -> dict[str, Recipe | Retraining]:
     }
     for name in systems.names():
         if "" not in systems.system(name).published or preset.always_train:
-            found[name] = retraining.recipe(name, preset.recipe, preset.always_train)
-            found[f"mri/{name}"] = retraining.recipe(name, presets.mri(preset).recipe, preset.always_train)
-    return {name: recipe for name, recipe in found.items() if recipe is not None}
+            recipes[name] = retraining.recipe(name, preset.recipe, preset.always_train)
+            recipes[f"mri/{name}"] = retraining.recipe(name, presets.mri(preset).recipe, preset.always_train)
+    return {name: recipe for name, recipe in recipes.items() if recipe is not None}
 
 
 def _weights(path: Path, folder: Path, wanted: Mapping[str, Recipe | Retraining], today: Mapping[str, str]) -> Checked:
@@ -128,13 +128,17 @@ def _weights(path: Path, folder: Path, wanted: Mapping[str, Recipe | Retraining]
     return Checked(f"weights/{name}", 1, int(bool(changed)), tuple(changed), minutes)
 
 
-def _table(path: Path, table: pd.DataFrame, today: Mapping[str, str], known: set[str], preset: Preset) -> Checked:
+def _table(
+    path: Path, table: pd.DataFrame, today: Mapping[str, str], known_weights: set[str], preset: Preset
+) -> Checked:
     columns = list(table)
-    leading = columns[: columns.index("pair")] if "pair" in columns else columns[: min(2, len(columns) - 1)]
-    parts = table.groupby(leading, sort=False, dropna=False)
+    key_columns = columns[: columns.index("pair")] if "pair" in columns else columns[: min(2, len(columns) - 1)]
+    parts = table.groupby(key_columns, sort=False, dropna=False)
     outdated, changed, seconds = 0, {}, 0.0
     for _, rows in parts:
-        differing = [each for text in rows["made_by"].unique() for each in _differing(str(text), rows, today, known)]
+        differing = [
+            name for text in rows["made_by"].unique() for name in _differing(str(text), rows, today, known_weights)
+        ]
         if differing:
             outdated += 1
             changed |= dict.fromkeys(differing)
@@ -143,12 +147,12 @@ def _table(path: Path, table: pd.DataFrame, today: Mapping[str, str], known: set
     return Checked(f"tables/{path.name}", len(parts), outdated, tuple(changed), minutes)
 
 
-def _differing(text: str, rows: pd.DataFrame, today: Mapping[str, str], known: set[str]) -> Iterator[str]:
+def _differing(text: str, rows: pd.DataFrame, today: Mapping[str, str], known_weights: set[str]) -> Iterator[str]:
     key = Key.parse(text)
     if not key.parts:
         yield "an unknown key"
     yield from _components(key, today)
-    if "ours:weights" in key.parts and key.parts["ours:weights"] not in known:
+    if "ours:weights" in key.parts and key.parts["ours:weights"] not in known_weights:
         yield "ours:weights"
     if "pair" in rows and ("dataset" in rows or "set" in rows):
         for name, members in rows.groupby("dataset" if "dataset" in rows else "set", sort=False)["pair"]:

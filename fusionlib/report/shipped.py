@@ -4,7 +4,7 @@ The images of the data sets belong to others and are fetched, never shipped, so 
 repository either. Which pictures are charts is not guessed: an output is kept if its cell writes a figure that is
 shipped as well (`reporting.write_figure`, under a name that does not begin with "fused_"). In the place of every other
 picture stands what the same cell shows in the preset smoke, which draws its own scenes and knows the same weights, or a
-sentence. What is noise goes too: progress bars, times of cells, widgets without a kernel.
+sentence. Noise is removed too: progress bars, times of cells, widgets without a kernel.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ def ship(folder: Path | str) -> list[Path]:
         The notebooks and pages, in order.
     """
     folder = Path(folder)
-    found = []
+    written = []
     for source in notebook_files(folder / "notebooks").values():
         path = folder / FOLDER / source.name
         content = nbformat.read(source, as_version=4)
         drawn = _drawn(content, path) | _drawn(content, folder.with_name("smoke") / "notebooks" / source.name)
         mark = fingerprint(sha256(source), {cell: len(pictures) for cell, pictures in sorted(drawn.items())})
-        there = all(each.exists() for each in (path, path.with_suffix(".html"), path.with_name(STYLE)))
-        if not (there and _mark(path) == mark):
+        complete = all(file.exists() for file in (path, path.with_suffix(".html"), path.with_name(STYLE)))
+        if not (complete and _mark(path) == mark):
             text = nbformat.writes(without_pictures(content, drawn))
             for place, name in {data_root(): "$FUSIONLIB_DATA", ROOT: "."}.items():  # paths of this machine
                 text = text.replace(str(place), name)
             content = nbformat.reads(text, as_version=4)
             content.metadata.fusionlib = content.metadata.get("fusionlib", {}) | {"executed": mark}
             write_text(path, nbformat.writes(content) + "\n")
-            page, style = _apart(web.notebook_page(content, source.stem))
+            page, style = _split_style(web.notebook_page(content, source.stem))
             write_text(path.with_name(STYLE), style)
             write_text(path.with_suffix(".html"), page)
-        found += [path, path.with_suffix(".html")]
-    return found
+        written += [path, path.with_suffix(".html")]
+    return written
 
 
 def without_pictures(content: NotebookNode, drawn: Drawn | None = None) -> NotebookNode:
@@ -82,9 +82,9 @@ def without_pictures(content: NotebookNode, drawn: Drawn | None = None) -> Noteb
             cell | {"metadata": NotebookNode(tags=cell.metadata.tags) if "tags" in cell.metadata else {}}
         )
         if cell.cell_type == "code":
-            kept, scenes = _is_shipped(cell.source), list((drawn or {}).get(cell.get("id"), []))
-            outputs = [_passed_on(NotebookNode(output), kept, scenes) for output in cell.outputs]
-            cell.outputs = _introduced([output for output in outputs if output is not None])
+            is_chart, scenes = _is_shipped(cell.source), list((drawn or {}).get(cell.get("id"), []))
+            outputs = [_shippable(NotebookNode(output), is_chart, scenes) for output in cell.outputs]
+            cell.outputs = _with_introduction([output for output in outputs if output is not None])
         cells.append(cell)
     facts = ("fusionlib", "kernelspec", "language_info")
     metadata = {name: content.metadata[name] for name in facts if name in content.metadata}
@@ -97,7 +97,7 @@ def _is_shipped(source: str) -> bool:
     return bool(names) and not any(name.startswith("fused_") for name in names)
 
 
-def _passed_on(output: NotebookNode, kept: bool, scenes: list[str]) -> NotebookNode | None:
+def _shippable(output: NotebookNode, is_chart: bool, scenes: list[str]) -> NotebookNode | None:
     """What stands in the place of an output: itself, nothing, or the next of the drawn scenes, which is taken away."""
     if output.output_type == "stream":
         return None if output.name == "stderr" else output
@@ -105,7 +105,7 @@ def _passed_on(output: NotebookNode, kept: bool, scenes: list[str]) -> NotebookN
     if _is_drawn(output):
         return output if "image/jpeg" in data else None
     if any(kind in data for kind in PICTURES) or "data:image" in data.get("text/html", ""):
-        if kept:
+        if is_chart:
             chart = {"image/png": _fewer_colours(data["image/png"]), "text/plain": data.get("text/plain", "")}
             return NotebookNode(output | {"data": chart})
         if scenes:
@@ -116,7 +116,7 @@ def _passed_on(output: NotebookNode, kept: bool, scenes: list[str]) -> NotebookN
     return output
 
 
-def _introduced(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def _with_introduction(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """The outputs of a cell with a line above the first drawn scene that says what it is."""
     first = next((place for place, output in enumerate(outputs) if _is_drawn(output)), None)
     if first is None:
@@ -135,17 +135,17 @@ def _drawn(content: NotebookNode, path: Path) -> Drawn:
         return {}
     wanted = {cell.id: cell.source for cell in content.cells if cell.cell_type == "code"}
     cells = [cell for cell in nbformat.read(path, as_version=4).cells if wanted.get(cell.get("id")) == cell.source]
-    found = {cell.id: _scenes(cell.outputs) for cell in cells if not _is_shipped(cell.source)}
-    return {name: scenes for name, scenes in found.items() if scenes}
+    scenes_by_cell = {cell.id: _scenes(cell.outputs) for cell in cells if not _is_shipped(cell.source)}
+    return {name: scenes for name, scenes in scenes_by_cell.items() if scenes}
 
 
 def _scenes(outputs: list[NotebookNode]) -> list[str]:
     """The pictures of one cell, JPEG in base64: those made of PNG, and those that were made before."""
-    found = []
+    pictures = []
     for data in (output.get("data", {}) for output in outputs):
         if "image/png" in data or "image/jpeg" in data:
-            found.append(data["image/jpeg"] if "image/jpeg" in data else _jpeg(data["image/png"]))
-    return found
+            pictures.append(data["image/jpeg"] if "image/jpeg" in data else _jpeg(data["image/png"]))
+    return pictures
 
 
 def _jpeg(picture: str) -> str:
@@ -170,7 +170,7 @@ def _fewer_colours(picture: str) -> str:
     return base64.b64encode(smaller.getvalue()).decode()
 
 
-def _apart(page: str) -> tuple[str, str]:
+def _split_style(page: str) -> tuple[str, str]:
     """A page that asks for its style, and the style: it is most of a page, and the same for all of them."""
     head, body = page.split("</head>", 1)
     style = "\n".join(STYLE_BLOCK.findall(head))

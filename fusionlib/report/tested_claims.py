@@ -10,7 +10,7 @@ One rule for all. A statement says that Ours, or one setting, is better than som
 Significant is p < 5 % after Holm's correction for all comparisons of the statement. The replicate is what the statement
 is about: the scene where methods are compared (`data.scenes`), the training where settings or detectors are, the head
 in Table 7. There is one training of Ours in Tables 1 and 2; how much another one would differ, Table 4's trainings of
-the full method say, and that spread is added to the one of scenes. A count has no chance in it.
+the full method say, and that spread is added to the one of scenes. Counts are exact.
 """
 
 from __future__ import annotations
@@ -87,25 +87,25 @@ def tested(folder: Path | str) -> pd.DataFrame:
         where that was measured), and what would change it.
     """
     folder, lines = Path(folder), []
-    for each in STATEMENTS:
-        if all((folder / "tables" / name).exists() for name in each.files):
-            found, on = each.compare(folder, "medium")
-            if not found:
+    for statement in STATEMENTS:
+        if all((folder / "tables" / name).exists() for name in statement.files):
+            comparisons, basis = statement.compare(folder, "medium")
+            if not comparisons:
                 continue
-            at_light = each.compare(folder, "light")[0] if each.levels else []
+            at_light = statement.compare(folder, "light")[0] if statement.levels else []
             light = verdict(at_light) if at_light else "-"
-            effect = "; ".join(str(one) for one in _worst(found))
-            told = verdict(found)
-            told = CHOSEN if each.chosen and told == SUPPORTED else told
-            lines.append((each.section, each.says, on, effect, told, light, each.change))
+            effect = "; ".join(str(each) for each in _worst(comparisons))
+            decision = verdict(comparisons)
+            decision = CHOSEN if statement.chosen and decision == SUPPORTED else decision
+            lines.append((statement.section, statement.says, basis, effect, decision, light, statement.change))
     columns = ["section", "the paper says", "tested on", "effect", "verdict", "at light", "what would change it"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def verdict(found: list[Compared]) -> str:
+def verdict(comparisons: list[Compared]) -> str:
     """One of `VERDICTS`, by the rule above."""
-    corrected = holm({str(place): each.p for place, each in enumerate(found)})
-    signs = [0 if not corrected[str(place)] < LEVEL else 1 if each.gain > 0 else -1 for place, each in enumerate(found)]
+    p_values = holm({str(place): each.p for place, each in enumerate(comparisons)})
+    signs = [(1 if each.gain > 0 else -1) * (p_values[str(place)] < LEVEL) for place, each in enumerate(comparisons)]
     return CONTRADICTED if min(signs, default=0) < 0 else SUPPORTED if min(signs, default=0) > 0 else OPEN
 
 
@@ -118,19 +118,19 @@ def sentence(folder: Path) -> str:
     """The verdicts in half a sentence, as the findings have it."""
     lines, parts = tested(folder), []
     for name, count in counted(lines).items():
-        which = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
-        of = "" if parts else f" of the {len(lines)} about its tables"
+        names = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
+        total = "" if parts else f" of the {len(lines)} about its tables"
         word = "holds by our choice alone" if name == CHOSEN else f"{'is' if count == 1 else 'are'} {name}"
         if count or name != CHOSEN:
-            parts.append(f"{count}{of} {word}{which}")
+            parts.append(f"{count}{total} {word}{names}")
     return f"by what was measured here, {listed(parts)}"
 
 
-def _worst(found: list[Compared]) -> Iterator[Compared]:
+def _worst(comparisons: list[Compared]) -> Iterator[Compared]:
     """In each number the comparison with the smallest gain."""
-    found = [each for each in found if each.gain == each.gain]  # not those that were not measured
-    for metric in dict.fromkeys(each.metric for each in found):
-        yield min((one for one in found if one.metric == metric), key=lambda one: one.gain)
+    comparisons = [each for each in comparisons if each.gain == each.gain]  # not those that were not measured
+    for metric in dict.fromkeys(each.metric for each in comparisons):
+        yield min((each for each in comparisons if each.metric == metric), key=lambda each: each.gain)
 
 
 def _many(count: int, what: str) -> str:
@@ -143,62 +143,63 @@ def _many(count: int, what: str) -> str:
 def _over_scenes(number: int) -> Callable[[Path, str], tuple[list[Compared], str]]:
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
         measured = comparison.read(number, folder / "tables" / COMPARED[number])
-        here = measured.table[measured.table["level"] == level]
+        at_level = measured.table[measured.table["level"] == level]
         rows = {row.method: row.printed for row in measured.rows if row.printed and row.method != OURS}
-        there = [name for name in rows if name in set(here["method"])]
-        found, scenes, others = [], scenes_of(here["pair"].unique()), _other_trainings(folder, level)
+        present = [name for name in rows if name in set(at_level["method"])]
+        comparisons, scenes, others = [], scenes_of(at_level["pair"].unique()), _other_trainings(folder, level)
         for metric in IMAGE_METRICS:
-            wide = here.pivot(index="pair", columns="method", values=metric)
-            for method, printed in rows.items() if OURS in wide and there else ():
+            wide = at_level.pivot(index="pair", columns="method", values=metric)
+            for method, printed in rows.items() if OURS in wide and present else ():
                 over_scenes = NOT_MEASURED
                 if method in wide:
                     gain = sign(metric) * (wide[OURS] - wide[method]).dropna()
                     group = scenes_of(gain.index)
                     over_scenes = (gain.mean(), *interval(gain, group), sign_flips(gain, group))
-                found.append(Compared(printed, metric, *with_more_spread(*over_scenes, others.get(metric, 0.0))))
-        on = f"{_many(len(there), 'row')}, {_many(len(scenes), 'pair')} of {_many(len(set(scenes)), 'scene')}"
-        return found, on + ", one training of Ours" + (" and the spread of others" if others else "")
+                comparisons.append(Compared(printed, metric, *with_more_spread(*over_scenes, others.get(metric, 0.0))))
+        basis = f"{_many(len(present), 'row')}, {_many(len(scenes), 'pair')} of {_many(len(set(scenes)), 'scene')}"
+        return comparisons, basis + ", one training of Ours" + (" and the spread of others" if others else "")
 
     return compare
 
 
 def _other_trainings(folder: Path, level: str) -> dict[str, float]:
-    tables = [result_tables.read(folder / "tables" / each[4]) for each in (SWEPT, SWEPT_AT_LIGHT)]
+    tables = [result_tables.read(folder / "tables" / files[4]) for files in (SWEPT, SWEPT_AT_LIGHT)]
     return sweep_tables.between_seeds(pd.concat(tables), sweep_rows.OURS, level)
 
 
 def _over_heads(folder: Path, level: str) -> tuple[list[Compared], str]:
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
-    here = measured.table[measured.table["level"] == level]
-    here = here.assign(head=here["pair"].map(mri_study.subject))
-    means = here.groupby(["head", "method"])[IMAGE_METRICS].mean()
-    found = []
+    at_level = measured.table[measured.table["level"] == level]
+    at_level = at_level.assign(head=at_level["pair"].map(mri_study.subject))
+    means = at_level.groupby(["head", "method"])[IMAGE_METRICS].mean()
+    comparisons = []
     for row in measured.rows:
         if row.printed and row.method != OURS and row.method in means.index.unique("method"):
             for metric in IMAGE_METRICS:
                 wide = means[metric].unstack()
-                found.append(_of_replicates(row.printed, metric, wide[OURS] - wide[row.method]))
-    return found, f"{_many(len({each.row for each in found}), 'row')}, {_many(here['head'].nunique(), 'head')}"
+                comparisons.append(_of_replicates(row.printed, metric, wide[OURS] - wide[row.method]))
+    rows, heads = {each.row for each in comparisons}, at_level["head"].nunique()
+    return comparisons, f"{_many(len(rows), 'row')}, {_many(heads, 'head')}"
 
 
 def _over_trainings(number: int, reference: str, *names: str) -> Callable[[Path, str], tuple[list[Compared], str]]:
     """Rows of Table 4 or 5 against the reference; all others, if none is named."""
 
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
-        files = [each[number] for each in (SWEPT, SWEPT_AT_LIGHT) if number in each]
+        files = [tables[number] for tables in (SWEPT, SWEPT_AT_LIGHT) if number in tables]
         table = pd.concat([result_tables.read(folder / "tables" / file) for file in files])
         table = table[(table["epochs"] == table["epochs"].mode()[0]) & (table["level"] == level)]
         printed = paper_table(number).index.get_level_values("row")
         rows = [
             row for row in table["row"].unique() if row in printed and row != reference and row in (names or printed)
         ]
-        means, found = table.groupby(["seed", "row"])[IMAGE_METRICS].mean(), []
+        means, comparisons = table.groupby(["seed", "row"])[IMAGE_METRICS].mean(), []
         for row in rows if reference in means.index.unique("row") else ():
             for metric in IMAGE_METRICS:
                 wide = means[metric].unstack()
-                found.append(_of_replicates(row, metric, (wide[reference] - wide[row]).dropna()))
+                comparisons.append(_of_replicates(row, metric, (wide[reference] - wide[row]).dropna()))
         seeds, pairs = table["seed"].nunique(), table["pair"].nunique()
-        return found, f"{_many(len(rows), 'row')}, {_many(seeds, 'seed')}, {_many(pairs, 'pair')}"
+        return comparisons, f"{_many(len(rows), 'row')}, {_many(seeds, 'seed')}, {_many(pairs, 'pair')}"
 
     return compare
 
@@ -213,26 +214,24 @@ def _detected(*methods: str) -> Callable[[Path, str], tuple[list[Compared], str]
 
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
         table = result_tables.read(folder / "tables" / DETECTION)
-        whole = table[(table["class"] == "all") & ~table["method"].str.endswith("head")]
+        overall = table[(table["class"] == "all") & ~table["method"].str.endswith("head")]
         rows = [
             row.method for number in (1, 2) for row in comparison.rows_of(number) if row.printed and row.method != OURS
         ]
-        found = []
-        for dataset, here in whole.groupby("dataset", sort=False):
-            wide = 100 * here.pivot(index="seed", columns="method", values="mAP50:90")
+        comparisons = []
+        for dataset, set_rows in overall.groupby("dataset", sort=False):
+            wide = 100 * set_rows.pivot(index="seed", columns="method", values="mAP50:90")
             for name in methods or rows:
                 gain, low, high, p = NOT_MEASURED
                 if name in wide:
                     low, high, p = paired_t((wide[OURS] - wide[name]).dropna())
                     gain = (wide[OURS] - wide[name]).mean()
-                found.append(Compared(name, f"mAP50:90 on {dataset}", gain, low, high, p))
-        there = whole["method"].isin(methods or rows)
-        measured = whole.loc[there, "method"].nunique()
-        of = _many(measured, "row") if methods else f"{measured} of the paper's {len(rows)} rows"
-        return (
-            found if there.any() else [],
-            f"{of}, {_many(whole['seed'].nunique(), 'seed')} of the detectors, in points",
-        )
+                comparisons.append(Compared(name, f"mAP50:90 on {dataset}", gain, low, high, p))
+        is_asked = overall["method"].isin(methods or rows)
+        measured = overall.loc[is_asked, "method"].nunique()
+        rows_text = _many(measured, "row") if methods else f"{measured} of the paper's {len(rows)} rows"
+        seeds = _many(overall["seed"].nunique(), "seed")
+        return comparisons if is_asked.any() else [], f"{rows_text}, {seeds} of the detectors, in points"
 
     return compare
 
@@ -247,14 +246,15 @@ def _seconds(folder: Path, level: str) -> tuple[list[Compared], str]:
     times = result_tables.read(folder / "tables" / TIMES)
     times = times[(times["side"] == times["side"].max()) & (times["threads"] == times["threads"].max())]
     times = times.set_index("method")
-    ours, found = times.loc[OURS], []
+    ours, comparisons = times.loc[OURS], []
     for name, other in times.drop(index=OURS).iterrows():
         low, high = other["low"] - ours["high"], other["high"] - ours["low"]
         longer = ours["low"] > 1.1 * other["high"]
-        sure = longer or ours["high"] <= 1.1 * other["low"]
+        is_certain = longer or ours["high"] <= 1.1 * other["low"]
         gain = other["median"] - ours["median"]
-        found.append(Compared(name, "s", gain, low, high, 0.0 if sure and (gain > 0) != longer else 1.0))
-    return found, f"{int(times['side'].iloc[0])} px, {int(times['threads'].iloc[0])} threads, quartiles of the calls"
+        comparisons.append(Compared(name, "s", gain, low, high, 0.0 if is_certain and (gain > 0) != longer else 1.0))
+    side, threads = int(times["side"].iloc[0]), int(times["threads"].iloc[0])
+    return comparisons, f"{side} px, {threads} threads, quartiles of the calls"
 
 
 def _certain(row: str, metric: str, gain: float) -> Compared:

@@ -37,7 +37,7 @@ def plan(preset: Preset) -> pd.DataFrame:
     Returns:
         Columns what, trainings, minutes (of all of them together), basis (of the minutes), notebook.
     """
-    lines, seen, shipped = [], [], recipes_of(presets.load(SHIPPED.preset))
+    lines, planned, shipped = [], [], recipes_of(presets.load(SHIPPED.preset))
     for name, recipe in recipes_of(preset).items():
         minutes = minutes_of(SHIPPED.weights / f"{name}.csv")
         basis = MEASURED if recipe == shipped.get(name) else EXTRAPOLATED
@@ -48,9 +48,9 @@ def plan(preset: Preset) -> pd.DataFrame:
             minutes = minutes if minutes and basis == MEASURED else _minutes(recipe)
             notebook = NOTEBOOK.get(name.partition("/")[0], "03")
         notebook = "10" if name.startswith("mri/") else notebook
-        if minutes and recipe not in seen:  # a system without a log is retrained for no table
+        if minutes and recipe not in planned:  # a system without a log is retrained for no table
             lines.append((f"weights/{name}", 1, minutes, basis, notebook))
-        seen.append(recipe)
+        planned.append(recipe)
     switches = [sweep_rows.short_recipe(row, preset) for row in sweep_rows.SWITCHES]
     lines.append(_line("switches of the network", switches, "03"))
     further = [sweep_rows.further_recipe(row, preset, seed) for row in sweep_rows.AUGMENTATIONS for seed in range(3)]
@@ -64,17 +64,17 @@ def plan(preset: Preset) -> pd.DataFrame:
         few = sweep_rows.checked(rows, sweep_rows.optimum(preset))
         longer = _trainings(few, preset, seeds[:1], preset.sweep_longer)
         lines.append(_line("table 5: a few rows, longer", longer, "08"))
-    asked = preset.detection
-    count = len(asked.seeds) * (len(asked.methods) + 2)  # Ours with and without l_ob
-    lines.append(("table 3: detectors", count, count * detection_bench.minutes(asked), ESTIMATED, "06"))
+    detection = preset.detection
+    count = len(detection.seeds) * (len(detection.methods) + 2)  # Ours with and without l_ob
+    lines.append(("table 3: detectors", count, count * detection_bench.minutes(detection), ESTIMATED, "06"))
     return pd.DataFrame(lines, columns=["what", "trainings", "minutes", "basis", "notebook"])
 
 
 def _minutes(recipe: Recipe) -> float:
     """Extrapolated from the training of `mini` that is most alike."""
-    chosen = recipe.training
-    alone = chosen.registration_epochs > chosen.epochs / 2
-    kind = "as_in_the_paper" if recipe.network == AS_IN_THE_PAPER else "registration" if alone else "ours"
+    training = recipe.training
+    mostly_registration = training.registration_epochs > training.epochs / 2
+    kind = "as_in_the_paper" if recipe.network == AS_IN_THE_PAPER else "registration" if mostly_registration else "ours"
     return recipe.minutes() * _pace(kind)
 
 

@@ -18,18 +18,18 @@ MARKERS = "os^Dv*P"
 
 @plotting.style()
 def bars(compared: pd.DataFrame) -> Figure:
-    """A bar a table of the paper, parted by verdict, with the counts in it.
+    """A bar for each table of the paper, divided by verdict, with the counts in it.
 
     A black line says where the first two parts would end by chance (`verdicts.by_chance`).
     """
     counts = summary(compared).drop(index="all")[list(VERDICTS)]
     figure, axis = plt.subplots(figsize=(0.8 * plotting.WIDTH, 0.9 + 0.32 * len(counts)))
-    before = np.zeros(len(counts))
+    left_ends = np.zeros(len(counts))
     for verdict in VERDICTS:
-        drawn = axis.barh(counts.index, counts[verdict], left=before, color=SHADES[verdict], label=verdict)
-        shown = [str(count) if count else "" for count in counts[verdict]]
-        axis.bar_label(drawn, shown, label_type="center", fontsize="small")
-        before += counts[verdict].to_numpy()
+        drawn_bars = axis.barh(counts.index, counts[verdict], left=left_ends, color=SHADES[verdict], label=verdict)
+        labels = [str(count) if count else "" for count in counts[verdict]]
+        axis.bar_label(drawn_bars, labels, label_type="center", fontsize="small")
+        left_ends += counts[verdict].to_numpy()
     chance = by_chance(compared).drop(index="all")["by chance"]
     axis.plot(chance, chance.index, "|", color="black", ms=14, mew=2, label="agrees or same ranking, by chance")
     axis.invert_yaxis()
@@ -74,15 +74,15 @@ def _panel(axis: Axes, rows: pd.DataFrame, tables: list[int]) -> None:
         axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="0.5")
         axis.set(xticks=[], yticks=[])
         return
-    for table, own in rows.groupby("table"):
+    for table, table_rows in rows.groupby("table"):
         place = tables.index(table)
-        off = np.abs([own["ours"] - own["low"], own["high"] - own["ours"]])
+        error_bars = np.abs([table_rows["ours"] - table_rows["low"], table_rows["high"] - table_rows["ours"]])
         style = {"marker": MARKERS[place], "color": plotting.COLOURS[place], "ms": 4, "elinewidth": 0.8}
-        axis.errorbar(own["paper"], own["ours"], yerr=off, ls="", alpha=0.8, **style)
-    both = rows[["paper", "ours"]]
-    for way, values in (("x", rows["paper"]), ("y", both.stack())):
+        axis.errorbar(table_rows["paper"], table_rows["ours"], yerr=error_bars, ls="", alpha=0.8, **style)
+    paper_and_ours = rows[["paper", "ours"]]
+    for axis_name, values in (("x", rows["paper"]), ("y", paper_and_ours.stack())):
         if values.min() > 0 and values.max() > 5 * values.min():
-            axis.set(**{f"{way}scale": "log"})
-            charts.plain_ticks(getattr(axis, f"{way}axis"))
+            axis.set(**{f"{axis_name}scale": "log"})
+            charts.plain_ticks(getattr(axis, f"{axis_name}axis"))
     ends = np.linspace(rows["paper"].min(), rows["paper"].max(), 50)
     axis.plot(ends, ends, "--", color="0.4", lw=1.2, zorder=0)

@@ -34,10 +34,10 @@ COLUMNS = ["table", "dataset", "row", "metric", "paper", "ours", "low", "high", 
 @cache
 def _printed() -> pd.DataFrame:
     """All values of the paper's tables, in its order; `half` is half a unit of the last digit printed in a column."""
-    found = pd.read_csv(FACTS / "paper_tables.csv", dtype={"value": str}).rename(columns={"value": "printed"})
-    digits = found["printed"].str.partition(".")[2].str.len()
-    found["half"] = 0.5 * 10.0 ** -digits.groupby([found["table"], found["metric"]]).transform("max")
-    return found.assign(paper=found["printed"].astype(float))
+    printed = pd.read_csv(FACTS / "paper_tables.csv", dtype={"value": str}).rename(columns={"value": "printed"})
+    digits = printed["printed"].str.partition(".")[2].str.len()
+    printed["half"] = 0.5 * 10.0 ** -digits.groupby([printed["table"], printed["metric"]]).transform("max")
+    return printed.assign(paper=printed["printed"].astype(float))
 
 
 def compare(folder: Path | str, tables: Iterable[int] = tuple(our_numbers.FILES)) -> pd.DataFrame:
@@ -49,14 +49,14 @@ def compare(folder: Path | str, tables: Iterable[int] = tuple(our_numbers.FILES)
     """
     folder, paper = Path(folder), _printed()
     paper = paper[paper["table"].isin(tables)]
-    found = {(table, *key): each for table in tables for key, each in our_numbers.numbers(folder, table).items()}
-    mine = [found.get(key) for key in zip(paper["table"], paper["row"], paper["metric"], strict=True)]
-    ends = [(each.value, each.low, each.high) if each else (np.nan,) * 3 for each in mine]
+    by_key = {(table, *key): number for table in tables for key, number in our_numbers.numbers(folder, table).items()}
+    numbers = [by_key.get(key) for key in zip(paper["table"], paper["row"], paper["metric"], strict=True)]
+    ends = [(number.value, number.low, number.high) if number else (np.nan,) * 3 for number in numbers]
     lines = paper.assign(**dict(zip(("ours", "low", "high"), np.transpose(ends), strict=True)))
     lines["difference"] = lines["ours"] - lines["paper"]
     lines = lines.assign(**_ranks(lines))
-    lines["verdict"] = [_verdict(line, each) for line, each in zip(lines.to_dict("records"), mine, strict=True)]
-    lines["why"] = [_why(line, each, folder) for line, each in zip(lines.to_dict("records"), mine, strict=True)]
+    lines["verdict"] = [_verdict(line, number) for line, number in zip(lines.to_dict("records"), numbers, strict=True)]
+    lines["why"] = [_why(line, number, folder) for line, number in zip(lines.to_dict("records"), numbers, strict=True)]
     return lines[COLUMNS]
 
 
@@ -102,14 +102,14 @@ def by_chance(compared: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.Da
     sums = {f"Table {number}": np.zeros(draws, dtype=int) for number in compared["table"].unique()}
     for (number, metric), rows in measured.groupby(["table", "metric"], sort=False):
         printed = rng.permuted(np.tile(rows["paper"].to_numpy(), (draws, 1)), axis=1)
-        low, high, here = (rows[name].to_numpy() for name in ("low", "high", "ours"))
+        low, high, ours = (rows[name].to_numpy() for name in ("low", "high", "ours"))
         half = rows["half"].to_numpy()
         agrees = (low - half <= printed) & (printed <= high + half)
-        ranked = (_places(-sign(metric) * printed) == _places(-sign(metric) * here)) & (len(rows) > 1)
+        ranked = (_places(-sign(metric) * printed) == _places(-sign(metric) * ours)) & (len(rows) > 1)
         sums[f"Table {number}"] += (agrees | ranked).sum(axis=1)
     sums["all"] = np.sum(list(sums.values()), axis=0)
-    found = summary(compared)[[AGREES, RANKED]].sum(axis=1)
-    lines = {name: (found[name], drawn.mean(), (drawn >= found[name]).mean()) for name, drawn in sums.items()}
+    observed = summary(compared)[[AGREES, RANKED]].sum(axis=1)
+    lines = {name: (observed[name], drawn.mean(), (drawn >= observed[name]).mean()) for name, drawn in sums.items()}
     return pd.DataFrame.from_dict(lines, orient="index", columns=["found", "by chance", "p"])
 
 
@@ -123,19 +123,19 @@ def order(compared: pd.DataFrame) -> pd.DataFrame:
     lines = {}
     for (table, metric), rows in compared.dropna(subset="ours").groupby(["table", "metric"], sort=False):
         if len(rows) >= 3:
-            here, there = rows["ours"].rank().to_numpy(), rows["paper"].rank().to_numpy()
-            lines[f"Table {table}", metric] = {"rows": len(rows), **_spearman(here, there)}
-    found = pd.DataFrame.from_dict(lines, orient="index", columns=["rows", "rank correlation", "by chance"])
-    return found.rename_axis(["table", "metric"]) if lines else found
+            our_ranks, paper_ranks = rows["ours"].rank().to_numpy(), rows["paper"].rank().to_numpy()
+            lines[f"Table {table}", metric] = {"rows": len(rows), **_spearman(our_ranks, paper_ranks)}
+    orders = pd.DataFrame.from_dict(lines, orient="index", columns=["rows", "rank correlation", "by chance"])
+    return orders.rename_axis(["table", "metric"]) if lines else orders
 
 
-def _spearman(here: np.ndarray, there: np.ndarray) -> dict[str, float]:
-    if not (np.ptp(here) and np.ptp(there)):
+def _spearman(ours: np.ndarray, paper: np.ndarray) -> dict[str, float]:
+    if not (np.ptp(ours) and np.ptp(paper)):
         return {"rank correlation": np.nan, "by chance": np.nan}  # all rows are equal
-    here, there = here - here.mean(), there - there.mean()
-    scale = np.sqrt((here**2).sum() * (there**2).sum())
-    value = float(here @ there / scale)
-    of_all = here[_orders(len(here))] @ there / scale
+    ours, paper = ours - ours.mean(), paper - paper.mean()
+    scale = np.sqrt((ours**2).sum() * (paper**2).sum())
+    value = float(ours @ paper / scale)
+    of_all = ours[_orders(len(ours))] @ paper / scale
     return {"rank correlation": value, "by chance": float((of_all >= value - 1e-9).mean())}
 
 
@@ -151,14 +151,14 @@ def _places(values: np.ndarray) -> np.ndarray:
 
 def _ranks(lines: pd.DataFrame) -> dict[str, pd.Series]:
     """Place of each measured row among those of its table and metric, here and in print; 1 is the best."""
-    there = lines["ours"].notna()
+    measured = lines["ours"].notna()
     gains = lines["metric"].map(sign)
-    places = [lines["table"], lines["metric"]]
+    groups = [lines["table"], lines["metric"]]
     ranks = {
-        name: (lines[column] * gains).where(there).groupby(places).rank(method="min", ascending=False)
+        name: (lines[column] * gains).where(measured).groupby(groups).rank(method="min", ascending=False)
         for name, column in (("rank_here", "ours"), ("rank_paper", "paper"))
     }
-    return ranks | {"competing": there.groupby(places).transform("sum")}
+    return ranks | {"competing": measured.groupby(groups).transform("sum")}
 
 
 def _verdict(line: dict, number: Number | None) -> str:
@@ -178,19 +178,21 @@ def _why(line: dict, number: Number | None, folder: Path) -> str:
     if number is None:
         return our_numbers.absent(folder, line["table"], line["metric"])
     if line["verdict"] == AGREES:
-        found = f"within the interval over {number.over}" if number.over else "equal as far as it is printed"
-        return "; ".join([found, *number.facts])
+        reason = f"within the interval over {number.over}" if number.over else "equal as far as it is printed"
+        return "; ".join([reason, *number.facts])
     reasons = []
     if number.cap is not None and line["paper"] > number.cap:
         reasons.append(f"no image fused of these pairs can reach more than {number.cap:.3f} on average")
     for name, (low, high) in number.readings.items():
         if low <= line["paper"] <= high:
             reasons.append(f"{name} it would agree")
-    here, paper, rows = (int(line[name]) for name in ("rank_here", "rank_paper", "competing"))
+    our_rank, paper_rank, rows = (int(line[name]) for name in ("rank_here", "rank_paper", "competing"))
     if rows == 1:
         reasons.append("no other row of the table was measured")
     else:
-        reasons.append(f"rank {here} of {rows} " + ("in both" if here == paper else f"here, {paper} in print"))
+        reasons.append(
+            f"rank {our_rank} of {rows} " + ("in both" if our_rank == paper_rank else f"here, {paper_rank} in print")
+        )
     return "; ".join([*reasons, *number.facts])
 
 
@@ -222,8 +224,8 @@ def folded(compared: pd.DataFrame) -> str:
     parts = []
     for number, rows in compared.groupby("table", sort=False):
         counts = summary(rows).loc["all"]
-        told = ", ".join(f"{count} {verdict}" for verdict, count in counts[list(VERDICTS)].items() if count)
-        parts.append(fold(f"Table {number}: {len(rows)} values, {told}", markdown(table(compared, number))))
+        counts_text = ", ".join(f"{count} {verdict}" for verdict, count in counts[list(VERDICTS)].items() if count)
+        parts.append(fold(f"Table {number}: {len(rows)} values, {counts_text}", markdown(table(compared, number))))
     return "\n\n".join(parts)
 
 

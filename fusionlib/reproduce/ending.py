@@ -23,16 +23,16 @@ def ending(results: Results, good: int, run: int, took: str, short: Callable[[Pa
         took: the time of all, as text.
         short: a path as a reader types it.
     """
-    chosen = presets.load(results.preset)
-    shown, where = (SHIPPED, f" (kept in {short(SHIPPED.folder)})") if chosen.shows_shipped else (results, "")
+    config = presets.load(results.preset)
+    shown, location = (SHIPPED, f" (kept in {short(SHIPPED.folder)})") if config.shows_shipped else (results, "")
     lines = [f"Preset {results.preset}: {good} of {run} notebooks are run and up to date, after {took}."]
     if good < run:
         lines.append("Correct what failed, and the same command goes on from here.")
-    own = own_numbers(results.folder) if chosen.shows_shipped else None
+    own = own_numbers(results.folder) if config.shows_shipped else None
     if own is not None and "ours" in own.means.index:
         left = percent(own.means.at["ours", "left"])
         lines.append(f"Measured now, {own.scenes} drawn scenes: Ours leaves {left} of a misalignment ({own.level}).")
-    lines += [chosen.warning.replace("*", "")] if chosen.warning else _brief(shown, where)
+    lines += [config.warning.replace("*", "")] if config.warning else _brief(shown, location)
     own_python = Path(sys.executable).is_relative_to(Path.cwd())
     command = f"{short(Path(sys.executable)) if own_python else 'python'} -m fusionlib"
     steps = {
@@ -45,13 +45,13 @@ def ending(results: Results, good: int, run: int, took: str, short: Callable[[Pa
     return "\n".join([*lines, "Where to go on:", *(f"  {what}   {why}" for what, why in steps.items())])
 
 
-def _brief(results: Results, where: str) -> list[str]:
+def _brief(results: Results, location: str) -> list[str]:
     """The findings in three lines; fewer where tables are missing."""
     lines = []
     for level in ("medium", "light"):
         if results.table("generalisation").exists():
             shares = ", ".join(
-                f"{name} {percent(share)}" for name, share in findings.left(results.folder, level).items()
+                f"{name} {percent(share)}" for name, share in findings.share_left(results.folder, level).items()
             )
             lines.append(f"  misalignment that Ours leaves, {level + ':':7} {shares}")
     if results.table("table1").exists():
@@ -61,4 +61,4 @@ def _brief(results: Results, where: str) -> list[str]:
             f"  the paper's {counts['values']} values: {counts[verdicts.AGREES]} lie in our intervals, "
             f"{counts[verdicts.RANKED]} more keep their rank; by chance: {chance['by chance']:.0f}"
         )
-    return [f"What came out on real pairs{where}:", *lines] if lines else []
+    return [f"What came out on real pairs{location}:", *lines] if lines else []

@@ -59,19 +59,19 @@ class SavesSeldom(NBClientEngine):
 
     @classmethod
     def execute_managed_notebook(cls, nb_man: NotebookExecutionManager, kernel_name: str, **settings: object) -> None:
-        whole, last = nb_man.save, time.monotonic()
+        save_now, last = nb_man.save, time.monotonic()
 
         def save(**facts: object) -> None:
             nonlocal last
             if time.monotonic() - last > SAVED_EVERY:
-                whole(**facts)
+                save_now(**facts)
                 last = time.monotonic()
 
         nb_man.save = save
         try:
             super().execute_managed_notebook(nb_man, kernel_name, **settings)
         finally:
-            nb_man.save = whole  # the end is saved in any case
+            nb_man.save = save_now  # the end is saved in any case
 
 
 papermill_engines.register("seldom", SavesSeldom)
@@ -103,7 +103,7 @@ def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict
     if error is None:
         content = nbformat.read(executed, as_version=4)
         content.metadata.pop("papermill", None)  # paths of this machine
-        _leave_pictures(content)
+        _remove_widgets(content)
         if "preset" in parameters and (warning := presets.load(str(parameters["preset"])).warning):
             content.cells.insert(0, nbformat.v4.new_markdown_cell(warning))
         nbformat.write(content, executed)
@@ -111,8 +111,8 @@ def execute(notebook: Path, parameters: dict[str, object], folder: Path) -> dict
     return {"error": error}
 
 
-def _leave_pictures(content: nbformat.NotebookNode) -> None:
-    """Leave the picture alone of each output that is a widget with a picture (`fusionlib.notebook.widgets`).
+def _remove_widgets(content: nbformat.NotebookNode) -> None:
+    """Keep only the picture of each output that is a widget with a picture (`fusionlib.notebook.widgets`).
 
     What is written has no kernel, so its controls would not answer; a page would look for their scripts in the network.
     """
@@ -127,7 +127,7 @@ def _leave_pictures(content: nbformat.NotebookNode) -> None:
         content.metadata.pop("widgets", None)
 
 
-def _end_with(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """End this process when its parent has gone, however that happened; the kernel does the same towards this one."""
     while os.getppid() == parent:
         time.sleep(1)
@@ -136,7 +136,7 @@ def _end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     job = json.loads(sys.argv[1])
-    threading.Thread(target=_end_with, args=(job["parent"],), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(job["parent"],), daemon=True).start()
     notebook, folder = Path(job["notebook"]), Path(job["folder"])
     outcome = execute(notebook, job["parameters"], folder)
     (folder / f"{notebook.stem}.json").write_text(json.dumps(outcome), encoding="utf-8")

@@ -49,7 +49,7 @@ class Notebook:
 
 def find_notebooks(folder: Path) -> dict[str, Notebook]:
     """Every notebook NN_name.ipynb of a folder by its number; InputError if there is none or one cannot be read."""
-    found: dict[str, Notebook] = {}
+    notebooks: dict[str, Notebook] = {}
     for number, path in notebook_files(folder).items():
         try:
             content = nbformat.read(path, as_version=4)
@@ -58,15 +58,15 @@ def find_notebooks(folder: Path) -> dict[str, Notebook]:
         known = {name: facts["inferred_type_name"] for name, facts in papermill.inspect_notebook(path).items()}
         facts, cells = content.metadata.get("fusionlib", {}), tuple((c.cell_type, c.source) for c in content.cells)
         needs, follows = (tuple(facts.get(name, ())) for name in ("needs", "follows"))
-        found[number] = Notebook(path, needs, known, cells, bool(facts.get("spreads", False)), follows)
-    if not found:
+        notebooks[number] = Notebook(path, needs, known, cells, bool(facts.get("spreads", False)), follows)
+    if not notebooks:
         raise InputError(f"There are no notebooks NN_name.ipynb in {folder}; run the command from a checkout.")
-    return found
+    return notebooks
 
 
 def choose(everything: Mapping[str, Notebook], numbers: Sequence[str] | None) -> list[Notebook]:
     """The notebooks with these numbers ("3" and "03_training" mean "03"); InputError if one is not there."""
-    names = {alias: each for n, each in everything.items() for alias in (n, n.removeprefix("0"), each.name)}
+    names = {alias: notebook for n, notebook in everything.items() for alias in (n, n.removeprefix("0"), notebook.name)}
     wanted = list(numbers or everything)
     unknown = [number for number in wanted if number not in names]
     if unknown:
@@ -76,12 +76,14 @@ def choose(everything: Mapping[str, Notebook], numbers: Sequence[str] | None) ->
 
 def in_order(chosen: Sequence[Notebook], everything: Mapping[str, Notebook]) -> list[Notebook]:
     """Every notebook after the chosen ones it needs; those that others wait for come first, then by number."""
-    for each in chosen:
-        if missing := [number for number in (*each.needs, *each.follows) if number not in everything]:
-            raise InputError(f"{each.name} needs notebook {missing[0]!r}, which is not there; correct its metadata.")
-    numbers = {each.number for each in chosen}
-    graph = {each.number: numbers.intersection((*each.needs, *each.follows)) for each in chosen}
-    needed = set().union(*(each.needs for each in chosen))
+    for notebook in chosen:
+        if missing := [number for number in (*notebook.needs, *notebook.follows) if number not in everything]:
+            raise InputError(
+                f"{notebook.name} needs notebook {missing[0]!r}, which is not there; correct its metadata."
+            )
+    numbers = {notebook.number for notebook in chosen}
+    graph = {notebook.number: numbers.intersection((*notebook.needs, *notebook.follows)) for notebook in chosen}
+    needed = set().union(*(notebook.needs for notebook in chosen))
     sorter, order = TopologicalSorter(graph), []
     try:
         sorter.prepare()
@@ -94,16 +96,16 @@ def in_order(chosen: Sequence[Notebook], everything: Mapping[str, Notebook]) -> 
     return order
 
 
-def checked_parameters(given: Mapping[str, object], chosen: Sequence[Notebook]) -> dict[str, object]:
+def checked_parameters(parameters: Mapping[str, object], chosen: Sequence[Notebook]) -> dict[str, object]:
     """Parameters as papermill can pass them on; InputError if no chosen notebook knows one or its type is another."""
     checked = {}
-    for name, value in given.items():
+    for name, value in parameters.items():
         if name in OPTIONS:
             raise InputError(f"{name!r} is an option of its own: give --{name} instead of -p {name}.")
-        kinds = {each.known[name] for each in chosen if name in each.known}
+        kinds = {notebook.known[name] for notebook in chosen if name in notebook.known}
         if not kinds:
-            there = ", ".join(sorted(set().union(*(each.known for each in chosen)))) or "none"
-            raise InputError(f"None of the chosen notebooks has a parameter {name!r}; there are {there}.")
+            known_names = ", ".join(sorted(set().union(*(notebook.known for notebook in chosen)))) or "none"
+            raise InputError(f"None of the chosen notebooks has a parameter {name!r}; there are {known_names}.")
         value = value.item() if hasattr(value, "item") else value  # a NumPy number is not JSON
         value = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
         for kind in kinds & TYPES.keys():

@@ -32,13 +32,13 @@ def read(path: Path) -> tuple[pd.Series, pd.DataFrame]:
 
     If there is no such file, the facts are those of this machine, and no notebook has run.
     """
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else machine() | {"revision": git_revision()}
-    packages = kept.get("packages", {})
-    named = ("date", "revision", "seed", "platform", "cpu", "cores", "gpu", "python")
-    facts = {name: str(kept[name]) for name in named if name in kept} | packages
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else machine() | {"revision": git_revision()}
+    packages = record.get("packages", {})
+    shown = ("date", "revision", "seed", "platform", "cpu", "cores", "gpu", "python")
+    facts = {name: str(record[name]) for name in shown if name in record} | packages
     runs = {
         name: {"date": run["date"], "revision": run["revision"], "minutes": run.get("seconds", float("nan")) / 60}
-        for name, run in kept.get("notebooks", {}).items()
+        for name, run in record.get("notebooks", {}).items()
     }
     columns = ["date", "revision", "minutes"]
     return pd.Series(facts, name="value", dtype=object), pd.DataFrame.from_dict(runs, orient="index", columns=columns)

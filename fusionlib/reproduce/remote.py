@@ -73,27 +73,27 @@ def inputs(folder: Path) -> dict[str, bytes]:
 
 
 def run(task: Task) -> Made:
-    """Run a notebook on the machine this is called on; half-made results of an earlier try go on from there."""
-    sent = {place: hashlib.sha256(content).hexdigest() for place, content in task.inputs.items()}
-    folder = Path(tempfile.gettempdir(), f"fusionlib-{getpass.getuser()}", fingerprint(task.mark, sent))
+    """Run a notebook on the machine this is called on; unfinished results of an earlier try are continued."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in task.inputs.items()}
+    folder = Path(tempfile.gettempdir(), f"fusionlib-{getpass.getuser()}", fingerprint(task.mark, digests))
     notebook, results = folder / "notebooks" / task.name, folder / "results" / task.preset
     write_bytes(notebook, task.content)
-    for place, content in task.inputs.items():
-        if not (results / place).exists():
-            write_bytes(results / place, content)
+    for name, content in task.inputs.items():
+        if not (results / name).exists():
+            write_bytes(results / name, content)
     with tempfile.TemporaryDirectory(prefix="fusionlib-") as scratch:  # short: sockets lie in it
-        made = Path(scratch, task.name)
+        executed = Path(scratch, task.name)
         error = _execute(notebook, task, Path(scratch))
-        ends = [end for end in (".ipynb", ".html") if made.with_suffix(end).exists()]
-        copies = {end: made.with_suffix(end).read_bytes() for end in ends}
-    found = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
-    kept = {
-        place: path.read_bytes()
-        for place, path in sorted(found.items())
-        if not path.name.startswith(".") and (place not in sent or path.read_bytes() != task.inputs[place])
+        suffixes = [end for end in (".ipynb", ".html") if executed.with_suffix(end).exists()]
+        copies = {end: executed.with_suffix(end).read_bytes() for end in suffixes}
+    result_files = {path.relative_to(results).as_posix(): path for path in results.rglob("*") if path.is_file()}
+    new_results = {
+        name: path.read_bytes()
+        for name, path in sorted(result_files.items())
+        if not path.name.startswith(".") and (name not in digests or path.read_bytes() != task.inputs[name])
     }
     shutil.rmtree(folder)
-    return Made(error, copies, kept)
+    return Made(error, copies, new_results)
 
 
 def _execute(notebook: Path, task: Task, scratch: Path) -> str | None:
@@ -156,18 +156,18 @@ async def execute_here(
 
 
 async def _relay(progress: Path, name: str) -> None:
-    """Say every line that is written to a file, until this is cancelled."""
-    told = 0
+    """Log every line that is written to a file, until this is cancelled."""
+    line_count = 0
 
     def tell() -> int:
         lines = progress.read_text(encoding="utf-8").splitlines() if progress.exists() else []
-        for line in lines[told:]:
+        for line in lines[line_count:]:
             LOGGER.info(f"{name}  {line}")
         return len(lines)
 
     try:
         while True:
-            told = tell()
+            line_count = tell()
             await asyncio.sleep(0.5)
     finally:
         tell()

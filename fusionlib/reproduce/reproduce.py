@@ -117,7 +117,7 @@ def reproduce(
         raise InputError(f"{jobs} notebooks at a time cannot be run; give a number of jobs from 1 up.")
     everything = find_notebooks(folder)
     chosen = in_order(choose(everything, numbers), everything)
-    given = checked_parameters(parameters or {}, chosen)
+    checked = checked_parameters(parameters or {}, chosen)
     check_writable(results / preset / "notebooks")
     root = Path(os.path.relpath(results, folder)).as_posix()
     may_train = train or retrain or config.always_train
@@ -127,9 +127,9 @@ def reproduce(
         run = Run(
             preset=preset,
             seed=seed,
-            settings={"preset": preset, "seed": seed, "retrain": retrain, "results": root, **given},
+            settings={"preset": preset, "seed": seed, "retrain": retrain, "results": root, **checked},
             again=train or retrain or force,
-            code={each.number: parallel.code_and_facts(each.code) for each in chosen},
+            code={notebook.number: parallel.code_and_facts(notebook.code) for notebook in chosen},
             output=results / preset / "notebooks",
             environment=_environment(jobs, scratch, address) | ({ASKED: "1"} if may_train else {}),
             timeout=timeout,
@@ -144,7 +144,7 @@ def reproduce(
             return 130
     publish(results, preset)
     took = duration(time.perf_counter() - start)
-    print("\n" + ending(Results(results, preset), sum(done), len(done), took, _short), flush=True)
+    print("\n" + ending(Results(results, preset), sum(done), len(done), took, _relative), flush=True)
     return 0 if all(done) else 1
 
 
@@ -153,27 +153,27 @@ def reproduce(
 
 async def _run_all(chosen: list[Notebook], run: Run, jobs: int, scratch: Path, setting: dict) -> list[bool]:
     gate = asyncio.Semaphore(jobs)
-    width = max(len(each.name) for each in chosen)
-    waited_for: dict[str, asyncio.Task[bool]] = {}
+    width = max(len(notebook.name) for notebook in chosen)
+    tasks: dict[str, asyncio.Task[bool]] = {}
     progress = parallel.Progress(len(chosen))
 
     def tell(notebook: Notebook, state: str) -> None:
         LOGGER.info(f"{notebook.name:<{width}}  {state}")
 
-    async def one(notebook: Notebook) -> bool:
-        for number in waited_for.keys() & set(notebook.follows):
-            await waited_for[number]
-        broken = [number for number in notebook.needs if number in waited_for and not await waited_for[number]]
-        if broken:
-            tell(notebook, f"not run, because it needs {broken[0]}")
+    async def run_one(notebook: Notebook) -> bool:
+        for number in tasks.keys() & set(notebook.follows):
+            await tasks[number]
+        failed_needs = [number for number in notebook.needs if number in tasks and not await tasks[number]]
+        if failed_needs:
+            tell(notebook, f"not run, because it needs {failed_needs[0]}")
             return False
         if not run.again and _up_to_date(notebook, run):
             progress.total -= 1
             tell(notebook, "up to date")
             return True
-        handed_out = run.client is not None and not notebook.spreads
-        async with contextlib.nullcontext() if handed_out else gate:  # the cluster has a queue of its own
-            tell(notebook, "handed out" if handed_out else "started")
+        on_cluster = run.client is not None and not notebook.spreads
+        async with contextlib.nullcontext() if on_cluster else gate:  # the cluster has a queue of its own
+            tell(notebook, "handed out" if on_cluster else "started")
             outcome = await _execute(notebook, run, scratch)
         line = duration(outcome["seconds"]).rjust(8)
         if run.client is not None:
@@ -192,41 +192,41 @@ async def _run_all(chosen: list[Notebook], run: Run, jobs: int, scratch: Path, s
             tell(notebook, f"ok  {line}")
         return not outcome["error"]
 
-    for each in chosen:
-        waited_for[each.number] = asyncio.create_task(one(each))
-    return await asyncio.gather(*waited_for.values())
+    for notebook in chosen:
+        tasks[notebook.number] = asyncio.create_task(run_one(notebook))
+    return await asyncio.gather(*tasks.values())
 
 
 async def _execute(notebook: Notebook, run: Run, scratch: Path) -> dict:
     """Run one notebook, here or on a worker, and put what it made in place."""
-    made, start = scratch / notebook.path.name, time.perf_counter()
+    executed, start = scratch / notebook.path.name, time.perf_counter()
     if run.client is None or notebook.spreads:
-        given = (notebook.path, run.parameters(notebook), scratch, run.environment, run.seconds)
-        outcome = {"error": await remote.execute_here(*given)}
+        arguments = (notebook.path, run.parameters(notebook), scratch, run.environment, run.seconds)
+        outcome = {"error": await remote.execute_here(*arguments)}
     else:
-        outcome = await _on_a_worker(notebook, run, made)
+        outcome = await _on_a_worker(notebook, run, executed)
     failed = run.kept(notebook, ".failed.ipynb")
-    if outcome["error"] and made.exists():
+    if outcome["error"] and executed.exists():
         with atomic(failed) as part:
-            shutil.copyfile(made, part)
-        outcome["error"] += f" (see {_short(failed)})"
+            shutil.copyfile(executed, part)
+        outcome["error"] += f" (see {_relative(failed)})"
     elif not outcome["error"]:
-        content = nbformat.read(made, as_version=4)
+        content = nbformat.read(executed, as_version=4)
         content.metadata["fusionlib"] = {**content.metadata.get("fusionlib", {}), "made_by": run.fingerprint(notebook)}
         with atomic(run.kept(notebook, ".html")) as part:
-            shutil.copyfile(made.with_suffix(".html"), part)
+            shutil.copyfile(executed.with_suffix(".html"), part)
         with atomic(run.kept(notebook)) as part:  # last: it decides whether the result is up to date
             nbformat.write(content, part)
         failed.unlink(missing_ok=True)
     return {"seconds": round(time.perf_counter() - start, 1)} | outcome
 
 
-async def _on_a_worker(notebook: Notebook, run: Run, made: Path) -> dict:
-    """Let a worker run one notebook; write the results it made, and the executed notebook to `made`."""
+async def _on_a_worker(notebook: Notebook, run: Run, executed: Path) -> dict:
+    """Let a worker run one notebook; write the results it made, and the notebook to `executed`."""
     parameters = {name: value for name, value in run.parameters(notebook).items() if name != "results"}
-    given, content, mark = remote.inputs(run.output.parent), notebook.path.read_bytes(), run.fingerprint(notebook)
-    asked = ASKED in run.environment
-    task = remote.Task(notebook.path.name, content, parameters, run.preset, given, mark, run.seconds, asked)
+    inputs, content, mark = remote.inputs(run.output.parent), notebook.path.read_bytes(), run.fingerprint(notebook)
+    may_train = ASKED in run.environment
+    task = remote.Task(notebook.path.name, content, parameters, run.preset, inputs, mark, run.seconds, may_train)
     future, done = parallel.submit(run.client, remote.run, task), asyncio.Event()
     loop = asyncio.get_running_loop()
     future.add_done_callback(lambda _: loop.call_soon_threadsafe(done.set))
@@ -236,14 +236,14 @@ async def _on_a_worker(notebook: Notebook, run: Run, made: Path) -> dict:
         if not future.done():
             future.cancel()
     try:
-        found, seconds, worker = parallel.result_of(future)
+        made, seconds, worker = parallel.result_of(future)
     except InputError as error:
         return {"error": str(error)}
-    for place, content in found.results.items():
+    for place, content in made.results.items():
         write_bytes(run.output.parent / place, content)
-    for suffix, content in found.copies.items():
-        write_bytes(made.with_suffix(suffix), content)
-    return {"error": found.error, "seconds": round(seconds, 1), "worker": worker}
+    for suffix, content in made.copies.items():
+        write_bytes(executed.with_suffix(suffix), content)
+    return {"error": made.error, "seconds": round(seconds, 1), "worker": worker}
 
 
 def _up_to_date(notebook: Notebook, run: Run) -> bool:
@@ -266,6 +266,6 @@ def _environment(jobs: int, scratch: str, cluster: str | None = None) -> dict[st
     return share | remote.environment(scratch) | ({parallel.CLUSTER: cluster} if cluster else {})
 
 
-def _short(path: Path) -> str:
+def _relative(path: Path) -> str:
     """A path as seen from here, if it lies below."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -41,37 +41,37 @@ def train(preset: str, seeds: int = 1, minutes: float | None = None, results: Pa
         Exit status: 0 if all is there, `NOT_DONE` if the time was over first, 130 if interrupted, by SIGTERM too.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    chosen, start = presets.load(preset), time.perf_counter()
-    kept = chosen.results(results or ROOT / "results")
-    check_writable(kept.weights)
-    wanted, status, left = own_rows.trainings(chosen, seeds, kept.weights), 0, "nothing"
+    config, start = presets.load(preset), time.perf_counter()
+    kept_results = config.results(results or ROOT / "results")
+    check_writable(kept_results.weights)
+    wanted, status, remaining = own_rows.trainings(config, seeds, kept_results.weights), 0, "nothing"
     try:
         with allowed(minutes):
-            own_rows.train(wanted, chosen)
-            table = own_rows.score(wanted, chosen, kept.table("own_rows"))
-            costs = own_rows.costs(chosen, kept.tables)
+            own_rows.train(wanted, config)
+            table = own_rows.score(wanted, config, kept_results.table("own_rows"))
+            costs = own_rows.costs(config, kept_results.tables)
     except OutOfTimeError as stopped:
-        status, left = NOT_DONE, str(stopped)
+        status, remaining = NOT_DONE, str(stopped)
     except KeyboardInterrupt:
-        status, left = 130, "interrupted; what was done is kept to the last whole epoch"
+        status, remaining = 130, "interrupted; what was done is kept to the last whole epoch"
     took = time.perf_counter() - start
-    facts = {"seconds": round(took, 1), "parameters": {"seeds": seeds, "minutes": minutes}, "left": left}
+    facts = {"seconds": round(took, 1), "parameters": {"seeds": seeds, "minutes": minutes}, "left": remaining}
     facts |= {name: machine()[name] for name in ("cpu", "cores", "gpu")}
-    provenance.note(kept.folder / "provenance.json", "train", facts, {"seed": 0, "preset": asdict(chosen)})
+    provenance.note(kept_results.folder / "provenance.json", "train", facts, {"seed": 0, "preset": asdict(config)})
     if status:
-        again = f"python -m fusionlib train --preset {preset} --seeds {seeds}"
-        again += f" --minutes {minutes:g}" if minutes is not None else ""
-        again += f" --results {shlex.quote(str(results))}" if results is not None else ""
-        LOGGER.info(f"Stopped after {duration(took)}: {left}. This goes on from there:\n  {again}")
+        command = f"python -m fusionlib train --preset {preset} --seeds {seeds}"
+        command += f" --minutes {minutes:g}" if minutes is not None else ""
+        command += f" --results {shlex.quote(str(results))}" if results is not None else ""
+        LOGGER.info(f"Stopped after {duration(took)}: {remaining}. This goes on from there:\n  {command}")
         return status
-    if chosen.always_train:
+    if config.always_train:
         print("This preset trains for a step or two, to show that everything runs: its numbers mean nothing.\n")
-    for level in chosen.levels:
+    for level in config.levels:
         print(f"Preset {preset}, level {level}, means over all test pairs:")
         print(own_rows.summary(table, level).to_string(float_format="%.4g"), end="\n\n")
     print("Table 6: G multiply-accumulates (thop), M parameters, seconds a pair:")
     print(costs.to_string(float_format="%.4g"), end="\n\n")
-    print(f"All is there, after {duration(took)}: weights, tables and provenance.json in {kept.folder}.")
+    print(f"All is there, after {duration(took)}: weights, tables and provenance.json in {kept_results.folder}.")
     return 0
 
 
@@ -93,10 +93,10 @@ def retrain(
         device: cpu, cuda, ...; None takes a GPU if there is one.
         results: root of the results; None for `results` of the checkout.
     """
-    chosen, device = presets.load(preset, seed), checked_device(device)
+    config, device = presets.load(preset, seed), checked_device(device)
     # All of them first: a mistyped name is an error before anything is trained.
-    recipes = [retraining.recipe(name, chosen.recipe, chosen.always_train) for name in names]
-    folder = Path(results or ROOT / "results") / chosen.name / "weights"
+    recipes = [retraining.recipe(name, config.recipe, config.always_train) for name in names]
+    folder = Path(results or ROOT / "results") / config.name / "weights"
     for recipe in recipes:
         print(f"wrote {retraining.train_or_load(recipe, folder, force, device)}")
     return 0

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fusionlib.support.files import InputError
 
-CLASSES = ("person", "bicycle", "car")  # that are looked for, unless others are asked for
+CLASSES = ("person", "bicycle", "car")  # that a detector finds by default
 NAMES = (*CLASSES, "bus", "lamp", "motorcycle", "truck")  # all that boxes can be of; bicycle aside, those of M3FD
-MIN_VISIBLE = 0.3  # of its area; of a box that a border cuts, what is left must be at least that
+MIN_VISIBLE = 0.3  # share of its area that must lie inside, or a box that a border cuts is dropped
 
 
 def tensor(rows: Iterable[tuple[int, float, float, float, float]] = ()) -> Tensor:
@@ -31,7 +31,7 @@ def tensor(rows: Iterable[tuple[int, float, float, float, float]] = ()) -> Tenso
 def checked(boxes: Tensor) -> Tensor:
     """The boxes, if they are (N, 5), finite, of known classes and no corner lies before the other; else InputError.
 
-    A box without area is let pass, `crop` drops it; so is one that reaches out of the image.
+    A box without area is accepted (`crop` drops it), and so is one that reaches out of the image.
     """
     if boxes.ndim != 2 or boxes.shape[1] != 5 or not boxes.is_floating_point():
         raise InputError(f"Boxes are {tuple(boxes.shape)} {boxes.dtype}: give floats (N, 5), class and four corners.")
@@ -76,8 +76,8 @@ def crop(
 ) -> Tensor:
     """Boxes in the window [top, top + height) x [left, left + width) of their image, cut at its borders.
 
-    Dropped is a box of whose area less than `min_visible` lies in the window: what is left of a car at the border is
-    no car to be found. A box outside or without area goes with any `min_visible`. With the whole image as the window
+    A box is dropped if less than `min_visible` of its area lies in the window: the rest of a car at the border is no
+    car to be found. A box outside or without area is always dropped. With the whole image as the window
     this cuts boxes at its border.
 
     Returns:
@@ -114,7 +114,7 @@ def project(boxes: Tensor, homography: np.ndarray) -> Tensor:
     return torch.cat([boxes[:, :1], torch.from_numpy(around).to(boxes.dtype)], 1)
 
 
-def collected(
+def batch_table(
     targets: Sequence[Tensor | None], images: int, size: tuple[int, int], classes: Sequence[str] = CLASSES
 ) -> tuple[Tensor, Tensor]:
     """The boxes of a batch of images in one table: the image (T,) of each, and the boxes (T, 5), cut at the border.
@@ -133,8 +133,8 @@ def collected(
         raise InputError(f"There are boxes for {len(targets)} images and predictions for {images}: give one each.")
     if any(target is None for target in targets):
         raise InputError("Nobody has looked for boxes in one of the images (None): leave it out of this loss.")
-    seen = [crop(checked(target).float(), 0, 0, *size, min_visible=0) for target in targets]
-    counts, table = torch.tensor([len(one) for one in seen]), torch.cat(seen)
+    visible = [crop(checked(target).float(), 0, 0, *size, min_visible=0) for target in targets]
+    counts, table = torch.tensor([len(rows) for rows in visible]), torch.cat(visible)
     places = table.new_tensor([classes.index(name) if name in classes else -1 for name in NAMES])[table[:, 0].long()]
     if (places < 0).any():
         name = NAMES[int(table[places < 0][0, 0])]
@@ -156,10 +156,10 @@ def nms(rows: Tensor, overlap: float) -> Tensor:
     >>> nms(rows, overlap=0.6).tolist()
     [0, 2]
     """
-    doubles = (iou(rows, rows) > overlap).numpy()
-    alive = torch.ones(len(rows), dtype=torch.bool)
-    flags = alive.numpy()  # the same memory
+    overlapping = (iou(rows, rows) > overlap).numpy()
+    kept = torch.ones(len(rows), dtype=torch.bool)
+    flags = kept.numpy()  # the same memory
     for place in range(len(rows)):
         if flags[place]:
-            flags[place + 1 :] &= ~doubles[place, place + 1 :]
-    return alive.nonzero().flatten()
+            flags[place + 1 :] &= ~overlapping[place, place + 1 :]
+    return kept.nonzero().flatten()

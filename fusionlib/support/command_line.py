@@ -1,4 +1,4 @@
-"""What the commands share: checked options, the lines that the library logs, and errors of the system as sentences."""
+"""What the commands share: checked options, logged lines, and system errors as sentences."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 
 from fusionlib.support.files import CLOSED, FULL, printable
 
-# Errors of the system around a command, not mistakes in it.
-SURROUNDINGS = (*CLOSED, *FULL, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EIO)
+# Errors of the system, such as a full disk, not mistakes in the code.
+SYSTEM_ERRORS = (*CLOSED, *FULL, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EIO)
 
 
 def whole(least: int, most: int = 2**32 - 1) -> Callable[[str], int]:
-    """What reads an option that is a whole number in these limits."""
+    """A reader of options that are whole numbers within these limits."""
 
     def read(text: str) -> int:
         try:
@@ -46,29 +46,29 @@ def minutes(text: str) -> float:
 
 
 def cluster(text: str) -> str:
-    """An option that names Dask workers; whether they answer shows later."""
+    """An option that names Dask workers; it is not checked here whether they answer."""
     if not re.fullmatch(r"local(:[1-9]\d*)?|(?!local:)(\w+://)?[^\s/]+:\d+", text):
         raise argparse.ArgumentTypeError(f"{text!r} is neither local, local:N nor an address such as tcp://HOST:8786")
     return text
 
 
-def surroundings(error: OSError | ModuleNotFoundError) -> str:
+def system_error_message(error: OSError | ModuleNotFoundError) -> str:
     """One sentence if an error comes from a closed folder, a full disk, a long name or a missing package; else ""."""
     if isinstance(error, ModuleNotFoundError):
         if (error.name or "fusionlib").partition(".")[0] == "fusionlib":
             return ""
         return f"The package {error.name} is missing: run `pip install -c constraints.txt -e .` in the checkout."
-    if error.errno not in SURROUNDINGS:
+    if error.errno not in SYSTEM_ERRORS:
         return ""
     if error.filename is None:
         silence()
-    where = "The output" if error.filename is None else os.fsdecode(error.filename)
+    place = "The output" if error.filename is None else os.fsdecode(error.filename)
     advice = "give a place that is open to you, has room and has a name of 255 bytes at most"
-    return f"{where} cannot be used ({os.strerror(error.errno)}): {advice}."
+    return f"{place} cannot be used ({os.strerror(error.errno)}): {advice}."
 
 
 class _Lines(logging.Handler):
-    """A line each: what warns on stderr, everything else on stdout, as both are at that moment."""
+    """One line for each record: warnings to stderr, all else to stdout, as both are set at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = printable(record.getMessage())
@@ -82,7 +82,7 @@ def show_messages() -> None:
     """Show what the library logs, its progress and its messages. Commands and notebooks ask for it, no import does."""
     logger = logging.getLogger("fusionlib")
     logger.setLevel(logging.INFO)
-    logger.addHandler(LINES)  # asked again, it is there already
+    logger.addHandler(LINES)  # a second call adds nothing
 
 
 def prepare_output() -> None:

@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class InputError(ValueError):
-    """Something the user handed over cannot be used; the message is one sentence that says what to do about it."""
+    """An input of the user cannot be used; the message is one sentence that says what to do about it."""
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,12 +48,12 @@ def clear_write_errors(path: Path | str) -> Iterator[None]:
 
 
 def check_writable(folder: Path | str) -> None:
-    """InputError if nothing could be written below a folder, which need not exist yet; to be asked before long work."""
+    """InputError if nothing could be written below a folder, which need not exist yet; called before long work."""
     folder = Path(folder)
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        why = "is closed to us" if there.is_dir() else "is a file"
-        raise InputError(f"{folder} cannot be written to, since {there} {why}: choose another folder.")
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        why = "is closed to us" if existing.is_dir() else "is a file"
+        raise InputError(f"{folder} cannot be written to, since {existing} {why}: choose another folder.")
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def git_blob(path: Path | str) -> str:
 
 
 def is_recorded(path: Path | str, facts: Mapping[str, object]) -> bool:
-    """Whether a file is the recorded one, by its `sha256`, or where no one here has seen it, by its `git_blob`."""
+    """Whether a file is the recorded one, by its `sha256`, or by its `git_blob` where no SHA-256 was recorded."""
     return sha256(path) == facts["sha256"] if "sha256" in facts else git_blob(path) == facts["git_blob"]
 
 

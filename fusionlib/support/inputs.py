@@ -1,4 +1,4 @@
-"""What a method takes in: a device that is there, pairs of images that fit, padded, downsampled, as local structure."""
+"""Checks and preparation of inputs: the device, pairs of images, padding, downsampling, local structure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LEAST_CORRELATION = 0.2  # of neighbours, under which an image is noise
 def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
     """Height and width of two images (B, 1, H, W) that can be fused; InputError says what is wrong otherwise.
 
-    NaN and infinity are not looked for in a training on a GPU, which would wait at each step until the answer is back;
-    there the loss is looked at.
+    A training on a GPU does not look for NaN and infinity, since it would wait for the answer at each step; it checks
+    the loss instead.
     """
     for name, image in (("Infrared", ir), ("Visible", vi)):
         if image.ndim != 4:
@@ -56,7 +56,7 @@ def checked_device(name: str | None) -> str:
 
 
 def without_evidence(image: Tensor) -> str:
-    """What an image (1, H, W) in [0, 1] is that nothing can be registered by: "black", "constant" or "noise"; else "".
+    """Why nothing can be registered by an image (1, H, W) in [0, 1]: "black", "constant" or "noise"; "" if it can.
 
     Noise means that neighbours have nothing to do with each other. In RoadScene, TNO, LLVIP and M3FD their correlation
     is 0.93 or more.

@@ -1,4 +1,4 @@
-"""Keys of kept results: all that a result rests on, part by part, so that one can say which part has changed.
+"""Keys of kept results: all that a result depends on, part by part, so that one can say which part has changed.
 
 A key reads like `settings=0f3a91c2 RoadScene=77ab01d4 training=1 images=1`: settings and data as digests, components of
 the library by the version of their behaviour (`fusionlib.support.behaviour`). It stands in the header of weights and in
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import fingerprint
 
-NEUTRAL = {"neutral": True}  # metadata of a setting whose default does what was done before the setting was there
+NEUTRAL = {"neutral": True}  # metadata of a setting whose default does what was done before it existed
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a result rests on: the name of each part to a short text without spaces.
+    """What a result depends on: the name of each part to a short text without spaces.
 
     >>> Key.parse("size=256 training=1").differing(Key.parse("size=256 training=2"))
     ['training']

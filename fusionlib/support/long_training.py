@@ -1,4 +1,4 @@
-"""Nothing long is trained unasked, nor for longer than asked: what is long, who has asked, how much time there is."""
+"""Long trainings start only on request: what counts as long, whether it was requested, how much time there is."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def allowed(minutes: float | None = None) -> Iterator[None]:
     """Long trainings may start in this block, and end with an `OutOfTimeError` before these minutes are over.
 
     Args:
-        minutes: None sets no limit. At least one piece of work is done however few they are, so that every call gets
-            on; see `check_time`.
+        minutes: None sets no limit. At least one piece of work is done, however few the minutes are, so that every
+            call makes progress; see `check_time`.
     """
     global _end
     before = os.environ.get(ASKED), _end
@@ -56,23 +56,23 @@ def check_time(done: str, seconds: float = 0.0) -> None:
         raise OutOfTimeError(done)
 
 
-def asked() -> bool:
-    """Whether whoever started this process wants long trainings."""
+def is_allowed() -> bool:
+    """Whether this process may start long trainings: `allowed` or the environment variable says so."""
     return os.environ.get(ASKED, "") not in ("", "0")
 
 
 def minutes_for(pixels: float) -> float:
-    """Minutes that a training takes on two CPU cores, roughly; `pixels` as often as they are seen."""
+    """Approximate minutes of a training on two CPU cores; `pixels` are counted each time that they are used."""
     return pixels / PIXELS_PER_SECOND / 60
 
 
 def may_start(minutes: float) -> bool:
     """Whether a training of so many minutes may start now."""
-    return minutes <= LONG or asked()
+    return minutes <= LONG or is_allowed()
 
 
 def refused(what: str, minutes: float) -> InputError:
-    """The error for a training that nobody has asked for."""
+    """The error for a long training that was not requested."""
     return InputError(
         f"{what} would have to be trained, about {minutes:.0f} min on two cores: add --train to `reproduce`, or set "
         f"{ASKED}=1."
@@ -80,7 +80,7 @@ def refused(what: str, minutes: float) -> InputError:
 
 
 def show_earlier(what: str, changed: Iterable[str], minutes: float | None = None) -> None:
-    """Say in one line that a result of earlier code or data is shown as it is."""
+    """Log one line: a result of earlier code or data is shown unchanged."""
     cost = "" if minutes is None else f", about {minutes:.0f} min"
     LOGGER.info(
         f"{what}: made before a change of {', '.join(changed)}, and shown as it was; "

@@ -38,7 +38,7 @@ def cores() -> int:
 
 @contextmanager
 def computing_threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many CPU threads for a while."""
+    """Let torch compute with this number of CPU threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -72,8 +72,8 @@ def git_revision() -> str:
 
 def computes_in_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16; without them it would be emulated, slowly."""
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def peak_memory(device: str) -> float:

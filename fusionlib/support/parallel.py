@@ -1,7 +1,7 @@
 """Independent pieces of work: one after another here, or spread over the workers of a Dask cluster, by the same call.
 
-What is spread is a function of a module and a job that holds all it needs; what comes back is its result. Files are
-written by the one that asked, so a worker may be lost at any moment: Dask hands its task to another.
+A task is a function of a module and a job that holds all it needs; its result is sent back. Files are written by the
+calling process, so a worker may be lost at any moment: Dask hands its task to another.
 
 Dask is an optional extra. Without a cluster nothing of it is imported.
 """
@@ -54,17 +54,19 @@ def code_and_facts(cells: str | None = None) -> str:
         *FACTS.glob("*.json"),
         *FACTS.glob("*.csv"),
     ]
-    facts = [path for path in facts if path != record.FILE]  # what it says of the code, the code says itself
+    facts = [
+        path for path in facts if path != record.FILE
+    ]  # the record describes the code, which is part of the key already
     return fingerprint([sha256(path) for path in (*modules, *sorted(facts))])
 
 
-_own_state = cache(code_and_facts)  # as it was when this process began to work: an edit does not change what runs
+_own_state = cache(code_and_facts)  # read once, when this process began: a later edit does not change what runs
 
 
 def spread(
     work: Callable[[Job], Result], jobs: Mapping[str, Job], cluster: str | None = None
 ) -> Iterator[tuple[str, Result]]:
-    """Do every job and give its result as soon as it is there, with a line of progress for each.
+    """Do every job and yield its result as soon as it is ready, with a line of progress for each.
 
     Args:
         work: a function of a module, called with a job.
@@ -107,12 +109,12 @@ class Progress:
         """Count one more that took so many seconds; text like "3/12, about 5 min 40 s left"."""
         self.seconds.append(seconds)
         done = len(self.seconds)
-        left = (self.total - done) * sum(self.seconds) / done / max(1, side_by_side)
-        return f"{done}/{self.total}, about {duration(left)} left"
+        seconds_left = (self.total - done) * sum(self.seconds) / done / max(1, side_by_side)
+        return f"{done}/{self.total}, about {duration(seconds_left)} left"
 
 
 def _say(line: str) -> None:
-    """Say a line, and let whoever runs this notebook see it at once."""
+    """Log a line, and write it to the progress file, which the process that runs this notebook reads."""
     LOGGER.info(line)
     if path := os.environ.get(PROGRESS):
         with open(path, "a", encoding="utf-8") as file:
@@ -151,20 +153,25 @@ def running(cluster: str, cores: int) -> Iterator[str]:
         raise InputError(
             f"{cluster!r} is no cluster: give local, local:N or the address of a scheduler, tcp://HOST:PORT."
         )
-    distributed, seen = _dask(), gpus()
-    count = int(rest or len(seen) or cores)
+    distributed, gpu_names = _dask(), gpus()
+    count = int(rest or len(gpu_names) or cores)
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
-    here = {"host": "127.0.0.1", "silence_logs": logging.WARNING}
-    options = {**here, "nthreads": 1, "memory_limit": 0, "dashboard": False}  # what torch takes is not Dask's to spill
+    local_options = {"host": "127.0.0.1", "silence_logs": logging.WARNING}
+    options = {
+        **local_options,
+        "nthreads": 1,
+        "memory_limit": 0,
+        "dashboard": False,
+    }  # Dask must not limit what torch uses
     shared = {"OMP_NUM_THREADS": threads, **waiting(os.environ)}  # Dask's own workers would have one thread each
     workers = {}
     for index in range(count):
         # Else all of them would train on the first GPU.
-        own = {"CUDA_VISIBLE_DEVICES": seen[index % len(seen)]} if seen else {}
-        declared = {"resources": {"GPU": 1}} if seen else {}
-        workers[index] = {"cls": distributed.Nanny, "options": {**options, **declared, "env": {**shared, **own}}}
+        own_gpu = {"CUDA_VISIBLE_DEVICES": gpu_names[index % len(gpu_names)]} if gpu_names else {}
+        declared = {"resources": {"GPU": 1}} if gpu_names else {}
+        workers[index] = {"cls": distributed.Nanny, "options": {**options, **declared, "env": {**shared, **own_gpu}}}
     # The dashboard takes any free port, for this machine alone.
-    addresses = {"host": here["host"], "dashboard_address": f"{here['host']}:0"}
+    addresses = {"host": local_options["host"], "dashboard_address": f"{local_options['host']}:0"}
     scheduler = {"cls": distributed.Scheduler, "options": addresses}
     local = distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING)
     with local, distributed.Client(local, set_as_default=False) as client:
@@ -216,7 +223,7 @@ def slots(client: Client) -> int:
 
 
 def _on_worker(work: Callable[[Job], Result], job: Job, state: str, data: str) -> tuple[Result, float, str]:
-    """Do a job on a worker: one at a time, by the same code, on the worker's own data or else where the others are."""
+    """Do a job on a worker: one at a time, with the same code, on its own data or else in the caller's folder."""
     from distributed import get_worker
 
     with ONE_AT_A_TIME:
@@ -225,15 +232,15 @@ def _on_worker(work: Callable[[Job], Result], job: Job, state: str, data: str) -
             raise InputError(
                 f"Worker {place} runs another fusionlib: bring its checkout to this commit and restart it."
             )
-        lent = "FUSIONLIB_DATA" not in os.environ and Path(data).is_dir()
-        if lent:
+        sets_data_root = "FUSIONLIB_DATA" not in os.environ and Path(data).is_dir()
+        if sets_data_root:
             os.environ["FUSIONLIB_DATA"] = data
         try:
             result = work(job)
         except InputError as error:
             raise InputError(f"{error} (on worker {place})") from None
         finally:
-            if lent:
+            if sets_data_root:
                 del os.environ["FUSIONLIB_DATA"]
         return result, time.perf_counter() - start, place
 

@@ -24,10 +24,14 @@ def weight_file(name: str, file: str) -> Path | None:
     Returns:
         The file, or None. The name of a TensorFlow checkpoint leads to its .index and .data files.
     """
-    named = os.environ.get("FUSIONLIB_WEIGHTS")
-    folders = [data_root() / "weights", *([Path(named).expanduser()] if named else []), data_root().parent / "weights"]
-    found = (folder / name / file for folder in folders)
-    return next((path for path in found if path.exists() or path.with_name(f"{path.name}.index").exists()), None)
+    weights_root = os.environ.get("FUSIONLIB_WEIGHTS")
+    folders = [
+        data_root() / "weights",
+        *([Path(weights_root).expanduser()] if weights_root else []),
+        data_root().parent / "weights",
+    ]
+    candidates = (folder / name / file for folder in folders)
+    return next((path for path in candidates if path.exists() or path.with_name(f"{path.name}.index").exists()), None)
 
 
 def notebook_number(name: str) -> str | None:
@@ -42,8 +46,8 @@ def notebook_number(name: str) -> str | None:
 
 def notebook_files(folder: Path) -> dict[str, Path]:
     """The notebooks NN_name.ipynb of a folder, by number and in this order: 03, 03b, 04."""
-    named = [(notebook_number(path.stem), path) for path in folder.glob("*.ipynb")]
-    return dict(sorted((number, path) for number, path in named if number))
+    numbered = [(notebook_number(path.stem), path) for path in folder.glob("*.ipynb")]
+    return dict(sorted((number, path) for number, path in numbered if number))
 
 
 @dataclass(frozen=True)

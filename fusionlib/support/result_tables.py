@@ -23,56 +23,56 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=NAMES) if path.exists() else pd.DataFrame()
 
 
-def put(path: Path, where: Mapping[str, object], key: Key, rows: pd.DataFrame) -> None:
-    """Put the rows of one part into the file, atomically and in the place of those that were there.
+def replace_part(path: Path, part: Mapping[str, object], key: Key, rows: pd.DataFrame) -> None:
+    """Replace the rows of one part in the file, or add them; the file is written atomically.
 
-    A file without the columns of `where` is of another form, of an older version say, and gives way.
+    A file without the columns of `part` has another form, such as that of an older version, and is replaced as a whole.
 
     Args:
-        path: the CSV file; it need not be there.
-        where: column to value, what tells this part from the others.
+        path: the CSV file; it need not exist.
+        part: column to value, which together name the part.
         key: of everything that the rows depend on.
-        rows: without the columns of `where`; numbers are kept to six digits.
+        rows: without the columns of `part`; numbers are kept to six digits.
     """
     table = read(path)
-    if not set(where) <= set(table):
+    if not set(part) <= set(table):
         table = pd.DataFrame()
     new = rows.assign(**{MADE_BY: str(key)})
-    for column, value in reversed(where.items()):
+    for column, value in reversed(part.items()):
         new.insert(0, column, value)
-    # The place of a part stays what it was, whatever was measured again.
-    old = rows_of(table, where).index
+    # A part that is measured again keeps its place in the file.
+    old = rows_of(table, part).index
     rest, place = table.drop(index=old), old[0] if len(old) else len(table)
     frames = [frame for frame in (rest[rest.index < place], new, rest[rest.index >= place]) if not frame.empty]
     with atomic(path) as half:
         pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
 
 
-def rows_of(table: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
-    """The rows of one part of a table as `read` gives it; none if the table has not the columns of `where`."""
-    if not set(where) <= set(table):
+def rows_of(table: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
+    """The rows of one part of a table as `read` gives it; none if the table lacks the columns of `part`."""
+    if not set(part) <= set(table):
         return table.iloc[:0]
-    chosen = pd.Series(True, index=table.index)
-    for column, value in where.items():
-        chosen &= table[column] == value
-    return table[chosen]
+    is_in_part = pd.Series(True, index=table.index)
+    for column, value in part.items():
+        is_in_part &= table[column] == value
+    return table[is_in_part]
 
 
-def there(path: Path, where: Mapping[str, object]) -> pd.DataFrame:
-    """The rows of one part as they are in the file, without `made_by`, whatever made them."""
-    return rows_of(read(path), where).drop(columns=MADE_BY, errors="ignore").reset_index(drop=True)
+def read_part(path: Path, part: Mapping[str, object]) -> pd.DataFrame:
+    """The rows of one part in the file, without the column `made_by`, whatever made them."""
+    return rows_of(read(path), part).drop(columns=MADE_BY, errors="ignore").reset_index(drop=True)
 
 
-def keys_of(table: pd.DataFrame, where: Mapping[str, object]) -> list[Key]:
+def keys_of(table: pd.DataFrame, part: Mapping[str, object]) -> list[Key]:
     """The keys of the rows of one part, each once."""
-    mine = rows_of(table, where)
-    return [Key.parse(str(text)) for text in mine[MADE_BY].unique()] if MADE_BY in mine else []
+    rows = rows_of(table, part)
+    return [Key.parse(str(text)) for text in rows[MADE_BY].unique()] if MADE_BY in rows else []
 
 
 def in_order(path: Path, parts: Sequence[Mapping[str, object]]) -> None:
-    """Put the parts of a file into this order, whichever came first; other rows follow as they are."""
+    """Write the parts of a file in this order; other rows follow in the order that they have."""
     table = read(path)
-    first = [place for where in parts for place in rows_of(table, where).index]
+    first = [place for part in parts for place in rows_of(table, part).index]
     order = [*first, *table.index.difference(first)]
     if order != list(table.index):
         with atomic(path) as half:

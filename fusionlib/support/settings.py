@@ -43,8 +43,8 @@ def changed(config: Config, path: str, value: object) -> Config:
     name, _, rest = path.partition(".")
     if not is_dataclass(config) or name not in (known := [each.name for each in fields(config)]):
         place = type(config).__name__
-        there = f"; it has {', '.join(known)}" if is_dataclass(config) else ""
-        raise InputError(f"{place} has no setting {name!r}{there}.")
+        advice = f"; it has {', '.join(known)}" if is_dataclass(config) else ""
+        raise InputError(f"{place} has no setting {name!r}{advice}.")
     if not rest and not _fits(value, hint := _hints(type(config))[name]):
         wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
         raise InputError(f"{name} of {type(config).__name__} must be {wanted}, not {value!r}.")

@@ -27,7 +27,7 @@ def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, key: K
     with atomic(path) as part:
         try:
             save_file({name: value.contiguous() for name, value in weights.items()}, part, header)
-        except SafetensorError as error:  # its errors of input and output are no OSErrors
+        except SafetensorError as error:  # safetensors raises this instead of an OSError
             raise InputError(f"{path} cannot be written ({error}): free some space and run it again.") from None
 
 
@@ -67,7 +67,7 @@ def read_state(path: Path | str) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def filled(module: Module, path: Path | str) -> Module:
+def with_weights(module: Module, path: Path | str) -> Module:
     """The module with the weights of a file, in evaluation mode; InputError if they are of another module."""
     try:
         module.load_state_dict(read_state(path))

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.detection import MULTIPLE, Detector, DetectorConfig, select
-from fusionlib.support.boxes import collected, scale
+from fusionlib.support.boxes import batch_table, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
-from fusionlib.support.weights import filled, read_state, settings_of
+from fusionlib.support.weights import read_state, settings_of, with_weights
 from fusionlib.training import coco
 
 STRIDES = (8, 16, 32)
@@ -85,7 +85,7 @@ class AnchorDetector(nn.Module):
     def load(cls, path: Path | str) -> AnchorDetector:
         """The detector whose weights a training has written, ready to detect; errors as in `FusionNetwork.load`."""
         config = DetectorConfig(**settings_of(path, "detector"))
-        return filled(cls(read_state(path)[FIRST].shape[1], config), path)
+        return with_weights(cls(read_state(path)[FIRST].shape[1], config), path)
 
     def forward(self, images: Tensor) -> Anchored:
         """Predict from images (B, C, H, W) of any height and width, padded inside by repeating the border."""
@@ -105,13 +105,13 @@ class AnchorDetector(nn.Module):
             InputError: as `Detector.loss` does.
         """
         grids = [grid.float() for grid in predictions.grids]
-        image, boxes = collected(targets, len(grids[0]), predictions.size, self.config.names)
+        image, boxes = batch_table(targets, len(grids[0]), predictions.size, self.config.names)
         device, anchors = grids[0].device, self.net.model[-1].anchors
         image, boxes = image.to(device), boxes.to(device)
         parts = grids[0].new_zeros(3)
         for grid, sizes, stride, balance in zip(grids, anchors, STRIDES, BALANCE, strict=True):
-            box, there, kind = self._parts(grid, sizes, image, boxes, stride)
-            parts = parts + torch.stack([box, balance * there, kind])
+            box_part, object_part, class_part = self._parts(grid, sizes, image, boxes, stride)
+            parts = parts + torch.stack([box_part, balance * object_part, class_part])
         rows, columns = grids[0].shape[-2:]
         area = rows * columns * STRIDES[0] ** 2 / 640**2
         return (parts * parts.new_tensor([BOX, OBJECT * area, CLASS * len(self.config.names) / 80])).sum()
@@ -126,9 +126,9 @@ class AnchorDetector(nn.Module):
         if not len(box):
             return grid.new_zeros(()), F.binary_cross_entropy_with_logits(grid[:, :, 4], truth), grid.new_zeros(())
         column, row = cell.unbind(1)
-        seen = grid[image[box], anchor, :, row, column]
-        centre = 2 * seen[:, :2].sigmoid() - 0.5 + cell
-        half = (2 * seen[:, 2:4].sigmoid()) ** 2 * sizes[anchor] / 2
+        predicted = grid[image[box], anchor, :, row, column]
+        centre = 2 * predicted[:, :2].sigmoid() - 0.5 + cell
+        half = (2 * predicted[:, 2:4].sigmoid()) ** 2 * sizes[anchor] / 2
         overlap = ciou(centre - half, centre + half, low[box], high[box])
         place = ((image[box] * 3 + anchor) * rows + row) * columns + column
         truth.view(-1).scatter_reduce_(0, place, overlap.detach().clamp(min=0), "amax")  # of two boxes, the better
@@ -136,7 +136,7 @@ class AnchorDetector(nn.Module):
         return (
             (1 - overlap).mean(),
             F.binary_cross_entropy_with_logits(grid[:, :, 4], truth),
-            F.binary_cross_entropy_with_logits(seen[:, 5:], kind),
+            F.binary_cross_entropy_with_logits(predicted[:, 5:], kind),
         )
 
     @torch.no_grad()
@@ -156,11 +156,11 @@ class AnchorDetector(nn.Module):
             self.train(before)
         height, width = images.shape[-2:]
         limit = torch.tensor([width, height, width, height])
-        found = []
-        for at, score in zip(corners.clamp(min=0).minimum(limit), scores, strict=True):
-            chosen = select(at, score, self.config)
-            found.append(torch.cat([chosen[:, :1], scale(chosen[:, 1:], (height, width), size)], 1))
-        return found
+        detections = []
+        for image_corners, score in zip(corners.clamp(min=0).minimum(limit), scores, strict=True):
+            selected = select(image_corners, score, self.config)
+            detections.append(torch.cat([selected[:, :1], scale(selected[:, 1:], (height, width), size)], 1))
+        return detections
 
     def _decoded(self, predictions: Anchored) -> tuple[Tensor, Tensor]:
         """Corners (B, A, 4) in pixels and scores (B, K, A) of all positions, on the CPU."""
@@ -210,8 +210,8 @@ def responsible(centre: Tensor, size: Tensor, anchors: Tensor, shape: tuple[int,
     cells = (centre[box] + shifts[:, None]).floor()  # (5, R, 2): half a cell away lies the nearer neighbour, or itself
     inside = ((cells >= 0) & (cells < cells.new_tensor([shape[1], shape[0]]))).all(2)
     inside[1:] &= (cells[1:] != own).any(2)
-    chosen, which = inside.nonzero(as_tuple=True)
-    return anchor[which], box[which], cells[chosen, which].long()
+    shift, match = inside.nonzero(as_tuple=True)
+    return anchor[match], box[match], cells[shift, match].long()
 
 
 def ciou(low: Tensor, high: Tensor, true_low: Tensor, true_high: Tensor) -> Tensor:

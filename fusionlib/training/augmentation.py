@@ -1,4 +1,4 @@
-"""Photometric augmentation: a pair as other cameras, lamps and hours would show it. It moves nothing.
+"""Photometric augmentation: a pair as other cameras show it, or in other light. It moves nothing.
 
 Not in the paper. 152 pairs teach the registration what is common to these two cameras by day; it then fails on a dark
 street. Three steps, each for a share of the pairs:
@@ -37,19 +37,19 @@ class Augmentation:
         check(self, "single", "relit", "degraded", most=1)
 
 
-def before_deformation(ir: Tensor, vi: Tensor, chosen: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def before_deformation(ir: Tensor, vi: Tensor, shares: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """An aligned pair after the steps `single` and `relit`; still aligned."""
-    if rng.random() < chosen.single:
+    if rng.random() < shares.single:
         one = vi if rng.random() < 0.6 else ir  # the visible image shows more edges
         ir, vi = remapped(one, rng), remapped(one, rng)
-    if rng.random() < chosen.relit:
+    if rng.random() < shares.relit:
         ir, vi = relit(ir, rng), relit(vi, rng)
     return ir, vi
 
 
-def after_deformation(ir: Tensor, vi: Tensor, chosen: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def after_deformation(ir: Tensor, vi: Tensor, shares: Augmentation, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A misaligned pair after the step `degraded`."""
-    return (degraded(ir, rng), degraded(vi, rng)) if rng.random() < chosen.degraded else (ir, vi)
+    return (degraded(ir, rng), degraded(vi, rng)) if rng.random() < shares.degraded else (ir, vi)
 
 
 def remapped(image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -63,34 +63,36 @@ def deformed_batches(
     order = rng.permutation(len(pairs))
     size = min(settings.batch, len(pairs))
     for start in range(0, len(order) - size + 1, size):
-        chosen = [int(i) for i in order[start : start + size]]
-        ir, vi = (images.to(device) for images in pairs.stack(chosen))
-        turned = rng.random(size) < 0.5 if settings.flip else np.zeros(size, bool)
-        turn = torch.from_numpy(turned).to(device).view(-1, 1, 1, 1)
-        ir, vi = (torch.where(turn, images.flip(-1), images) for images in (ir, vi))
-        keys = [(seed, pairs.names[i], epoch) for i in chosen]
-        own = [generator("augmentation", *key) for key in keys]
-        changed = settings.augmentation if epoch < settings.registration_epochs else None
-        if changed is not None:
-            ir, vi = _each(augmentation.before_deformation, ir, vi, changed, own)
+        indices = [int(i) for i in order[start : start + size]]
+        ir, vi = (images.to(device) for images in pairs.stack(indices))
+        flipped = rng.random(size) < 0.5 if settings.flip else np.zeros(size, bool)
+        flip_mask = torch.from_numpy(flipped).to(device).view(-1, 1, 1, 1)
+        ir, vi = (torch.where(flip_mask, images.flip(-1), images) for images in (ir, vi))
+        keys = [(seed, pairs.names[i], epoch) for i in indices]
+        generators = [generator("augmentation", *key) for key in keys]
+        photometric = settings.augmentation if epoch < settings.registration_epochs else None
+        if photometric is not None:
+            ir, vi = _augmented(augmentation.before_deformation, ir, vi, photometric, generators)
         # A label good to 0.02 px costs a third of an exact one.
         levels = [settings.levels[k] for k in rng.integers(len(settings.levels), size=size)]
         moved = misalign_by_key(ir, levels, keys, tolerance=0.02)
         cropped = settings.crop_epochs is None or epoch < settings.crop_epochs
         window = _window(rng, ir.shape[-2:], settings.crop if cropped else None)
-        seen = (..., *(slice(place, place + side) for place, side in zip(window[:2], window[2:], strict=True)))
-        found = [_seen(boxes_of(i), flip, ir.shape[-1], window) for i, flip in zip(chosen, turned, strict=True)]
-        given, vi = moved.ir[seen], vi[seen]
-        if changed is not None:
-            given, vi = _each(augmentation.after_deformation, given, vi, changed, own)
-        yield Batch(ir[seen], vi, given, moved.phi_gt[seen], found)
+        crop = (..., *(slice(place, place + side) for place, side in zip(window[:2], window[2:], strict=True)))
+        window_boxes = [
+            _boxes_in_window(boxes_of(i), flip, ir.shape[-1], window) for i, flip in zip(indices, flipped, strict=True)
+        ]
+        moved_ir, vi = moved.ir[crop], vi[crop]
+        if photometric is not None:
+            moved_ir, vi = _augmented(augmentation.after_deformation, moved_ir, vi, photometric, generators)
+        yield Batch(ir[crop], vi, moved_ir, moved.phi_gt[crop], window_boxes)
 
 
-def _each(
-    step: Callable, ir: Tensor, vi: Tensor, settings: Augmentation, own: list[np.random.Generator]
+def _augmented(
+    step: Callable, ir: Tensor, vi: Tensor, settings: Augmentation, generators: list[np.random.Generator]
 ) -> tuple[Tensor, Tensor]:
     """A step of the augmentation for each pair of a batch, with the pair's own generator."""
-    pairs = [step(*pair, settings, rng) for *pair, rng in zip(ir.cpu(), vi.cpu(), own, strict=True)]
+    pairs = [step(*pair, settings, rng) for *pair, rng in zip(ir.cpu(), vi.cpu(), generators, strict=True)]
     return tuple(torch.stack(images).to(ir.device) for images in zip(*pairs, strict=True))
 
 
@@ -100,15 +102,17 @@ def _boxes_of(pairs: PairSet, recipe: Recipe) -> BoxesOf:
     if recipe.dataset == "synthetic":
         return lambda index: pairs[index].boxes
     read = labels.boxes_of(recipe.dataset, data_root(), recipe.size)
-    found = {name: read(name) for name in pairs.names}
-    return lambda index: found[pairs.names[index]]
+    boxes_of_pair = {name: read(name) for name in pairs.names}
+    return lambda index: boxes_of_pair[pairs.names[index]]
 
 
-def _seen(found: Tensor | None, flipped: bool, width: int, window: tuple[int, int, int, int]) -> Tensor | None:
+def _boxes_in_window(
+    whole: Tensor | None, flipped: bool, width: int, window: tuple[int, int, int, int]
+) -> Tensor | None:
     """Boxes of a whole image as they lie in its window, flipped before or not."""
-    if found is None:
+    if whole is None:
         return None
-    return boxes.crop(boxes.flip(found, width) if flipped else found, *window)
+    return boxes.crop(boxes.flip(whole, width) if flipped else whole, *window)
 
 
 def _window(rng: np.random.Generator, size: torch.Size, crop: int | None) -> tuple[int, int, int, int]:

@@ -48,7 +48,7 @@ class _Shell:
     """Stands for every module of the pickle: it holds the attributes and does nothing."""
 
 
-def there() -> bool:
+def is_available() -> bool:
     """Whether the published file is on this machine; `python -m fusionlib data fetch yolov5n` brings it."""
     return weight_file(NAME, FILE) is not None
 
@@ -67,13 +67,13 @@ def tensors() -> dict[str, Tensor]:
             f"{path} is not the published file: remove it and run `python -m fusionlib data fetch {NAME}`."
         )
     kept, key = path.with_suffix(".safetensors"), Key.of(file=sha256(path))
-    with contextlib.suppress(InputError):  # it is not there yet, or somebody else's
+    with contextlib.suppress(InputError):  # not written yet, or not ours
         if not key.differing(key_of(kept)):
             return read_state(kept)
-    found = read_pickle(path)
+    state = read_pickle(path)
     with contextlib.suppress(InputError):  # the folder may be read-only; then the pickle is read each time
-        save_weights(kept, found, {}, key)
-    return found
+        save_weights(kept, state, {}, key)
+    return state
 
 
 def read_pickle(path: Path | str) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ def _walk(module: _Shell, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 def config_here(config: DetectorConfig) -> DetectorConfig:
     """The settings, with a random start where COCO's weights are asked for and not here; a line says so."""
-    if config.start == "random" or there():
+    if config.start == "random" or is_available():
         return config
     LOGGER.info(
         f"YOLOv5n's COCO weights are not here: detectors start from random ones (`data fetch {NAME}` gets them)"

@@ -125,7 +125,7 @@ def train_detector(
     """
     config = config or DetectorTraining()
     device = checked_device(device)
-    images, there = _labelled(images, boxes)
+    images, targets = _labelled(images, boxes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = build(images.shape[1], config.detector, published=start is None)
@@ -135,7 +135,7 @@ def train_detector(
             raise InputError("The detector to start from has another size, channels or classes: train one like it.")
         net.load_state_dict(start.state_dict())
     path = None if path is None else Path(path)
-    key = _key(config, seed, images, there, net) if path else Key()
+    key = _key(config, seed, images, targets, net) if path else Key()
     if path and path.exists() and not key.differing(key_of(path)):
         net.load_state_dict(read_state(path))
         return net.eval()
@@ -145,8 +145,8 @@ def train_detector(
     run.restore(**learning.parts)
     for epoch in range(run.done, config.epochs):
         losses = []
-        for seen, found in batches(images, there, config, seed, epoch):
-            losses.append(learning.step(seen.to(device, memory_format=torch.channels_last), found))
+        for windows, window_boxes in batches(images, targets, config, seed, epoch):
+            losses.append(learning.step(windows.to(device, memory_format=torch.channels_last), window_boxes))
         run.add({"epoch": epoch + 1, "l_ob": float(np.mean(losses))}, **learning.parts)
 
     net = learning.averaged.to("cpu", memory_format=torch.contiguous_format).eval()
@@ -188,7 +188,7 @@ class _Learning:
         rise = max(1, round(self.config.warmup * self.total))
         return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / max(1, self.total - rise)))
 
-    def step(self, images: Tensor, found: list[Tensor]) -> float:
+    def step(self, images: Tensor, targets: list[Tensor]) -> float:
         """One step of the optimiser; returns the loss of the batch."""
         for layer in self.net.net.model[: self.config.frozen]:
             layer.eval()
@@ -196,7 +196,7 @@ class _Learning:
         half = kind in self.config.mixed_precision and (kind != "cpu" or computes_in_bfloat16())
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             predicted = self.net(images)
-        loss = self.net.loss(predicted, found)
+        loss = self.net.loss(predicted, targets)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.config.clip)
@@ -218,7 +218,7 @@ def batches(
     size = min(config.batch, len(images))
     for begin in range(0, len(order) - size + 1, size):
         views = [_view(images, boxes, int(index), config, rng) for index in order[begin : begin + size]]
-        yield torch.stack([view for view, _ in views]), [found for _, found in views]
+        yield torch.stack([view for view, _ in views]), [window_boxes for _, window_boxes in views]
 
 
 def _view(
@@ -226,14 +226,14 @@ def _view(
 ) -> tuple[Tensor, Tensor]:
     """A window (C, side, side) of one image, or of four in a square, and the boxes in it."""
     height, width = images.shape[-2:]
-    chosen = [index, *rng.integers(len(images), size=3)] if rng.random() < config.mosaic else [index]
-    tiles, found = [], []
-    for place, tile in enumerate(chosen):
+    indices = [index, *rng.integers(len(images), size=3)] if rng.random() < config.mosaic else [index]
+    tiles, all_boxes = [], []
+    for place, image_index in enumerate(indices):
         turned = config.mirror and rng.random() < 0.5
-        here = flip(boxes[tile], width) if turned else boxes[tile]
+        tile_boxes = flip(boxes[image_index], width) if turned else boxes[image_index]
         across, down = place % 2 * width, place // 2 * height
-        tiles.append(images[tile].flip(-1) if turned else images[tile])
-        found.append(here + here.new_tensor([0, across, down, across, down]))
+        tiles.append(images[image_index].flip(-1) if turned else images[image_index])
+        all_boxes.append(tile_boxes + tile_boxes.new_tensor([0, across, down, across, down]))
     canvas = tiles[0] if len(tiles) == 1 else torch.cat([torch.cat(tiles[:2], -1), torch.cat(tiles[2:], -1)], -2)
 
     height, width = canvas.shape[-2:]
@@ -244,20 +244,20 @@ def _view(
     )
     grid = F.affine_grid(sampled[None], [1, 1, config.side, config.side], align_corners=False)
     view = F.grid_sample(canvas[None] - GREY, grid, align_corners=False)[0] + GREY
-    return view, scale(crop(torch.cat(found), top, left, reach, reach), (reach, reach), (config.side, config.side))
+    return view, scale(crop(torch.cat(all_boxes), top, left, reach, reach), (reach, reach), (config.side, config.side))
 
 
 def _labelled(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
     """The images (N, C, H, W) and boxes of those whose boxes are not None."""
     if len(images) != len(boxes):
         raise InputError(f"There are {len(images)} images and boxes for {len(boxes)}: give boxes, or None, for each.")
-    kept = [index for index, found in enumerate(boxes) if found is not None]
+    kept = [index for index, target in enumerate(boxes) if target is not None]
     if not kept:
         raise InputError("None of the images is labelled: give boxes for some of them.")
-    chosen = [images[index] for index in kept]
-    if len({image.shape for image in chosen}) > 1 or chosen[0].ndim != 3:
+    labelled = [images[index] for index in kept]
+    if len({image.shape for image in labelled}) > 1 or labelled[0].ndim != 3:
         raise InputError("The images of a detector are (C, H, W) of one size: resize them, and their boxes with them.")
-    return torch.stack(chosen).cpu().float(), [checked(boxes[index]).cpu() for index in kept]
+    return torch.stack(labelled).cpu().float(), [checked(boxes[index]).cpu() for index in kept]
 
 
 def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: torch.nn.Module) -> Key:

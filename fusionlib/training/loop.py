@@ -126,10 +126,10 @@ class Model(nn.Module):
 
     def _detection_loss(self, output: NetworkOutput, boxes: list[Tensor | None]) -> Tensor:
         """l_ob, Eq. (8), over the labelled pairs of the batch."""
-        known = [i for i, found in enumerate(boxes) if found is not None]
-        if not known:
+        labelled = [i for i, target in enumerate(boxes) if target is not None]
+        if not labelled:
             return output.fused.new_zeros(())
-        return self.detector.loss(self.detector(output.fused[known]), [boxes[i] for i in known])
+        return self.detector.loss(self.detector(output.fused[labelled]), [boxes[i] for i in labelled])
 
 
 def optimiser_of(
@@ -160,7 +160,7 @@ def one_epoch(
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             terms = model.terms(batch, registration_alone, fusion_alone)
             terms["l_t"] = total_loss(terms, recipe.losses)
-        # Summed where they are: a number that is read back makes a GPU wait for everything before it.
+        # Summed on the device: to read a number back, a GPU has to wait for everything before it.
         names, sums = list(terms), sums + torch.stack([value.detach().double() for value in terms.values()])
         if kind == "cpu":  # here the gradient of a warp by NaN would end the process
             _check_finite(sums[-1].item(), epoch)
@@ -190,14 +190,14 @@ def validation_error(net: FusionNetwork, pairs: PairSet, level: str, device: str
     of the identity's.
     """
     net.eval()
-    found, of_identity = [], []
+    errors, identity_errors = [], []
     for index, name in enumerate(pairs.names):
         ir, vi = (images.to(device) for images in pairs.stack([index]))
         moved = misalign_by_key(ir, level, [("validation", name)])
         phi = net.align(moved.ir, vi).field
-        found.append(metrics.endpoint_error(phi, moved.phi_gt, moved.valid))
-        of_identity.append(metrics.endpoint_error(torch.zeros_like(phi), moved.phi_gt, moved.valid))
-    error, identity = torch.cat(found).mean().item(), torch.cat(of_identity).mean().item()
+        errors.append(metrics.endpoint_error(phi, moved.phi_gt, moved.valid))
+        identity_errors.append(metrics.endpoint_error(torch.zeros_like(phi), moved.phi_gt, moved.valid))
+    error, identity = torch.cat(errors).mean().item(), torch.cat(identity_errors).mean().item()
     return {"epe": error, "epe_share": error / identity}
 
 

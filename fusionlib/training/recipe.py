@@ -126,17 +126,17 @@ class Recipe:
         >>> short.training.epochs, short.training.registration_epochs, short.training.crop_epochs
         (10, 8, 5)
         """
-        found = {name: getattr(self.training, name) for name in STAGES}
-        fewer = {name: max(1, round(share * count)) for name, count in found.items() if count}
+        stages = {name: getattr(self.training, name) for name in STAGES}
+        fewer = {name: max(1, round(share * count)) for name, count in stages.items() if count}
         every = min(self.training.validate_every, fewer["epochs"])
         training = replace(self.training, **fewer, validate_every=every)
         return replace(self, training=training, start=self.start and self.start.shortened(share))
 
     def minutes(self) -> float:
         """Approximate duration of the training on two CPU cores, without that of its start."""
-        chosen = self.training
+        config = self.training
         pairs = self.train_pairs or len(data.splits(self.dataset).get("train", [])) or data.SYNTHETIC_SCENES["train"]
         whole = self.size**2
-        cropped = min(chosen.crop or self.size, self.size) ** 2
-        epochs = chosen.epochs if chosen.crop_epochs is None else min(chosen.crop_epochs, chosen.epochs)
-        return minutes_for(pairs * (epochs * cropped + (chosen.epochs - epochs) * whole))
+        cropped = min(config.crop or self.size, self.size) ** 2
+        epochs = config.epochs if config.crop_epochs is None else min(config.crop_epochs, config.epochs)
+        return minutes_for(pairs * (epochs * cropped + (config.epochs - epochs) * whole))

@@ -41,7 +41,7 @@ class Run:
     Args:
         path: of the weights, `.safetensors`; log (`.csv`) and checkpoint (`.checkpoint`) lie beside it. None keeps
             nothing.
-        key: what the weights rest on; a checkpoint with another key is not used.
+        key: of the weights; a checkpoint with another key is not used.
         device: where the checkpoint is loaded to.
         unit: the column of the log that counts, "epoch" or "step".
         loss: the column that is reported and has to stay finite.
@@ -86,15 +86,15 @@ class Run:
             OutOfTimeError: there is no time for another one (`fusionlib.support.long_training.allowed`).
         """
         self.check(row[self.loss], row[self.unit])
-        took, self._since = time.perf_counter() - self._since, time.perf_counter()
-        self.rows.append({**row, "seconds": row.get("seconds", took)})
+        seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
+        self.rows.append({**row, "seconds": row.get("seconds", seconds)})
         if self.path:
             with atomic(self.path.with_suffix(".checkpoint")) as part:
-                states = {name: each.state_dict() for name, each in parts.items()}
+                states = {name: stateful.state_dict() for name, stateful in parts.items()}
                 torch.save({**states, "rows": self.rows, "made_by": str(self.key)}, part)
         self.report()
         if self.done < self.total:
-            check_time(f"{self.name} is trained to {self.unit} {self.done} of {self.total}", took)
+            check_time(f"{self.name} is trained to {self.unit} {self.done} of {self.total}", seconds)
 
     def check(self, loss: float, at: int) -> None:
         """InputError if the loss of an epoch or step is NaN or infinite."""
@@ -102,13 +102,13 @@ class Run:
             raise InputError(f"The loss of {self.name} is {loss} at {self.unit} {at}: lower the learning rate.")
 
     def report(self) -> None:
-        """Say the last loss, the last validation error, and the minutes left; about `REPORTS` times in a training."""
+        """Log the last loss, the last validation error, and the minutes left; about `REPORTS` times in a training."""
         if len(self.rows) > 1 and self.done < self.total and self.done % max(1, self.total // REPORTS):
             return
-        left = (self.total - self.done) * sum(row["seconds"] for row in self.rows) / self.done / 60
+        minutes_left = (self.total - self.done) * sum(row["seconds"] for row in self.rows) / self.done / 60
         error = next((f", validation EPE {row['epe']:.2f} px" for row in reversed(self.rows) if "epe" in row), "")
         loss = f"{self.loss} {self.rows[-1][self.loss]:.3f}{error}"
-        LOGGER.info(f"{self.name}: {self.unit} {self.done}/{self.total}, {loss}, {left:.0f} min left")
+        LOGGER.info(f"{self.name}: {self.unit} {self.done}/{self.total}, {loss}, {minutes_left:.0f} min left")
 
     def finish(self, weights: Mapping[str, Tensor], recipe: dict) -> pd.DataFrame:
         """Write weights and log, numbers to six digits; remove the checkpoint and return the log."""
@@ -128,7 +128,7 @@ class Run:
         except OSError as error:
             fact = f"{checkpoint} cannot be read ({error.strerror})"
             raise InputError(f"{fact}: make it readable, or delete it.") from None
-        except Exception:  # whatever torch and pickle make of bytes that are not theirs
+        except Exception:  # torch and pickle raise many kinds of errors for damaged files
             anew = "delete it, and the training begins anew"
             raise InputError(f"{checkpoint} is damaged or no checkpoint of a training: {anew}.") from None
         if self.key.differing(Key.parse(made_by)):

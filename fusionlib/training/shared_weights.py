@@ -48,9 +48,9 @@ def train_or_load(
 ) -> Trained:
     """The network of a recipe: from `folder`/`name`.safetensors if this recipe made these weights, else trained now.
 
-    A training of more than a minute needs consent: `retrain`, or what `long_training.asked` reads. Without it, weights
-    of the same settings that earlier code or data made are used as they are, and a printed line says so. Of several
-    processes that use one folder, one trains while the others wait and then read its weights.
+    A training of more than a minute needs consent: `retrain`, or `long_training.is_allowed`. Without it, weights of the
+    same settings that earlier code or data made are used unchanged, and a printed line says so. Of several processes
+    that use one folder, one trains while the others wait and then read its weights.
 
     Args:
         recipe: what to train; its start is read, or trained if missing, under the name `START`.
@@ -86,11 +86,11 @@ def copy_start(recipe: Recipe, folder: Path, source: Path) -> None:
         recipe = recipe.start
         chain.append(recipe.key())
     with locked(Path(folder) / LOCK):
-        there = Path(folder) / f"{START}.safetensors"
-        if not chain or (there.exists() and any(not key.differing(key_of(there)) for key in chain)):
+        path = Path(folder) / f"{START}.safetensors"
+        if not chain or (path.exists() and any(not key.differing(key_of(path)) for key in chain)):
             return
         for suffix in (".csv", ".safetensors"):
-            with atomic(there.with_suffix(suffix)) as part:
+            with atomic(path.with_suffix(suffix)) as part:
                 shutil.copyfile(Path(source) / f"{START}{suffix}", part)
 
 
@@ -100,9 +100,9 @@ def _train_or_load(
     """`train_or_load` without the lock; `allowed` is consent to a long training of missing weights."""
     path = Path(folder) / f"{name}.safetensors"
     head = detector_path(path)
-    there = all(each.exists() for each in (path, path.with_suffix(".csv"), *([head] if recipe.detector else [])))
+    exists = all(file.exists() for file in (path, path.with_suffix(".csv"), *([head] if recipe.detector else [])))
     start_now = retrain or allowed or may_start(recipe.minutes())
-    if there and not retrain:
+    if exists and not retrain:
         changed, log = recipe.key().differing(key_of(path)), pd.read_csv(path.with_suffix(".csv"))
         if changed and not start_now and "settings" not in changed:
             show_earlier(name, changed, log["seconds"].sum() / 60)

@@ -120,7 +120,7 @@ def test_only_the_size_of_the_published_one_can_start_from_it(published) -> None
         AnchorDetector.published(1, DetectorConfig(size="s"))
 
 
-@pytest.mark.skipif(not coco.there(), reason="the published weights are not here")
+@pytest.mark.skipif(not coco.is_available(), reason="the published weights are not here")
 def test_the_published_detector_finds_people_and_cars_in_a_drawn_scene() -> None:
     from fusionlib.data import open_set
 

@@ -87,7 +87,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content: bytes | str) -> Non
 
 def test_a_file_that_is_not_the_published_one_is_not_read(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(coco, "weight_file", lambda name, file: None)
-    assert not coco.there()
+    assert not coco.is_available()
     with pytest.raises(InputError, match="data fetch yolov5n"):
         coco.tensors()
     other = tmp_path / "yolov5n.pt"
@@ -132,7 +132,7 @@ def test_without_the_file_a_detector_starts_from_random_weights(monkeypatch, cap
     assert coco.config_here(asked) == asked
 
 
-@pytest.mark.skipif(not coco.there(), reason="the published weights are not here")
+@pytest.mark.skipif(not coco.is_available(), reason="the published weights are not here")
 def test_the_published_file_is_what_it_should_be() -> None:
     found = coco.tensors()
     assert len(found) == 349 and found["model.24.m.0.weight"].shape == (255, 64, 1, 1)

@@ -150,13 +150,13 @@ def test_rows_from_coco_are_shown_where_its_weights_are_not(tmp_path, monkeypatc
     assert isinstance(detectors.read(tmp_path / "average_0.safetensors"), AnchorDetector)
     found = detection_bench.untrained(asked, compared, tmp_path / "untrained.csv", tmp_path)
     ((method, mark),), boxed = compared.items(), tmp_path / "found.csv"
-    drawn = detection_bench.found(asked, method, mark, boxed, tmp_path)
+    drawn = detection_bench.detections(asked, method, mark, boxed, tmp_path)
     monkeypatch.setattr(coco, "weight_file", lambda name, file: None)
     monkeypatch.setattr(bench_training, "train_and_score", None)
     assert detection_bench.run(asked, compared, tmp_path / "detection.csv", tmp_path).equals(rows)
     assert detection_bench.untrained(asked, compared, tmp_path / "untrained.csv", tmp_path).equals(found)
     (tmp_path / "average_0.safetensors").unlink()
-    assert detection_bench.found(asked, method, mark, boxed, tmp_path).equals(drawn)
+    assert detection_bench.detections(asked, method, mark, boxed, tmp_path).equals(drawn)
 
 
 def test_methods_are_compared_seed_by_seed() -> None:

@@ -111,7 +111,7 @@ DETECTIONS = found(
 def test_each_box_is_claimed_once_by_its_class():
     matched = scores.matches(DETECTIONS, TRUTH)
     assert matched.right.tolist() == [True, False, True, False, True]
-    assert matched.by.tolist() == [2, 0, 4]
+    assert matched.claimed_by.tolist() == [2, 0, 4]
 
 
 @pytest.mark.parametrize(("least", "precision", "recall"), [(0.1, 3 / 5, 1), (0.55, 2 / 3, 2 / 3), (0.9, 1, 1 / 3)])
@@ -133,7 +133,7 @@ def test_recall_over_all_thresholds_is_that_of_the_average_precision():
     cars = DETECTIONS[DETECTIONS[:, 0] == 2]
     for chosen in (cars, cars[[0, 2]]):
         matched = scores.matches(chosen, TRUTH[1:])
-        clean = bool(matched.right.all()) and bool((matched.by < len(chosen)).all())
+        clean = bool(matched.right.all()) and bool((matched.claimed_by < len(chosen)).all())
         ap = average_precision.average_precision([chosen], [TRUTH[1:]], ["car"]).ap[0, 0]
         assert (ap == pytest.approx(1)) == clean
 

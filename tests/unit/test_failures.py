@@ -33,7 +33,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "text": lambda folder: write_text(folder / "a.txt", "text"),
     "json": lambda folder: write_json(folder / "a.json", [1]),
     "table": lambda folder: reporting.write_table(TABLE, Results(folder, "mini"), "a"),
-    "part of a table": lambda folder: result_tables.put(folder / "a.csv", {"level": "light"}, Key(), TABLE),
+    "part of a table": lambda folder: result_tables.replace_part(folder / "a.csv", {"level": "light"}, Key(), TABLE),
     "figure": lambda folder: reporting.write_figure(Figure(), Results(folder, "mini"), "a"),
     "image": lambda folder: save_image(folder / "a.png", torch.zeros(1, 40, 40)),
     "weights": lambda folder: save_weights(folder / "a.safetensors", {"a": torch.zeros(9)}, {}, Key()),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fusionlib.deformation import compose, misalign_by_key, warp
-from fusionlib.experiments.label_accuracy import at, corrected, own_misalignment
+from fusionlib.experiments.label_accuracy import corrected, own_misalignment, sample_at
 
 pytestmark = pytest.mark.numeric
 
@@ -46,7 +46,7 @@ def test_the_corrected_truth_brings_both_misalignments_to_an_end() -> None:
     own = own_misalignment(ir, vi)
     assert len(own) > 10
     expected = compose(moved.phi_gt, constant(2.0, -1.0, 160))  # undo the deformation, then the pair's own error
-    difference = corrected(moved.phi_gt, own) - at(expected, own["x"], own["y"])
+    difference = corrected(moved.phi_gt, own) - sample_at(expected, own["x"], own["y"])
     assert difference.norm(dim=1).mean() < 0.2
-    label = at(moved.phi_gt, own["x"], own["y"])
-    assert (label - at(expected, own["x"], own["y"])).norm(dim=1).mean() > 1.5
+    label = sample_at(moved.phi_gt, own["x"], own["y"])
+    assert (label - sample_at(expected, own["x"], own["y"])).norm(dim=1).mean() > 1.5

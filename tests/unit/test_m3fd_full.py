@@ -137,7 +137,7 @@ def test_a_box_is_read_as_it_is_written_cut_at_the_border_or_dropped_outside(own
 def test_a_spoilt_annotation_is_told_in_a_sentence(own: Path, spoil, message: str) -> None:
     spoil(annotation(own, "00002"))
     with pytest.raises(InputError, match=message) as failure:
-        trained(detection_bench.on(SMALL, "m3fd_full"))
+        trained(detection_bench.with_dataset(SMALL, "m3fd_full"))
     assert str(failure.value).endswith(".") and "\n" not in str(failure.value)
 
 
@@ -160,7 +160,7 @@ def test_detectors_learn_and_are_scored_on_all_six_classes(root: Path, tmp_path:
     monkeypatch.setattr(coco, "weight_file", lambda name, file: tmp_path / file)
     begin = DetectorConfig(start="coco")
     asked = replace(SMALL, start=replace(SMALL.start, detector=begin), own=replace(SMALL.own, detector=begin))
-    asked = detection_bench.on(asked, "m3fd_full")
+    asked = detection_bench.with_dataset(asked, "m3fd_full")
     assert asked.dataset == "M3FD_full" and asked.tests == (("M3FD in full", "M3FD_full", ("test",)),)
     compared = {methods.load("average"): methods.origin("average").key}
     rows = detection_bench.run(asked, compared, tmp_path / "detection.csv", tmp_path)
@@ -186,7 +186,7 @@ def test_detectors_learn_and_are_scored_on_all_six_classes(root: Path, tmp_path:
 
 
 def test_without_coco_the_other_detector_learns_six_classes(root: Path, tmp_path: Path) -> None:
-    asked = detection_bench.on(SMALL, "M3FD_full")
+    asked = detection_bench.with_dataset(SMALL, "M3FD_full")
     detector = detection_bench.start(asked, 0, tmp_path / "start_0.safetensors")
     assert isinstance(detector, Detector) and detector(torch.rand(1, 1, 64, 64)).scores.shape[1] == 6
     assert Detector.load(tmp_path / "start_0.safetensors").config.names == SIX
@@ -236,10 +236,10 @@ def test_a_start_for_other_classes_is_refused() -> None:
 
 def test_only_m3fd_in_full_can_be_asked_for(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="the preset's sets or on m3fd_full, not on 'kaist'"):
-        detection_bench.on(SMALL, "kaist")
+        detection_bench.with_dataset(SMALL, "kaist")
     monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path))
     with pytest.raises(InputError, match=f"M3FD_full is not in .*: {STEPS}"):
-        detection_bench.on(SMALL, "m3fd_full")
+        detection_bench.with_dataset(SMALL, "m3fd_full")
 
 
 def test_kept_rows_fit_the_settings_of_today(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ def test_kept_rows_fit_the_settings_of_today(root: Path, monkeypatch: pytest.Mon
     shipped = data.SHIPPED.table("detection").read_text(encoding="utf-8")
     key = images_key(mini, mini.start, mini.own)
     assert f"settings={key.parts['settings']} " in shipped
-    six = detection_bench.on(mini, "m3fd_full")
+    six = detection_bench.with_dataset(mini, "m3fd_full")
     others = [images_key(each) for each in (mini, replace(mini, scenes=True), six, replace(six, own=mini.own))]
     assert len({each.parts["settings"] for each in others}) == 4
     assert images_key(six).parts["M3FD_full"] != images_key(replace(six, tests=mini.tests)).parts["M3FD_full"]
@@ -257,5 +257,5 @@ def test_kept_rows_fit_the_settings_of_today(root: Path, monkeypatch: pytest.Mon
 def test_images_made_once_are_not_those_of_another_set(root: Path, tmp_path: Path) -> None:
     compared = methods.load("average"), methods.origin("average").key
     first = key_of(detection_bench.pictures(*compared, SMALL, tmp_path))
-    second = key_of(detection_bench.pictures(*compared, detection_bench.on(SMALL, "m3fd_full"), tmp_path))
+    second = key_of(detection_bench.pictures(*compared, detection_bench.with_dataset(SMALL, "m3fd_full"), tmp_path))
     assert {"settings", "M3FD_full"} <= set(first.differing(second))

@@ -87,11 +87,11 @@ def test_a_limit_counts_the_next_piece_and_ends_with_its_block(monkeypatch: pyte
     monkeypatch.delenv(long_training.ASKED, raising=False)
     monkeypatch.setattr(long_training.time, "monotonic", lambda: 100.0)
     with allowed(1):
-        assert long_training.asked()
+        assert long_training.is_allowed()
         long_training.check_time("one", 60)
         with pytest.raises(OutOfTimeError, match="two"):
             long_training.check_time("two", 60.1)
-    assert not long_training.asked()
+    assert not long_training.is_allowed()
     long_training.check_time("three", math.inf)
     with allowed():
         long_training.check_time("four", 1e9)

@@ -70,8 +70,8 @@ def test_a_table_is_outdated_row_by_row(results: Path, capsys: pytest.CaptureFix
     path = results / "mini" / "tables" / "table1.csv"
     where = {"dataset": "RoadScene", "level": "medium", "method": "ours"}
     (key,) = result_tables.keys_of(result_tables.read(path), where)
-    rows = result_tables.there(path, where).drop(columns=list(where))
-    result_tables.put(path, where, key | Key({"scores": "0", "ours:weights": "00000000"}), rows)
+    rows = result_tables.read_part(path, where).drop(columns=list(where))
+    result_tables.replace_part(path, where, key | Key({"scores": "0", "ours:weights": "00000000"}), rows)
     assert results_check.command(results, "mini") == 1
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "table1.csv" in line]
     assert line.startswith("tables/table1.csv: 1 of 96 parts outdated by scores, ours:weights, about 1 min")

@@ -10,7 +10,7 @@ import torch
 
 from fusionlib import data, deformation, methods, metrics
 from fusionlib.experiments import robustness
-from fusionlib.experiments.robustness import TRIALS, farther, given, glare, night, run, shares
+from fusionlib.experiments.robustness import TRIALS, farther, glare, method_inputs, night, run, shares
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 
@@ -55,8 +55,8 @@ def test_lamps_blind_more_and_more_of_the_image() -> None:
 def test_only_what_a_trial_is_about_changes() -> None:
     pairs = data.open_set("synthetic", "test", 64, count=1)
     vi = pairs.stack([0])[1]
-    plain = {name: given(trial, trial.amounts[0], pairs, 0) for name, trial in TRIALS.items()}
-    hard = {name: given(trial, trial.amounts[-1], pairs, 0) for name, trial in TRIALS.items()}
+    plain = {name: method_inputs(trial, trial.amounts[0], pairs, 0) for name, trial in TRIALS.items()}
+    hard = {name: method_inputs(trial, trial.amounts[-1], pairs, 0) for name, trial in TRIALS.items()}
     for name in ("darkness", "glare"):
         assert torch.equal(plain[name][0].ir, hard[name][0].ir) and not torch.equal(hard[name][1], vi)
     assert torch.equal(hard["distance"][1], vi) and not torch.equal(plain["distance"][0].ir, hard["distance"][0].ir)
@@ -76,6 +76,6 @@ def test_rows_are_kept_and_say_what_is_left(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(run(TRIALS["glare"], asked, pairs, path, amounts=(0, 4)), rows)
         with pytest.raises(AssertionError, match="twice"):
             run(TRIALS["glare"], {methods.load("average"): Key({"weights": "another"})}, pairs, path, amounts=(0,))
-    moved, _ = given(TRIALS["glare"], 0, pairs, 0)
+    moved, _ = method_inputs(TRIALS["glare"], 0, pairs, 0)
     nothing = metrics.endpoint_error(torch.zeros_like(moved.phi_gt), moved.phi_gt, moved.valid).item()
     assert rows["EPE_identity"].iloc[0] == pytest.approx(nothing, rel=1e-5)

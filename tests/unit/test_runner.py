@@ -72,10 +72,10 @@ def test_a_part_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 
 def test_what_is_there_can_be_read_whatever_made_it(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
-    assert result_tables.there(path, {"method": "ours"}).empty
+    assert result_tables.read_part(path, {"method": "ours"}).empty
     part(path, {"method": "ours"}, made("an-old-mark"), Maker(1.0))
-    assert result_tables.there(path, {"method": "other"}).empty
-    rows = result_tables.there(path, {"method": "ours"})
+    assert result_tables.read_part(path, {"method": "other"}).empty
+    rows = result_tables.read_part(path, {"method": "ours"})
     assert list(rows.columns) == ["method", "pair", "EPE"] and list(rows["EPE"]) == [1.0, 2.0]
 
 
@@ -84,7 +84,7 @@ def test_parts_are_put_in_order_and_know_their_maker(tmp_path: Path) -> None:
     known, unknown = ([Part(places[0], made(name))] for name in ("mark", "another"))
     assert runner.outdated(path, known) == known
     for place in (places[2], {"method": "other"}, places[0], places[1]):
-        result_tables.put(path, place, made("mark"), Maker(1.0)())
+        result_tables.replace_part(path, place, made("mark"), Maker(1.0)())
     assert runner.outdated(path, known) == [] and runner.outdated(path, unknown) == unknown
     result_tables.in_order(path, places)
     assert list(pd.read_csv(path)["method"]) == ["a", "a", "b", "b", "c", "c", "other", "other"]
@@ -100,14 +100,14 @@ def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
         rows = pd.DataFrame({"pair": ["00000", "01670"], "EPE": [1.0, 2.0]})
         found = part(path, {"method": method}, made("mark"), lambda rows=rows: rows)
         assert found["pair"].tolist() == ["00000", "01670"]
-    assert result_tables.there(path, {"method": "average"})["pair"].tolist() == ["00000", "01670"]
+    assert result_tables.read_part(path, {"method": "average"})["pair"].tolist() == ["00000", "01670"]
     assert result_tables.read(path)["pair"].nunique() == 2
 
 
 def test_a_file_of_another_form_gives_way(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     part(path, {"dataset": "RoadScene", "method": "ours"}, made("mark"), Maker(1.0))
-    assert result_tables.there(path, {"set": "RoadScene", "method": "ours"}).empty
+    assert result_tables.read_part(path, {"set": "RoadScene", "method": "ours"}).empty
     found = part(path, {"set": "RoadScene", "method": "ours"}, made("mark"), Maker(5.0))
     assert found["EPE"].tolist() == [5, 6] and "dataset" not in result_tables.read(path)
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_measured_is_read_if_it_is_there(tmp_path: Path) -> None:
     both = [Part({"method": "elsewhere"}, None), Part({"method": "ours"}, made("mark"), first)]
     assert runner.run(path, both[:1]).empty and not path.exists()
     assert runner.run(path, both)["method"].tolist() == ["ours", "ours"]
-    result_tables.put(path, {"method": "elsewhere"}, made("another"), Maker(9.0)())
+    result_tables.replace_part(path, {"method": "elsewhere"}, made("another"), Maker(9.0)())
     assert runner.run(path, both)["method"].tolist() == ["elsewhere", "elsewhere", "ours", "ours"]
     runner.run(path, both, again=True)
     assert first.calls == 2

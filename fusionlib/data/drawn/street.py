@@ -82,28 +82,28 @@ class Street(Canvas):
         """Depth and painter of everything that stands or moves between the house fronts."""
         rng, items = self.rng, []
 
-        def put(paint: Callable, x: float, z: float) -> None:
+        def add(paint: Callable, x: float, z: float) -> None:
             items.append((z, partial(paint, x, z)))
 
         lanes = {x: rng.uniform(7, 12) if abs(x) > 2 else zebra + rng.uniform(4, 9) for x in (-3.6, 3.6, -1.4, 1.4)}
         for _ in range(rng.integers(*cars, endpoint=True)):
             lane = rng.choice(list(lanes))
-            put(self.car, lane + rng.uniform(-0.2, 0.2), lanes[lane])
+            add(self.car, lane + rng.uniform(-0.2, 0.2), lanes[lane])
             lanes[lane] += rng.uniform(6, 12) if abs(lane) > 2 else rng.uniform(9, 20)
         crossing = cycle(rng.permutation(np.linspace(-2.4, 3.8, 24).reshape(6, 4)[:, rng.integers(4)]))
         for _ in range(rng.integers(*cyclists, endpoint=True)):
-            put(self.cyclist, next(crossing), zebra - rng.uniform(0.5, 1.5))
+            add(self.cyclist, next(crossing), zebra - rng.uniform(0.5, 1.5))
         for _ in range(rng.integers(*people, endpoint=True)):
             if rng.random() < 0.45:
-                put(self.person, next(crossing), zebra + rng.uniform(0.4, 2.4))
+                add(self.person, next(crossing), zebra + rng.uniform(0.4, 2.4))
             else:  # on the pavement, far enough ahead to be in a square picture
                 x = rng.choice([-1, 1]) * rng.uniform(KERB + 0.7, FACADE - 0.6)
-                put(self.person, x, 2.1 * abs(x - EYE_X) * rng.uniform(1, 1.8))
+                add(self.person, x, 2.1 * abs(x - EYE_X) * rng.uniform(1, 1.8))
         for z in np.arange(rng.uniform(9, 16), 70, 14):
             for side, shift in ((-1, -5), (1, 2)):
-                put(self.lamp, side * (KERB + 0.5), z + shift)
+                add(self.lamp, side * (KERB + 0.5), z + shift)
                 if rng.random() < 0.5:
-                    put(rng.choice([self.tree, self.sign]), side * (KERB + 0.6), z + shift + rng.uniform(3, 10))
+                    add(rng.choice([self.tree, self.sign]), side * (KERB + 0.6), z + shift + rng.uniform(3, 10))
         return items
 
     def ground(self, zebra: float) -> None:

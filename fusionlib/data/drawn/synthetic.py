@@ -109,14 +109,14 @@ def tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 def _boxes(street: Street, config: SceneConfig) -> np.ndarray:
     """Class and corners in pixels (N, 5) of the objects of which enough is seen."""
-    owners, size, found = street.owners(), np.array(street.ids.size), []
+    owners, size, rows = street.owners(), np.array(street.ids.size), []
     for number, (label, corners, painted) in enumerate(street.objects, start=1):
-        seen, low, high = owners == number, corners.min(0), corners.max(0)
+        visible, low, high = owners == number, corners.min(0), corners.max(0)
         in_frame = np.prod(np.clip(high, 0, size) - np.clip(low, 0, size)) / np.prod(high - low)
-        share = in_frame * seen.sum() / max(painted, 1)
-        if seen.sum() >= config.min_pixels * street.scale**2 and share >= config.min_visible:
-            found.append((label, *(edge / street.scale for edge in tight_box(seen))))
-    return np.array(found, dtype=np.float32).reshape(-1, 5)
+        share = in_frame * visible.sum() / max(painted, 1)
+        if visible.sum() >= config.min_pixels * street.scale**2 and share >= config.min_visible:
+            rows.append((label, *(edge / street.scale for edge in tight_box(visible))))
+    return np.array(rows, dtype=np.float32).reshape(-1, 5)
 
 
 def _photograph(street: Street, name: str, dtype: type[np.floating]) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,9 @@ def png(image: np.ndarray) -> bytes:
     rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1).tobytes()
     parts = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
     # Each block says whether it is the last one, its length, and the complement of that.
-    heads = [struct.pack("<BHH", end == len(parts), len(part), len(part) ^ 0xFFFF) for end, part in enumerate(parts, 1)]
+    heads = [
+        struct.pack("<BHH", number == len(parts), len(part), len(part) ^ 0xFFFF) for number, part in enumerate(parts, 1)
+    ]
     blocks = [head + part for head, part in zip(heads, parts, strict=True)]
     stream = b"\x78\x01" + b"".join(blocks) + struct.pack(">I", zlib.adler32(rows))
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if image.ndim == 3 else 0, 0, 0, 0)
@@ -38,11 +40,11 @@ def npz(**arrays: np.ndarray) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            inside = io.BytesIO()
-            np.lib.format.write_array(inside, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             entry.create_system, entry.external_attr = 3, 0o600 << 16  # on every system as on Unix
-            archive.writestr(entry, inside.getvalue())
+            archive.writestr(entry, buffer.getvalue())
     return file.getvalue()
 
 

@@ -34,7 +34,7 @@ REFERENCES = ("ours", "average")  # Ours, and no registration: the average of th
 CARD = ("What it is", "What it was trained on", "How it was run", "Licence")  # headings of a method card
 
 
-def made(name: str, parts: Sequence[dict], others: Sequence[Mapping]) -> dict:
+def make_entry(name: str, parts: Sequence[dict], others: Sequence[Mapping]) -> dict:
     """The entry of parts with their scores: means and, with every other entry that has the same part, comparisons."""
     made_with = {"fusionlib": fusionlib.__version__, "python": platform.python_version()}
     made_with |= {package: version(package) for package in ("numpy", "torch")}
@@ -42,40 +42,41 @@ def made(name: str, parts: Sequence[dict], others: Sequence[Mapping]) -> dict:
     for part in parts:
         against = {}
         for other in others:
-            same = next((each for each in other["parts"] if each["digest"] == part["digest"]), None)
-            if same is not None and other["name"] != name:
-                against[other["name"]] = compared(part["scores"], same["scores"])
+            same_part = next((candidate for candidate in other["parts"] if candidate["digest"] == part["digest"]), None)
+            if same_part is not None and other["name"] != name:
+                against[other["name"]] = compare(part["scores"], same_part["scores"])
         finished.append(part | {"means": means(part["scores"]), "against": against})
     return {"format": FORMAT, "name": name, "made_with": made_with, "parts": finished}
 
 
 def means(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict]:
-    """Of every metric its mean over the images where it is defined, the interval of that, and their number."""
-    found = {}
+    """The mean of every metric over the images where it is defined, its interval, and the number of these images."""
+    summaries = {}
     for metric in dict.fromkeys(metric for values in scores.values() for metric in values):
-        there = {pair: each[metric] for pair, each in scores.items() if each.get(metric) is not None}
-        if values := list(there.values()):
-            low, high = interval(values, scenes_of(there))
+        defined = {pair: row[metric] for pair, row in scores.items() if row.get(metric) is not None}
+        if values := list(defined.values()):
+            low, high = interval(values, scenes_of(defined))
             numbers = {"mean": math.fsum(values) / len(values), "low": low, "high": high}
-            found[metric] = {key: _short(number) for key, number in numbers.items()} | {"images": len(values)}
-    return found
+            summaries[metric] = {key: _rounded(number) for key, number in numbers.items()} | {"images": len(values)}
+    return summaries
 
 
-def compared(scores: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:
+def compare(scores: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:
     """Of every metric that both have: mean difference to the other entry, p after Holm, and the verdict at 5 %."""
-    apart = {}
+    differences = {}
     for metric in dict.fromkeys(metric for values in scores.values() for metric in values if direction(metric)):
-        both = {pair: (mine.get(metric), other.get(pair, {}).get(metric)) for pair, mine in scores.items()}
-        if differences := {pair: mine - its for pair, (mine, its) in both.items() if None not in (mine, its)}:
-            apart[metric] = differences
-    tested = holm({metric: sign_flips(list(each.values()), scenes_of(each)) for metric, each in apart.items()})
-    found = {}
-    for metric, differences in apart.items():
-        differences = list(differences.values())
-        mean, p = math.fsum(differences) / len(differences), tested[metric]
-        facts = {"difference": _short(mean), "p": _short(p), "verdict": verdict(mean, p, metric)}
-        found[metric] = facts | {"images": len(differences)}
-    return found
+        values = {pair: (row.get(metric), other.get(pair, {}).get(metric)) for pair, row in scores.items()}
+        if by_pair := {
+            pair: value - reference for pair, (value, reference) in values.items() if None not in (value, reference)
+        }:
+            differences[metric] = by_pair
+    p_values = holm({metric: sign_flips(list(each.values()), scenes_of(each)) for metric, each in differences.items()})
+    comparisons = {}
+    for metric, by_pair in differences.items():
+        mean, p = math.fsum(by_pair.values()) / len(by_pair), p_values[metric]
+        facts = {"difference": _rounded(mean), "p": _rounded(p), "verdict": verdict(mean, p, metric)}
+        comparisons[metric] = facts | {"images": len(by_pair)}
+    return comparisons
 
 
 def references() -> list[dict]:
@@ -97,26 +98,26 @@ def read(path: Path | str) -> dict:
 
 def check(entry: object, path: Path | str) -> None:
     """InputError unless an entry has the form of this module, sound numbers, and means that are those of its scores."""
-    again = "score the images again with `python -m fusionlib score`"
+    advice = "score the images again with `python -m fusionlib score`"
     try:
         if entry["format"] != FORMAT:
-            raise InputError(f"{path} has format {entry['format']} and not {FORMAT}: {again}.")
+            raise InputError(f"{path} has format {entry['format']} and not {FORMAT}: {advice}.")
         if not str(entry["name"]).strip() or not entry["parts"]:
-            raise InputError(f"{path} has no name or no part: {again}.")
+            raise InputError(f"{path} has no name or no part: {advice}.")
         for part in entry["parts"]:
             if not part["scores"] or not re.fullmatch("[0-9a-f]{16}", part["digest"]):
-                raise InputError(f"{path} has no scores or no digest in {part['part']}: {again}.")
+                raise InputError(f"{path} has no scores or no digest in {part['part']}: {advice}.")
             numbers = [value for values in part["scores"].values() for value in values.values() if value is not None]
             if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-                raise InputError(f"{path} has scores in {part['part']} that are no numbers: {again}.")
+                raise InputError(f"{path} has scores in {part['part']} that are no numbers: {advice}.")
             for metric, facts in means(part["scores"]).items():
-                given = part["means"][metric]
-                if given["images"] != facts["images"] or not math.isclose(given["mean"], facts["mean"], rel_tol=1e-6):
+                stored = part["means"][metric]
+                if stored["images"] != facts["images"] or not math.isclose(stored["mean"], facts["mean"], rel_tol=1e-6):
                     raise InputError(
-                        f"{path} has a mean of {metric} in {part['part']} that is not its scores': {again}."
+                        f"{path} has a mean of {metric} in {part['part']} that is not its scores': {advice}."
                     )
     except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is no entry of the benchmark: {again}.") from None
+        raise InputError(f"{path} is no entry of the benchmark: {advice}.") from None
 
 
 def read_card(path: Path) -> dict[str, str]:
@@ -124,24 +125,24 @@ def read_card(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f"{path} is not there: every entry needs a method card beside it.")
     parts = re.split(r"^## (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    found = {heading.strip(): text.strip() for heading, text in zip(parts[::2], parts[1::2], strict=True)}
+    sections = {heading.strip(): text.strip() for heading, text in zip(parts[::2], parts[1::2], strict=True)}
     for heading in CARD:
-        if not found.get(heading):
+        if not sections.get(heading):
             raise InputError(f"{path} says nothing under `## {heading}`: fill it in.")
-    return found
+    return sections
 
 
 def write(path: Path, entry: Mapping) -> None:
     """Write an entry, one line an image, so that a change can be read."""
-    text = json.JSONEncoder(ensure_ascii=False).encode
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     parts = []
     for part in entry["parts"]:
-        rows = [f"   {text(key)}: {text(value)}" for key, value in part.items() if not isinstance(value, dict)]
+        rows = [f"   {encode(key)}: {encode(value)}" for key, value in part.items() if not isinstance(value, dict)]
         for key in ("means", "against", "scores"):
-            inside = ",\n".join(f"    {text(name)}: {text(value)}" for name, value in part[key].items())
-            rows.append(f"   {text(key)}: {{\n{inside}\n   }}" if inside else f"   {text(key)}: {{}}")
+            lines = ",\n".join(f"    {encode(name)}: {encode(value)}" for name, value in part[key].items())
+            rows.append(f"   {encode(key)}: {{\n{lines}\n   }}" if lines else f"   {encode(key)}: {{}}")
         parts.append("  {\n" + ",\n".join(rows) + "\n  }")
-    head = [f" {text(key)}: {text(value)}" for key, value in entry.items() if key != "parts"]
+    head = [f" {encode(key)}: {encode(value)}" for key, value in entry.items() if key != "parts"]
     write_text(path, "{\n" + ",\n".join(head) + ',\n "parts": [\n' + ",\n".join(parts) + "\n ]\n}\n")
 
 
@@ -150,5 +151,5 @@ def digest_of(sources: Mapping[str, str]) -> str:
     return fingerprint(sorted(sources.items()))
 
 
-def _short(number: float) -> float:
+def _rounded(number: float) -> float:
     return float(f"{number:.7g}")

@@ -43,10 +43,10 @@ def inverse(psi: np.ndarray) -> np.ndarray:
     """The true field: `phi(p) = -psi(p + phi(p))`, by fixed point; beyond the border psi is taken as constant."""
     height, width = psi.shape[1:]
     x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
-    given = psi / STEP
-    phi = -given
+    psi_pixels = psi / STEP
+    phi = -psi_pixels
     for _ in range(_STEPS):
-        better = -_sampled(given, x + phi[0], y + phi[1])
+        better = -_sampled(psi_pixels, x + phi[0], y + phi[1])
         done = np.abs(better - phi).max() < _CLOSE
         phi = better
         if done:
@@ -65,8 +65,8 @@ def inside(phi: np.ndarray) -> np.ndarray:
 def _place(shift: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Whole pixels and parts of a pixel to which each pixel's shift along x (0) or y (1) leads, inside the image."""
     side = shift.shape[1 - axis]
-    here = np.arange(side) if axis == 0 else np.arange(side)[:, None]
-    target = np.clip(here * STEP + shift, 0, (side - 1) * STEP)
+    positions = np.arange(side) if axis == 0 else np.arange(side)[:, None]
+    target = np.clip(positions * STEP + shift, 0, (side - 1) * STEP)
     return target // STEP, target % STEP
 
 

@@ -35,15 +35,15 @@ class Benchmark:
     parts: Mapping[str, Part]
     files: Mapping[str, str]
 
-    def read(self, where: str) -> bytes:
+    def read(self, name: str) -> bytes:
         """A file of the benchmark; InputError if it is not the one that was made."""
-        path = self.folder / where
+        path = self.folder / name
         try:
             content = path.read_bytes()
         except OSError as error:
             reason = error.strerror or error
             raise InputError(f"{path} cannot be read ({reason}): make the benchmark again.") from None
-        if digest(content) != self.files.get(where):
+        if digest(content) != self.files.get(name):
             raise InputError(f"{path} is not as the benchmark was made: make the benchmark again.")
         return content
 
@@ -52,22 +52,22 @@ def open_benchmark(folder: Path | str) -> Benchmark:
     """Open a benchmark; InputError if the folder holds none, or one of another format."""
     folder = Path(folder)
     path = folder / MANIFEST
-    how = "make one with `python -m fusionlib benchmark make`"
+    advice = "make one with `python -m fusionlib benchmark make`"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         parts = {
             name: Part(name, part["set"], part["level"], part["size"], part["digest"], part["cases"])
             for name, part in facts["parts"].items()
         }
-        found, files = facts["format"], facts["files"]
+        written_format, files = facts["format"], facts["files"]
     except FileNotFoundError:
-        raise InputError(f"{folder} holds no benchmark, since {path} is not there: {how}.") from None
+        raise InputError(f"{folder} holds no benchmark, since {path} is not there: {advice}.") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): {how}.") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is no manifest of a benchmark: {how}.") from None
-    if found != FORMAT:
-        raise InputError(f"{folder} has format {found} and this version reads format {FORMAT}: {how}.")
+        raise InputError(f"{path} is no manifest of a benchmark: {advice}.") from None
+    if written_format != FORMAT:
+        raise InputError(f"{folder} has format {written_format} and this version reads format {FORMAT}: {advice}.")
     return Benchmark(folder, parts, files)
 
 

@@ -29,7 +29,7 @@ def guide(parts: Mapping[str, Mapping], boxes: Mapping[str, object]) -> str:
         f"| {name} | {part['set']} | {part['level']} | {len(part['cases'])} |" for name, part in parts.items()
     )
     examples = "\n\n".join(f"{name}:\n\n```python\n{code}\n```" for name, code in EXAMPLES.items())
-    known = sum(found is not None for found in boxes.values())
+    labelled = sum(case_boxes is not None for case_boxes in boxes.values())
     return f"""# A benchmark of unregistered infrared and visible image fusion
 
 | part | set | level | cases |
@@ -43,7 +43,7 @@ may be used by a method.
 - `aligned/CASE.png`: the infrared before it was moved. Fused images are scored against this one and the visible image.
 - `fields/CASE.npz`: the true field and where it counts. {CONVENTION}.
 - `boxes.json`: case to boxes, each class (an index into `classes` of the manifest), x0, y0, x1, y1 in pixels, edges; of
-  {known} of {len(boxes)} cases; null where nobody has looked.
+  {labelled} of {len(boxes)} cases; null where nobody has looked.
 - `manifest.json`: parts, cases, versions and the SHA-256 of every file. The same command gives the same bytes on every
   machine; where the digest of a part is another, so are its images, and scores cannot be compared.
 

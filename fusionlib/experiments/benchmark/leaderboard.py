@@ -44,34 +44,37 @@ part ([data/splits](../../data/splits)); the card says on what.
 
 def load(folder: Path = entries.FOLDER) -> list[dict]:
     """All entries of a folder, each checked, with its card as `card`; InputError names what is wrong."""
-    found = []
+    all_entries = []
     for path in sorted(folder.glob("*.json")):
         entry = entries.read(path)
         if entry["name"] != path.stem:
             raise InputError(f"{path} is the entry of {entry['name']}: name the file as the method.")
-        found.append(entry | {"card": entries.read_card(path.with_suffix(".md"))})
-    return found
+        all_entries.append(entry | {"card": entries.read_card(path.with_suffix(".md"))})
+    return all_entries
 
 
 def write(folder: Path = entries.FOLDER.parent) -> list[Path]:
     """Write both pages from the entries below a folder; none without entries."""
-    if not (found := load(folder / "entries")):
+    if not (all_entries := load(folder / "entries")):
         return []
-    parts = list(parts_of(found))
-    return [write_text(folder / "README.md", page(found, parts)), write_text(folder / "index.html", sortable(parts))]
+    parts = list(parts_of(all_entries))
+    return [
+        write_text(folder / "README.md", page(all_entries, parts)),
+        write_text(folder / "index.html", sortable(parts)),
+    ]
 
 
-def page(found: Sequence[Mapping], parts: Sequence[Rows]) -> str:
+def page(all_entries: Sequence[Mapping], parts: Sequence[Rows]) -> str:
     """The leaderboard as Markdown, of entries and of what `parts_of` makes of them."""
     sections = [HEAD.format(headings=", ".join(f"`## {heading}`" for heading in entries.CARD))]
-    trained = {entry["name"]: _first_sentence(entry["card"]["What it was trained on"]) for entry in found}
+    trained = {entry["name"]: _first_sentence(entry["card"]["What it was trained on"]) for entry in all_entries}
     for part, digest, rows in parts:
         sections.append(f"## {part}\n\n{_pairs(rows)} pairs; digest `{digest}`.\n")
         for metrics, words in ((MAIN, ["method", "trained on"]), (MORE, ["method"])):
             lines = [[*words, *map(with_arrow, metrics)], ["---"] * (len(metrics) + len(words))]
-            for name, mine in rows:
+            for name, result in rows:
                 facts = [f"[{name}](entries/{name}.md)", trained[name]][: len(words)]
-                lines.append([*facts, *(_cell(mine, metric) for metric in metrics)])
+                lines.append([*facts, *(_cell(result, metric) for metric in metrics)])
             sections.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
     return "\n".join(sections)
 
@@ -82,16 +85,16 @@ def sortable(parts: Sequence[Rows]) -> str:
     for part, _, rows in parts:
         head = "".join(f"<th>{escape(text)}</th>" for text in ("method", *map(with_arrow, (*MAIN, *MORE))))
         body = []
-        for name, mine in rows:
+        for name, result in rows:
             cells = [f'<td><a href="entries/{escape(name)}.md">{escape(name)}</a></td>']
             for metric in (*MAIN, *MORE):
-                value = mine["means"].get(metric, {}).get("mean", "")
-                cells.append(f'<td data-value="{value}">{escape(_cell(mine, metric))}</td>')
+                value = result["means"].get(metric, {}).get("mean", "")
+                cells.append(f'<td data-value="{value}">{escape(_cell(result, metric))}</td>')
             body.append(f"<tr>{''.join(cells)}</tr>")
-        rows_of = "\n".join(body)
+        body_html = "\n".join(body)
         blocks.append(
             f"<h2>{escape(part)}</h2>\n<p>{_pairs(rows)} pairs</p>\n"
-            f"<table><thead><tr>{head}</tr></thead>\n<tbody>{rows_of}</tbody></table>"
+            f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body_html}</tbody></table>"
         )
     return _PAGE.replace("BLOCKS", "\n".join(blocks))
 
@@ -127,18 +130,22 @@ def _first_sentence(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".").replace("|", "/")
 
 
-def parts_of(found: Sequence[Mapping]) -> Iterator[Rows]:
+def parts_of(all_entries: Sequence[Mapping]) -> Iterator[Rows]:
     """Each part with its digest and its rows, (name, part of the entry), in the order of the leaderboard."""
-    known = {part["part"]: part["digest"] for entry in found for part in entry["parts"] if entry["name"] == "ours"}
-    known |= {part["part"]: part["digest"] for entry in found for part in entry["parts"] if part["part"] not in known}
-    ours = next((entry for entry in found if entry["name"] == "ours"), {"parts": []})
-    for name, digest in sorted(known.items()):
+    digests = {
+        part["part"]: part["digest"] for entry in all_entries for part in entry["parts"] if entry["name"] == "ours"
+    }
+    digests |= {
+        part["part"]: part["digest"] for entry in all_entries for part in entry["parts"] if part["part"] not in digests
+    }
+    ours = next((entry for entry in all_entries if entry["name"] == "ours"), {"parts": []})
+    for name, digest in sorted(digests.items()):
         reference = next((part["scores"] for part in ours["parts"] if part["digest"] == digest), None)
         rows = []
-        for entry in found:
+        for entry in all_entries:
             for part in (part for part in entry["parts"] if part["digest"] == digest):
                 others = {} if entry is ours or reference is None else {"ours": reference}
-                against = {other: entries.compared(part["scores"], scores) for other, scores in others.items()}
+                against = {other: entries.compare(part["scores"], scores) for other, scores in others.items()}
                 rows.append((entry["name"], part | {"against": against}))
         yield name, digest, sorted(rows, key=lambda row: _rank(row[1]))
 

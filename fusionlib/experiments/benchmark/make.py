@@ -57,8 +57,8 @@ class _Source:
     raw: RawSet | None
 
     def boxes(self, pair: Pair, read) -> list[list[float]] | None:
-        found = pair.boxes if pair.boxes is not None else read(pair.name) if read else None
-        return None if found is None else [[round(value, 2) for value in row] for row in found.tolist()]
+        boxes = pair.boxes if pair.boxes is not None else read(pair.name) if read else None
+        return None if boxes is None else [[round(value, 2) for value in row] for row in boxes.tolist()]
 
 
 def make(
@@ -84,10 +84,10 @@ def make(
         InputError: an unknown name, no data, or a folder that holds something else; nothing is written then.
     """
     out = Path(out)
-    for what, given, known in (("set", sets, SETS), ("level", levels, LEVELS), ("size", [size], SIZES)):
-        for name in given:
+    for kind, names, known in (("set", sets, SETS), ("level", levels, LEVELS), ("size", [size], SIZES)):
+        for name in names:
             if name not in known:
-                raise InputError(f"There is no {what} {name!r} in the benchmark: choose among {', '.join(known)}.")
+                raise InputError(f"There is no {kind} {name!r} in the benchmark: choose among {', '.join(known)}.")
     _check_replaceable(out)
     check_writable(out)
     sets, levels = list(dict.fromkeys(sets)), list(dict.fromkeys(levels))
@@ -95,20 +95,20 @@ def make(
     if "raw" in levels:
         for source in (source for source in sources if source.raw is None):
             LOGGER.info("There are no raw frames of %s: the level raw is left out.", SETS[source.name])
-    if not any(_levels(source, levels) for source in sources):
+    if not any(_available_levels(source, levels) for source in sources):
         raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
-    half, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old.part"))
-    shutil.rmtree(half, ignore_errors=True)
+    unfinished, previous = (out.with_name(f".{out.name}.{end}") for end in ("part", "old.part"))
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        _write(half, sources, levels, size)
+        _write(unfinished, sources, levels, size)
         if out.exists():
-            out.rename(old)  # removed last: that takes a while, in which an interruption would leave neither
-        half.rename(out)
+            out.rename(previous)  # removed last: that takes a while, in which an interruption would leave neither
+        unfinished.rename(out)
     finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        for rest in (half, old):
-            shutil.rmtree(rest, ignore_errors=True)
+        if previous.exists() and not out.exists():
+            previous.rename(out)
+        for leftover in (unfinished, previous):
+            shutil.rmtree(leftover, ignore_errors=True)
     return out
 
 
@@ -129,28 +129,28 @@ def _check_replaceable(out: Path) -> None:
 
 def _write(folder: Path, sources: Sequence[_Source], levels: Sequence[str], size: str) -> None:
     parts, boxes, files = {}, {}, {}
-    total = sum(len(source.pairs) * len(_levels(source, levels)) for source in sources)
+    total = sum(len(source.pairs) * len(_available_levels(source, levels)) for source in sources)
     with tqdm(total=total, unit="case", mininterval=5) as bar:
         for source in sources:
             read = _labels(source.name, size)
-            chosen = _levels(source, levels)
+            source_levels = _available_levels(source, levels)
             for index, name in enumerate(source.pairs.names):
                 pair = source.pairs[index]
-                for level in chosen:
+                for level in source_levels:
                     part = f"{source.name}_{level}_{size}"
                     facts = {"set": source.name, "level": level, "size": size, "cases": {}}
                     parts.setdefault(part, facts)["cases"][case := f"{part}_{name}"] = name
                     boxes[case] = source.boxes(pair, read)
-                    for path, content in _files(source, index, pair, level):
-                        where = f"{path[0]}/{case}.{path[1]}"
-                        write_bytes(folder / where, content)
-                        files[where] = digest(content)
+                    for (kind, suffix), content in _files(source, index, pair, level):
+                        file_name = f"{kind}/{case}.{suffix}"
+                        write_bytes(folder / file_name, content)
+                        files[file_name] = digest(content)
                     bar.update()
     for part in parts.values():
-        inside = {
-            f"{folder}/{case}": files[f"{folder}/{case}.{end}"] for case in part["cases"] for folder, end in FOLDERS
+        digests = {
+            f"{kind}/{case}": files[f"{kind}/{case}.{suffix}"] for case in part["cases"] for kind, suffix in FOLDERS
         }
-        part["digest"] = digest(bytes_of.text(inside))[:16]
+        part["digest"] = digest(bytes_of.text(digests))[:16]
     for name, content in (("boxes.json", bytes_of.text(boxes)), ("README.md", guide(parts, boxes).encode())):
         write_bytes(folder / name, content)
         files[name] = digest(content)
@@ -163,10 +163,10 @@ def _write(folder: Path, sources: Sequence[_Source], levels: Sequence[str], size
 
 def _files(source: _Source, index: int, pair: Pair, level: str) -> Iterator[tuple[tuple[str, str], bytes]]:
     """((folder, suffix), content) of one case."""
-    aligned, height, width = _levels_of(pair.ir)[0], *pair.ir.shape[1:]
+    aligned, height, width = _as_uint8(pair.ir)[0], *pair.ir.shape[1:]
     if level == "raw":
         raw = source.raw[index]
-        moved, phi = _levels_of(raw.ir)[0], fields.quantised(raw.phi_gt.numpy())
+        moved, phi = _as_uint8(raw.ir)[0], fields.quantised(raw.phi_gt.numpy())
         valid = fields.inside(phi) & raw.valid[0].numpy()
     else:
         psi = np.zeros((2, height, width), np.int64)
@@ -174,7 +174,7 @@ def _files(source: _Source, index: int, pair: Pair, level: str) -> Iterator[tupl
             psi = fields.quantised(sample_field(level, height, width, ("test", 0, pair.name))[0].numpy())
         moved, phi = fields.move(aligned, psi), fields.inverse(psi)
         valid = fields.inside(phi)
-    rgb = np.ascontiguousarray(_levels_of(pair.rgb).transpose(1, 2, 0))
+    rgb = np.ascontiguousarray(_as_uint8(pair.rgb).transpose(1, 2, 0))
     yield ("ir", "png"), bytes_of.png(moved)
     yield ("vi", "png"), bytes_of.png(rgb)
     yield ("aligned", "png"), bytes_of.png(aligned)
@@ -182,22 +182,22 @@ def _files(source: _Source, index: int, pair: Pair, level: str) -> Iterator[tupl
     yield ("fields", "npz"), bytes_of.npz(phi=phi, valid=valid, convention=np.array(CONVENTION))
 
 
-def _levels_of(image: Tensor) -> np.ndarray:
+def _as_uint8(image: Tensor) -> np.ndarray:
     return to_uint8(image).numpy()
 
 
-def _levels(source: _Source, levels: Sequence[str]) -> list[str]:
+def _available_levels(source: _Source, levels: Sequence[str]) -> list[str]:
     return [level for level in levels if level != "raw" or source.raw is not None]
 
 
 def _open(name: str, size: str, count: int | None, raw: bool) -> _Source:
     side = None if size == "native" else int(size)
     if name == "drawn":
-        sides = (side, side) if side else FRAME
+        shape = (side, side) if side else FRAME
         keys = {f"synthetic_test_{number:04d}": ("test", 0, number) for number in range(SYNTHETIC_SCENES["test"])}
 
         def draw(member: str) -> Pair:
-            drawn = scene(keys[member], *sides, dtype=np.float64)
+            drawn = scene(keys[member], *shape, dtype=np.float64)
             return Pair(member, drawn.ir, drawn.vi, drawn.rgb, drawn.boxes)
 
         return _Source(name, PairSet(list(keys)[:count], draw), None)

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from fusionlib import metrics
 from fusionlib.deformation import fold_share
 from fusionlib.experiments.benchmark import entries
-from fusionlib.experiments.benchmark.triples import Collected, Triple, of_benchmark, of_folders, refuse
+from fusionlib.experiments.benchmark.triples import Cases, Triple, of_benchmark, of_folders, refuse
 from fusionlib.support.files import InputError, check_writable, write_text
 from fusionlib.support.machine import computing_threads
 
@@ -75,12 +75,12 @@ def score(
         raise InputError("There is no true field without a benchmark: leave out --fields, or give --benchmark.")
     others = [entries.read(path) for path in against]  # before any work
     if benchmark is not None:
-        found = of_benchmark(fused, Path(benchmark), None if fields is None else Path(fields))
+        cases = of_benchmark(fused, Path(benchmark), None if fields is None else Path(fields))
     else:
-        found = of_folders(fused, Path(ir), Path(vi))
+        cases = of_folders(fused, Path(ir), Path(vi))
     journal = out.with_name(f".{out.stem}.scores.part")
-    values = _all(found.triples, journal, threads or os.cpu_count() or 1)
-    entry = entries.made(name or out.stem, _parts(found, values), [*entries.references(), *others])
+    values = _score_all(cases.triples, journal, threads or os.cpu_count() or 1)
+    entry = entries.make_entry(name or out.stem, _parts(cases, values), [*entries.references(), *others])
     entries.write(out, entry)
     journal.unlink(missing_ok=True)
     return entry
@@ -89,31 +89,31 @@ def score(
 def values_of(triple: Triple) -> dict[str, float | None]:
     """Every metric of one triple; None where it is undefined."""
     ir, vi, fused = (torch.from_numpy(image.copy()).double()[None, None] / 255 for image in triple.images())
-    found = metrics.fusion_metrics(ir, vi, fused) | {"Q_CC bound": metrics.q_cc_bound(ir, vi)}
-    found |= metrics.further_metrics(ir, vi, fused)
+    values = metrics.fusion_metrics(ir, vi, fused) | {"Q_CC bound": metrics.q_cc_bound(ir, vi)}
+    values |= metrics.further_metrics(ir, vi, fused)
     if (fields := triple.fields()) is not None:
-        phi, phi_gt, valid = (torch.from_numpy(np.ascontiguousarray(each))[None] for each in fields)
-        found["EPE"] = metrics.endpoint_error(phi, phi_gt, valid[None])
-        found["EPE_share"] = found["EPE"] / metrics.endpoint_error(torch.zeros_like(phi), phi_gt, valid[None])
-        found["folds"] = fold_share(phi)
-    return {name: _number(value.item()) for name, value in found.items()}
+        phi, phi_gt, valid = (torch.from_numpy(np.ascontiguousarray(array))[None] for array in fields)
+        values["EPE"] = metrics.endpoint_error(phi, phi_gt, valid[None])
+        values["EPE_share"] = values["EPE"] / metrics.endpoint_error(torch.zeros_like(phi), phi_gt, valid[None])
+        values["folds"] = fold_share(phi)
+    return {name: _number(value.item()) for name, value in values.items()}
 
 
 def _number(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
-def _all(triples: Sequence[Triple], journal: Path, threads: int) -> dict[str, dict]:
+def _score_all(triples: Sequence[Triple], journal: Path, threads: int) -> dict[str, dict]:
     """Case to {mark, sources, values}; what the journal has of the same files is not computed again."""
     kept = _read(journal)
     write_text(journal, "".join(map(_line, kept.values())))  # without a line that a kill has cut
-    found, wrong = {}, []
+    results, errors = {}, []
 
     def work(triple: Triple) -> dict:
         mark = triple.mark()
-        old = kept.get(triple.case)
-        if old is not None and old["mark"] == mark:
-            return old
+        earlier = kept.get(triple.case)
+        if earlier is not None and earlier["mark"] == mark:
+            return earlier
         facts = {"case": triple.case, "version": SCORES, "mark": mark, "sources": triple.sources()}
         return facts | {"values": values_of(triple)}
 
@@ -122,25 +122,25 @@ def _all(triples: Sequence[Triple], journal: Path, threads: int) -> dict[str, di
             _side_by_side(work, triples, threads), total=len(triples), unit="image", mininterval=2, smoothing=0.05
         ):
             if isinstance(result, InputError):
-                wrong.append(str(result))
+                errors.append(str(result))
                 continue
-            found[triple.case] = result
+            results[triple.case] = result
             if kept.get(triple.case) is not result:
                 file.write(_line(result))
                 file.flush()
-    refuse(wrong)
-    return found
+    refuse(errors)
+    return results
 
 
 def _side_by_side(
     work: Callable[[Triple], dict], triples: Iterable[Triple], threads: int
 ) -> Iterator[tuple[Triple, dict | InputError]]:
     """Each triple with its result or its error as they come; only a few are waiting at any time."""
-    rest, running = iter(triples), {}
+    remaining, running = iter(triples), {}
     with ThreadPoolExecutor(threads) as pool:
         try:
             while True:
-                while len(running) < 2 * threads and (triple := next(rest, None)) is not None:
+                while len(running) < 2 * threads and (triple := next(remaining, None)) is not None:
                     running[pool.submit(work, triple)] = triple
                 if not running:
                     return
@@ -156,35 +156,37 @@ def _side_by_side(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _parts(found: Collected, values: Mapping[str, Mapping]) -> list[dict]:
+def _parts(cases: Cases, values: Mapping[str, Mapping]) -> list[dict]:
     """Each part as an entry has it, without means."""
     parts = []
-    for name, part in found.parts.items():
-        mine = [triple for triple in found.triples if triple.part == name]
-        facts = {"part": name, "fields": mine[0].field is not None}
+    for name, part in cases.parts.items():
+        part_triples = [triple for triple in cases.triples if triple.part == name]
+        facts = {"part": name, "fields": part_triples[0].field is not None}
         if part is not None:
             facts |= {"set": part.set, "level": part.level, "size": part.size, "digest": part.digest}
         else:
-            facts |= {"digest": entries.digest_of({each.pair: values[each.case]["sources"] for each in mine})}
-        parts.append(facts | {"scores": {each.pair: values[each.case]["values"] for each in mine}})
+            facts |= {
+                "digest": entries.digest_of({triple.pair: values[triple.case]["sources"] for triple in part_triples})
+            }
+        parts.append(facts | {"scores": {triple.pair: values[triple.case]["values"] for triple in part_triples}})
     return parts
 
 
 def _read(journal: Path) -> dict[str, dict]:
     """What an earlier run has left, by case; a line that is cut off, or of another version, is passed over."""
-    found = {}
+    results = {}
     try:
         lines = journal.read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, UnicodeDecodeError):
-        return found
+        return results
     for line in lines:
         try:
             facts = json.loads(line)
             if facts["version"] == SCORES:
-                found[facts["case"]] = {key: facts[key] for key in ("case", "version", "mark", "sources", "values")}
+                results[facts["case"]] = {key: facts[key] for key in ("case", "version", "mark", "sources", "values")}
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return results
 
 
 def _line(facts: Mapping) -> str:

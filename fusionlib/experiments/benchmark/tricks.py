@@ -52,8 +52,8 @@ TRICKS: dict[str, Fusion] = {
 
 def fuse_all(benchmark: Path | str, fuse: Fusion, out: Path | str) -> Path:
     """Fuse every case of a benchmark by a function of (infrared, visible) and write `out`/CASE.png; return `out`."""
-    opened, out = open_benchmark(benchmark), Path(out)
-    for case in (case for part in opened.parts.values() for case in part.cases):
-        ir, vi = (levels(opened.folder / kind / f"{case}.png") for kind in ("ir", "vi"))
+    opened_benchmark, out = open_benchmark(benchmark), Path(out)
+    for case in (case for part in opened_benchmark.parts.values() for case in part.cases):
+        ir, vi = (levels(opened_benchmark.folder / kind / f"{case}.png") for kind in ("ir", "vi"))
         write_bytes(out / f"{case}.png", bytes_of.png(fuse(ir, vi)))
     return out

@@ -84,54 +84,54 @@ class Triple:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """The triples, the parts they belong to (None for one's own images), and whether there are fields."""
+class Cases:
+    """All triples, and the parts they belong to by name; None is the part of one's own images."""
 
     triples: Sequence[Triple]
     parts: Mapping[str, Part | None] = field(default_factory=dict)
 
 
-def of_benchmark(fused: Path, folder: Path, fields: Path | None) -> Collected:
+def of_benchmark(fused: Path, folder: Path, fields: Path | None) -> Cases:
     """The cases of a benchmark; a part without any fused image is left out, and a line says so.
 
     Raises:
         InputError: no benchmark, no fused images of it, or files that do not fit, which are listed.
     """
-    benchmark, made = open_benchmark(folder), images_by_stem(fused)
-    found = None if fields is None else _fields_by_stem(fields)
+    benchmark, images = open_benchmark(folder), images_by_stem(fused)
+    method_fields = None if fields is None else _fields_by_stem(fields)
     cases = {case for part in benchmark.parts.values() for case in part.cases}
-    if not cases & made.keys():
+    if not cases & images.keys():
         name = min(cases)
         raise InputError(f"No image in {fused} has the name of a case of {folder}: name fused images as {name}.png.")
-    for name in sorted(made.keys() - cases)[:3]:
-        LOGGER.info("%s belongs to no case of %s and is left out.", printable(made[name]), printable(folder))
-    parts, triples, wrong = {}, [], []
+    for name in sorted(images.keys() - cases)[:3]:
+        LOGGER.info("%s belongs to no case of %s and is left out.", printable(images[name]), printable(folder))
+    parts, triples, errors = {}, [], []
     for part in benchmark.parts.values():
-        if not part.cases.keys() & made.keys():
+        if not part.cases.keys() & images.keys():
             LOGGER.info("Part %s: no fused image of it is there; it is left out.", part.name)
             continue
         parts[part.name] = part
         for case, pair in part.cases.items():
-            if case not in made:
-                wrong.append(f"{fused / case}.png is missing: every case of {part.name} is needed.")
-            elif found is not None and case not in found:
-                wrong.append(f"{fields / case}.npz is missing: give a field for every case of {part.name}.")
+            if case not in images:
+                errors.append(f"{fused / case}.png is missing: every case of {part.name} is needed.")
+            elif method_fields is not None and case not in method_fields:
+                errors.append(f"{fields / case}.npz is missing: give a field for every case of {part.name}.")
             else:
                 ir, vi = (benchmark.folder / kind / f"{case}.png" for kind in ("aligned", "vi"))
-                own = found[case] if found is not None else None
-                triples.append(Triple(case, part.name, pair, made[case], ir, vi, own, benchmark))
-    refuse(wrong + _sizes(triples))
-    return Collected(triples, parts)
+                method_field = method_fields[case] if method_fields is not None else None
+                triples.append(Triple(case, part.name, pair, images[case], ir, vi, method_field, benchmark))
+    refuse(errors + _size_errors(triples))
+    return Cases(triples, parts)
 
 
-def of_folders(fused: Path, ir: Path, vi: Path) -> Collected:
+def of_folders(fused: Path, ir: Path, vi: Path) -> Cases:
     """Three folders of images that belong together by stem; InputError names what has no twin or another size."""
-    sources, made = matched(ir, vi), images_by_stem(fused)
-    wrong = [f"{fused} has no image named {name}, as {sources[name][0]} is." for name in sources if name not in made]
-    wrong += [f"{made[name]} has no infrared image of that name in {ir}." for name in made if name not in sources]
-    triples = [Triple(name, OWN, name, made[name], *sources[name]) for name in sources if name in made]
-    refuse(wrong + _sizes(triples))
-    return Collected(triples, {OWN: None})
+    sources, images = matched(ir, vi), images_by_stem(fused)
+    errors = [f"{fused} has no image named {name}, as {sources[name][0]} is." for name in sources if name not in images]
+    errors += [f"{images[name]} has no infrared image of that name in {ir}." for name in images if name not in sources]
+    triples = [Triple(name, OWN, name, images[name], *sources[name]) for name in sources if name in images]
+    refuse(errors + _size_errors(triples))
+    return Cases(triples, {OWN: None})
 
 
 def levels(path: Path) -> np.ndarray:
@@ -163,33 +163,33 @@ def read_field(path: Path, shape: Sequence[int]) -> np.ndarray:
     return phi.astype(np.float32)
 
 
-def _sizes(triples: Sequence[Triple]) -> list[str]:
-    """What headers tell: files that are no images, and sizes that differ."""
-    wrong = []
-    for each in triples:
+def _size_errors(triples: Sequence[Triple]) -> list[str]:
+    """Sentences about files that are no images and about sizes that differ, from the headers of the files alone."""
+    errors = []
+    for triple in triples:
         try:
-            fused, *sources = (size_of(path) for path in (each.fused, each.ir, each.vi))
+            fused, *sources = (size_of(path) for path in (triple.fused, triple.ir, triple.vi))
         except (InputError, OSError) as error:
-            wrong.append(str(error))
+            errors.append(str(error))
             continue
-        others = zip((each.ir, each.vi), sources, strict=True)
-        different = [_other_size(each.fused, fused, path, size) for path, size in others if size != fused]
-        wrong += different[:1]
-    return wrong
+        source_sizes = zip((triple.ir, triple.vi), sources, strict=True)
+        mismatches = [_other_size(triple.fused, fused, path, size) for path, size in source_sizes if size != fused]
+        errors += mismatches[:1]
+    return errors
 
 
 def _other_size(fused: Path, size: Sequence[int], path: Path, other: Sequence[int]) -> str:
     return f"{fused} is {size[1]}x{size[0]} pixels and {path} is {other[1]}x{other[0]}: they must have one size."
 
 
-def refuse(wrong: Sequence[str]) -> None:
+def refuse(errors: Sequence[str]) -> None:
     """InputError if anything is wrong; of several things, each is said on a line of its own before."""
-    if len(wrong) == 1:
-        raise InputError(wrong[0])
-    for sentence in wrong:
+    if len(errors) == 1:
+        raise InputError(errors[0])
+    for sentence in errors:
         LOGGER.warning(printable(sentence))
-    if wrong:
-        raise InputError(f"{len(wrong)} files do not fit, as said above: correct them and run it again.")
+    if errors:
+        raise InputError(f"{len(errors)} files do not fit, as said above: correct them and run it again.")
 
 
 def _fields_by_stem(folder: Path) -> dict[str, Path]:

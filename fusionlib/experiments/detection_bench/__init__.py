@@ -15,23 +15,31 @@ Columns of the table: method, seed, dataset, class ("all" is their mean), boxes,
 mAP50:95; of "all" also the ends of the bootstrap interval over images, or over scenes if the settings say so, as
 mAP50:90_low and so on.
 
-On M3FD in full (`on`), which is had by hand, detectors learn and are scored on its own splits, with its six classes.
+On M3FD in full (`with_dataset`), which has to be downloaded by hand, detectors learn and are scored on its own splits,
+with its six classes.
 """
 
-from fusionlib.experiments.detection_bench.images import Labelled, fused, labelled, on, pictures, read_images, tested
+from fusionlib.experiments.detection_bench.images import (
+    Labelled,
+    fused,
+    labelled,
+    pictures,
+    read_images,
+    tested,
+    with_dataset,
+)
 from fusionlib.experiments.detection_bench.scoring import against, end_to_end, head, score_images, scores, untrained
-from fusionlib.experiments.detection_bench.training import found, minutes, run, start
+from fusionlib.experiments.detection_bench.training import detections, minutes, run, start
 
 __all__ = [
     "Labelled",
     "against",
+    "detections",
     "end_to_end",
-    "found",
     "fused",
     "head",
     "labelled",
     "minutes",
-    "on",
     "pictures",
     "read_images",
     "run",
@@ -40,4 +48,5 @@ __all__ = [
     "start",
     "tested",
     "untrained",
+    "with_dataset",
 ]

@@ -39,7 +39,7 @@ class Labelled:
             yield evaluation.deform(ir, self.pairs.names[place], level).ir, vi
 
 
-def on(config: DetectionBenchConfig, dataset: str) -> DetectionBenchConfig:
+def with_dataset(config: DetectionBenchConfig, dataset: str) -> DetectionBenchConfig:
     """The same bench on M3FD in full: detectors learn its six classes on its training split, and its test split counts.
 
     Raises:
@@ -67,9 +67,9 @@ def labelled(
     known = set(labels.labelled(dataset, pairs.names, empty=True))
     read = labels.boxes_of(dataset, data_root(), size, classes)
     places = [place for place, name in enumerate(pairs.names) if name in known]
-    found = [read(pairs.names[place]) for place in places]
-    none = boxes.tensor()
-    return Labelled(pairs, places, [none if each is None else each for each in found])
+    known_boxes = [read(pairs.names[place]) for place in places]
+    no_boxes = boxes.tensor()
+    return Labelled(pairs, places, [no_boxes if image_boxes is None else image_boxes for image_boxes in known_boxes])
 
 
 def trained(config: DetectionBenchConfig) -> Labelled:
@@ -90,8 +90,8 @@ def fused(method: Method, seen: Labelled, level: str, side: int | None = None) -
     """What a method makes of the deformed pairs: (N, 1, H, W) in [0, 1], made at another side if one is given."""
     images = []
     for ir, vi in seen.deformed(level):
-        given = [F.interpolate(each, (side, side), mode="area") if side else each for each in (ir, vi)]
-        image = method.fuse(*given).image
+        inputs = [F.interpolate(source, (side, side), mode="area") if side else source for source in (ir, vi)]
+        image = method.fuse(*inputs).image
         images.append(F.interpolate(image, ir.shape[-2:], mode="bilinear") if side else image)
     return torch.cat(images)
 
@@ -103,14 +103,14 @@ def pictures(method: Method, mark: Key, config: DetectionBenchConfig, folder: Pa
     if not path.exists() or key.differing(key_of(path)):
         images = {TRAIN: fused(method, trained(config), config.level, side)}
         for title, splits in tested(config).items():
-            images[title] = torch.cat([fused(method, seen, config.level, side) for seen in splits])
-        save_weights(path, {name: (255 * each).round().byte() for name, each in images.items()}, {}, key)
+            images[title] = torch.cat([fused(method, split, config.level, side) for split in splits])
+        save_weights(path, {name: (255 * image).round().byte() for name, image in images.items()}, {}, key)
     return path
 
 
 def read_images(path: Path) -> dict[str, Tensor]:
     """The images of a file of `pictures`, float32 in [0, 1]."""
-    return {name: each.float() / 255 for name, each in read_state(path).items()}
+    return {name: image.float() / 255 for name, image in read_state(path).items()}
 
 
 def images_key(config: DetectionBenchConfig, *more: object) -> Key:
@@ -121,8 +121,8 @@ def images_key(config: DetectionBenchConfig, *more: object) -> Key:
     sets = {config.dataset: [TRAIN]}
     for _, dataset, splits in config.tests:
         sets.setdefault(dataset, []).extend(splits)
-    known = {name: data.splits(name) for name in sets}
-    names = {name: [each for split in sets[name] for each in known[name].get(split, [])] for name in sets}
+    splits_of = {name: data.splits(name) for name in sets}
+    names = {name: [each for split in sets[name] for each in splits_of[name].get(split, [])] for name in sets}
     pairs = {name: data.checksum(name, members, labels=True) for name, members in names.items()}
     behaviour = dict.fromkeys(each for name in sets for each in data.components_of(name, labels=True))
     settings = [config.dataset, config.tests, config.level, config.count, *more]

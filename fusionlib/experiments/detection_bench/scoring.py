@@ -38,17 +38,17 @@ def scores(found: Mapping[str, list[Tensor]], config: DetectionBenchConfig) -> p
     """The rows, see the top of this module, without method and seed, of the detections (M, 6) of each test's images."""
     rows = []
     for title, splits in tested(config).items():
-        detections, truth = found[title], [each for seen in splits for each in seen.boxes]
-        every = torch.cat(truth)
-        there = [name for name in config.own.detector.names if len(boxes.of_classes(every, [name]))]
-        scenes = scenes_of(seen.pairs.names[place] for seen in splits for place in seen.places)
-        table = average_precision.average_precision(detections, truth, there).table()
-        ends = average_precision.intervals(detections, truth, there, scenes=scenes if config.scenes else None)
-        ends = ends.set_index("mean")
-        whole = table["class"] == "all"
-        for mean, end in ((mean, end) for mean in ends.index for end in ("low", "high")):
+        detections, truth = found[title], [each for split in splits for each in split.boxes]
+        all_boxes = torch.cat(truth)
+        present = [name for name in config.own.detector.names if len(boxes.of_classes(all_boxes, [name]))]
+        scenes = scenes_of(split.pairs.names[place] for split in splits for place in split.places)
+        table = average_precision.average_precision(detections, truth, present).table()
+        intervals = average_precision.intervals(detections, truth, present, scenes=scenes if config.scenes else None)
+        intervals = intervals.set_index("mean")
+        overall = table["class"] == "all"
+        for mean, end in ((mean, end) for mean in intervals.index for end in ("low", "high")):
             table[f"{mean}_{end}"] = float("nan")
-            table.loc[whole, f"{mean}_{end}"] = ends.at[mean, end]
+            table.loc[overall, f"{mean}_{end}"] = intervals.at[mean, end]
         table.insert(0, "dataset", title)
         rows.append(table)
     return pd.concat(rows, ignore_index=True)
@@ -68,7 +68,9 @@ def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path:
         return score_images(partial(detector.detect, enlarged=ENLARGED), images, config)
 
     parts = [
-        runner.Part({"method": method.name}, key | mark if coco.there() else None, partial(measure, method, mark))
+        runner.Part(
+            {"method": method.name}, key | mark if coco.is_available() else None, partial(measure, method, mark)
+        )
         for method, mark in methods.items()
     ]
     return runner.run(path, parts)
@@ -80,11 +82,11 @@ def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, key: Key,
 
     def measure() -> pd.DataFrame:
         find = end_to_end(ours, detector)
-        found = {
-            title: [find(ir, vi)[0] for seen in splits for ir, vi in seen.deformed(config.level)]
+        detections = {
+            title: [find(ir, vi)[0] for split in splits for ir, vi in split.deformed(config.level)]
             for title, splits in tested(config).items()
         }
-        return scores(found, config)
+        return scores(detections, config)
 
     mark = images_key(config) | Key.of(BEHAVIOUR) | key
     return runner.run(path, [runner.Part(where, mark, measure)])
@@ -115,17 +117,17 @@ def against(
         and `high`, and `p` of Student's t over seeds (`statistics.paired_t`), corrected by Holm for all methods
         and means of the set. None where the reference or a second seed is missing.
     """
-    whole, found = table[table["class"] == "all"], []
-    for dataset, here in whole.groupby("dataset", sort=False):
-        values = here.pivot(index="seed", columns="method", values=list(columns))
+    overall, rows = table[table["class"] == "all"], []
+    for dataset, set_rows in overall.groupby("dataset", sort=False):
+        values = set_rows.pivot(index="seed", columns="method", values=list(columns))
         lines = {}
         for mean in columns:
-            for method in here["method"].unique():
+            for method in set_rows["method"].unique():
                 if method == reference or reference not in values[mean]:
                     continue
-                apart = (values[mean, reference] - values[mean, method]).dropna()
-                if len(apart) > 1:
-                    lines[mean, method] = (len(apart), apart.mean(), *paired_t(apart))
+                differences = (values[mean, reference] - values[mean, method]).dropna()
+                if len(differences) > 1:
+                    lines[mean, method] = (len(differences), differences.mean(), *paired_t(differences))
         corrected = holm({name: line[-1] for name, line in lines.items()})
-        found += [(dataset, *name, *line[:-1], corrected[name]) for name, line in lines.items()]
-    return pd.DataFrame(found, columns=["dataset", "mean", "method", "seeds", "difference", "low", "high", "p"])
+        rows += [(dataset, *name, *line[:-1], corrected[name]) for name, line in lines.items()]
+    return pd.DataFrame(rows, columns=["dataset", "mean", "method", "seeds", "difference", "low", "high", "p"])

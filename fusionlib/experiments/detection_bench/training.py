@@ -27,10 +27,10 @@ PIXELS_PER_SECOND = 2e6  # that one core learns from, of a detector whose backbo
 
 def start(config: DetectionBenchConfig, seed: int, path: Path) -> Detector | AnchorDetector:
     """The detector that all others of a seed begin with; kept at `path`, and trained only if it is not there."""
-    seen = trained(config)
-    ir, vi = seen.pairs.stack(seen.places)
+    train_pairs = trained(config)
+    ir, vi = train_pairs.pairs.stack(train_pairs.places)
     images = torch.cat([ir, vi, (ir + vi) / 2])
-    return detectors.train_detector(images, seen.boxes * 3, config.start, seed, path)
+    return detectors.train_detector(images, train_pairs.boxes * 3, config.start, seed, path)
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,12 @@ class Job:
 
 def train_and_score(job: Job) -> pd.DataFrame:
     """Train the detector of a job, or go on where it was stopped, and give its rows."""
-    seen = trained(job.config)
-    images, begin = read_images(job.pictures), detectors.read(job.start)
-    own = detectors.train_detector(images[TRAIN], seen.boxes, job.config.own, job.seed, job.path, start=begin)
-    return score_images(own.detect, images, job.config)
+    train_pairs = trained(job.config)
+    images, start_detector = read_images(job.pictures), detectors.read(job.start)
+    detector = detectors.train_detector(
+        images[TRAIN], train_pairs.boxes, job.config.own, job.seed, job.path, start=start_detector
+    )
+    return score_images(detector.detect, images, job.config)
 
 
 def run(
@@ -70,31 +72,32 @@ def run(
         folder: where images (57 MB a method at 512 pixels), starts and unfinished detectors are kept.
         cluster: as in `parallel.spread`; its workers must see `folder`.
     """
-    parts, named = _parts(config, methods)
+    parts, methods_and_seeds = _parts(config, methods)
     wanted = {str(part) for part, _ in runner.lacking(path, parts)}
-    if wanted and (here := _from_what_is_here(config)) != config:
-        config = here
+    if wanted and (available := _with_available_weights(config)) != config:
+        config = available
         parts = [
-            part if str(part) not in wanted else new for part, new in zip(parts, _parts(here, methods)[0], strict=True)
+            part if str(part) not in wanted else new
+            for part, new in zip(parts, _parts(available, methods)[0], strict=True)
         ]
 
     def work(missing: list[runner.Part]) -> Iterator[tuple[runner.Part, pd.DataFrame]]:
-        jobs, begins = {}, {}
+        jobs, starts = {}, {}
         for part in missing:
-            method, seed = named[str(part)]
-            begins[f"start, seed {seed}"] = begin = (config, seed, folder / f"start_{seed}.safetensors")
+            method, seed = methods_and_seeds[str(part)]
+            starts[f"start, seed {seed}"] = start_job = (config, seed, folder / f"start_{seed}.safetensors")
             images = pictures(method, methods[method], config, folder)
-            jobs[str(part)] = Job(config, seed, images, begin[-1], _kept(folder, method.name, seed))
-        for _ in spread(_begin, begins, cluster):
+            jobs[str(part)] = Job(config, seed, images, start_job[-1], _detector_path(folder, method.name, seed))
+        for _ in spread(_train_start, starts, cluster):
             pass
-        back = {str(part): part for part in missing}
+        parts_by_name = {str(part): part for part in missing}
         for name, rows in spread(train_and_score, jobs, cluster):
-            yield back[name], rows
+            yield parts_by_name[name], rows
 
     return runner.run(path, parts, minutes=minutes(config), work=work)
 
 
-def found(config: DetectionBenchConfig, method: Method, mark: Key, path: Path, folder: Path) -> pd.DataFrame:
+def detections(config: DetectionBenchConfig, method: Method, mark: Key, path: Path, folder: Path) -> pd.DataFrame:
     """What the detector of a method and the first seed finds with a score above `SHOWN`, kept in the CSV file `path`.
 
     Arguments as in `run`, which has trained the detector.
@@ -106,38 +109,38 @@ def found(config: DetectionBenchConfig, method: Method, mark: Key, path: Path, f
     seed = config.seeds[0]
 
     def measure() -> pd.DataFrame:
-        detector, rows = detectors.read(_kept(folder, method.name, seed)), []
+        detector, rows = detectors.read(_detector_path(folder, method.name, seed)), []
         images = read_images(pictures(method, mark, config, folder))
         for title, *_ in config.tests:
             for place, image in enumerate(images[title]):
                 objects = detector.detect(image[None])[0]
                 shown = objects[objects[:, 1] > SHOWN].tolist() or [[float("nan")] * 6]
-                rows += [(title, place, *each) for each in shown]
+                rows += [(title, place, *values) for values in shown]
         return pd.DataFrame(rows, columns=["dataset", "place", "class", "score", "x0", "y0", "x1", "y1"])
 
     parts, _ = _parts(replace(config, seeds=(seed,)), {method: mark})
-    long = None if _kept(folder, method.name, seed).exists() else minutes(config)
-    return runner.run(path, [replace(part, measure=measure) for part in parts], minutes=long)
+    training_minutes = None if _detector_path(folder, method.name, seed).exists() else minutes(config)
+    return runner.run(path, [replace(part, measure=measure) for part in parts], minutes=training_minutes)
 
 
-def _kept(folder: Path, name: str, seed: int) -> Path:
+def _detector_path(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}_{seed}.safetensors"
 
 
-def _begin(job: tuple[DetectionBenchConfig, int, Path]) -> None:
+def _train_start(job: tuple[DetectionBenchConfig, int, Path]) -> None:
     start(*job)
 
 
-def _from_what_is_here(config: DetectionBenchConfig) -> DetectionBenchConfig:
+def _with_available_weights(config: DetectionBenchConfig) -> DetectionBenchConfig:
     """The settings, with detectors that start from random weights, and learn in all layers, without COCO's."""
-    changed = {}
+    trainings = {}
     for name in ("start", "own"):
         training = getattr(config, name)
         detector = coco.config_here(training.detector)
         if detector != training.detector:
             training = replace(training, detector=replace(detector, begin_small=True), frozen=0)
-        changed[name] = training
-    return replace(config, **changed)
+        trainings[name] = training
+    return replace(config, **trainings)
 
 
 def _parts(
@@ -145,12 +148,12 @@ def _parts(
 ) -> tuple[list[runner.Part], dict[str, tuple[Method, int]]]:
     """A part for every method and seed, and by its text the method and the seed."""
     behaviour = Key.of(BEHAVIOUR)
-    key, parts, named = images_key(config, config.start, config.own) | behaviour, [], {}
+    key, parts, methods_and_seeds = images_key(config, config.start, config.own) | behaviour, [], {}
     for method, mark in methods.items():
         for seed in config.seeds:
             parts.append(runner.Part({"method": method.name, "seed": seed}, key | mark))
-            named[str(parts[-1])] = method, seed
-    return parts, named
+            methods_and_seeds[str(parts[-1])] = method, seed
+    return parts, methods_and_seeds
 
 
 def minutes(config: DetectionBenchConfig) -> float:

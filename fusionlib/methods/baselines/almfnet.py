@@ -161,8 +161,8 @@ class Spatial(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first = self.conv1(x)
         second = self.conv2(self.relu(first))
-        where = self.se(torch.cat([second.amax(1, keepdim=True), second.mean(1, keepdim=True)], 1)).sigmoid()
-        return self.relu(second * where + first)
+        attention = self.se(torch.cat([second.amax(1, keepdim=True), second.mean(1, keepdim=True)], 1)).sigmoid()
+        return self.relu(second * attention + first)
 
 
 OPERATIONS = {"separable": separable, "cross": cross, "residual": Residual, "dense": Dense, "spatial": Spatial}

@@ -101,9 +101,9 @@ class CrossAttention(nn.Module):
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        seen = self.conv1(first)
-        weights = (seen * self.conv2(second)).flatten(2).softmax(-1).view(seen.shape)
-        return weights * seen + first
+        feature = self.conv1(first)
+        weights = (feature * self.conv2(second)).flatten(2).softmax(-1).view(feature.shape)
+        return weights * feature + first
 
 
 class Refine(nn.Module):

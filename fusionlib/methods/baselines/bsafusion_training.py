@@ -31,11 +31,11 @@ def training_loss(network: BSAFusion, batch: Batch) -> Tensor:
     output = network(batch.vi, batch.moved)
     moved = warp(batch.moved, output.flow)
     kinds = torch.eye(2, device=moved.device)[:, None].expand(-1, len(moved), -1)  # the true modality
-    found = output.transferred
-    classification = F.cross_entropy(found.logits1, kinds[1]) + F.cross_entropy(found.logits2, kinds[0])
+    features = output.transferred
+    classification = F.cross_entropy(features.logits1, kinds[1]) + F.cross_entropy(features.logits2, kinds[0])
     undecided = torch.full_like(kinds[0], 0.5)
     transferred = sum(
-        F.cross_entropy(transfer.discriminate(feature), undecided) for feature in (found.feature1, found.feature2)
+        F.cross_entropy(transfer.discriminate(feature), undecided) for feature in (features.feature1, features.feature2)
     )
     # Ten flows, but the published index advances by one instead of two: the first six count, four of them twice.
     steps = [1e-4 * 10**i * (roughness(output.flows[i]) + roughness(output.flows[i + 1])) for i in range(5)]

@@ -98,8 +98,8 @@ class Classifier(nn.Module):
 
     def summarise(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, 256) to the class token (B, 256) and the tokens after they have seen each other."""
-        seen = self.vit_blks(torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1))
-        return seen[:, 0], seen[:, 1:]
+        encoded = self.vit_blks(torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1))
+        return encoded[:, 0], encoded[:, 1:]
 
 
 class Embedding(nn.Module):

@@ -61,11 +61,11 @@ class MultiWindowMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.LayerNorm(nhwc(x))
-        seen = [layer(normed) for layer in (self.WinGmlpLayer_1, self.WinGmlpLayer_2, self.WinGmlpLayer_3)]
-        mean = sum(seen).mean((1, 2))  # (B, C)
+        outputs = [layer(normed) for layer in (self.WinGmlpLayer_1, self.WinGmlpLayer_2, self.WinGmlpLayer_3)]
+        mean = sum(outputs).mean((1, 2))  # (B, C)
         scores = self.reweight["fc2"](F.gelu(self.reweight["fc1"](mean)))
         weights = scores.unflatten(1, (-1, 3)).softmax(2)[:, None, None]  # (B, 1, 1, C, 3)
-        mixed = sum(weights[..., i] * part for i, part in enumerate(seen))
+        mixed = sum(weights[..., i] * part for i, part in enumerate(outputs))
         return x + self.out_project(mixed).permute(0, 3, 1, 2)
 
 

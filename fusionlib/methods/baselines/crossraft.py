@@ -144,9 +144,9 @@ def training_loss(network: CrossRAFT, batch: Batch) -> Tensor:
     """
     predictions = network.predictions(batch.vi.expand(-1, 3, -1, -1), batch.moved.expand(-1, 3, -1, -1))
     loss = batch.vi.new_zeros(())
-    for left, flow in enumerate(reversed(predictions)):
+    for later_steps, flow in enumerate(reversed(predictions)):
         distance = (flow - batch.phi_gt).abs().sum(1)
-        loss = loss + 0.8**left * ((distance + 0.01) ** 0.4).mean()
+        loss = loss + 0.8**later_steps * ((distance + 0.01) ** 0.4).mean()
     return loss
 
 

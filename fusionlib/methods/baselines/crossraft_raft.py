@@ -78,8 +78,8 @@ class CorrelationPyramid:
     def __call__(self, flow: Tensor) -> Tensor:
         batch, _, height, width = flow.shape
         centres = (self.places + flow.permute(0, 2, 3, 1)).reshape(-1, 1, 1, 2)
-        found = [sample(level, centres / 2**i + self.window) for i, level in enumerate(self.levels)]
-        return torch.cat([f.view(batch, height, width, -1) for f in found], -1).permute(0, 3, 1, 2)
+        costs = [sample(level, centres / 2**i + self.window) for i, level in enumerate(self.levels)]
+        return torch.cat([cost.view(batch, height, width, -1) for cost in costs], -1).permute(0, 3, 1, 2)
 
 
 class UpdateBlock(nn.Module):

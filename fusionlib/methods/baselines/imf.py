@@ -99,12 +99,12 @@ def saliency(image: Tensor) -> Tensor:
     """How far a pixel's grey level is from those of all pixels of its image, the largest being 1; (B, 1, H, W)."""
     grey = (255 * image.clamp(0, 1)).round().long()
     levels = torch.arange(256, device=image.device)
-    apart = (levels[:, None] - levels).abs().to(image.dtype)
-    found = []
-    for one in grey:
-        of_level = apart @ torch.bincount(one.flatten(), minlength=256).to(image.dtype)
-        found.append(of_level[one] / of_level[one].max().clamp(min=1))
-    return torch.stack(found)
+    distance = (levels[:, None] - levels).abs().to(image.dtype)
+    maps = []
+    for pixels in grey:
+        of_level = distance @ torch.bincount(pixels.flatten(), minlength=256).to(image.dtype)
+        maps.append(of_level[pixels] / of_level[pixels].max().clamp(min=1))
+    return torch.stack(maps)
 
 
 def _laplacian(image: Tensor) -> Tensor:

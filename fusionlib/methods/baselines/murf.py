@@ -114,8 +114,8 @@ class MURFMethod(NetworkMethod):
         size = vi.shape[-2:]
         rgb, moved = vi.expand(-1, 3, -1, -1), torch.zeros(1, 2, *size, device=vi.device)
         if self.coarse:
-            found = self._register(_square(rgb, COARSE_SIDE), _square(ir, COARSE_SIDE))
-            rgb, moved = found.warped, resize_field(affine_field(found.warped, found.matrix), size)
+            coarse = self._register(_square(rgb, COARSE_SIDE), _square(ir, COARSE_SIDE))
+            rgb, moved = coarse.warped, resize_field(affine_field(coarse.warped, coarse.matrix), size)
         side = max(size) + -max(size) % MULTIPLE
         fine = self.network.f2m(_square(rgb, side), _square(ir, side))
         moved = compose(moved, resize_field(fine.offset * extent(fine.offset) / 2, size))

@@ -95,7 +95,7 @@ class Bias(nn.Module):
         return x + self.bias.view(1, -1, 1, 1)
 
 
-def coarse_loss(found: Coarse, descriptors: Descriptors) -> Tensor:
+def coarse_loss(coarse: Coarse, descriptors: Descriptors) -> Tensor:
     """What MCRM is trained by: the descriptors of the images, moved as the images are, must correlate.
 
     Two terms, for the affine step at 1/4 and for all of them. Not checked against values of the published code; taken
@@ -105,7 +105,7 @@ def coarse_loss(found: Coarse, descriptors: Descriptors) -> Tensor:
     low, high = both.aminmax()
     rgb, ir = ((both - low) / (high - low).clamp_min(1e-10)).chunk(2)
     loss = torch.zeros((), device=rgb.device)
-    for matrix in (found.first, found.matrix):
+    for matrix in (coarse.first, coarse.matrix):
         moved, inside = affine_sample(rgb, matrix)
         loss = loss - _correlation(moved, ir * inside)
     return loss

@@ -39,11 +39,11 @@ class NetworkMethod:
         """
         check_pair(ir, vi, smallest=32)
         dtype = next((weight.dtype for weight in self.network.parameters()), torch.float32)
-        found = self.run(*(image.to(self.device, dtype) for image in (ir, vi)))
+        fused = self.run(*(image.to(self.device, dtype) for image in (ir, vi)))
         field, registered = (
-            None if each is None else each.to(ir.device) for each in (found.field, found.registered_ir)
+            None if tensor is None else tensor.to(ir.device) for tensor in (fused.field, fused.registered_ir)
         )
-        return Fused(found.image.to(ir), field, None if registered is None else registered.to(ir))
+        return Fused(fused.image.to(ir), field, None if registered is None else registered.to(ir))
 
     def run(self, ir: Tensor, vi: Tensor) -> Fused:
         """What the network makes of checked images, on its device and in its dtype; a registering system gives all

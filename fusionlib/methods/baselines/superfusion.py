@@ -85,7 +85,8 @@ def fusion_loss(fused: Tensor, ir: Tensor, vi: Tensor) -> Tensor:
     The semantic term, which gives the paper its name, has weight 0 in the published code.
     """
     edges, images = (
-        sum((of(fused) - of(source)).abs().mean() for source in (ir, vi)) / 2 for of in (_bending, lambda image: image)
+        sum((operator(fused) - operator(source)).abs().mean() for source in (ir, vi)) / 2
+        for operator in (_bending, lambda image: image)
     )
     return 10 * (edges + images / 2)
 

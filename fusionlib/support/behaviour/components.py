@@ -18,7 +18,7 @@ COMPONENTS = {
     "labels": ("fusionlib.data.labels.boxes_of", "fusionlib.data.labels.labelled"),
     "raw-frames": ("fusionlib.data.raw_pairs.RawSet",),
     "deformation": ("fusionlib.deformation.misalign_by_key", "fusionlib.deformation.compose"),
-    "hardships": ("fusionlib.experiments.robustness.given", "fusionlib.experiments.robustness.TRIALS"),
+    "hardships": ("fusionlib.experiments.robustness.method_inputs", "fusionlib.experiments.robustness.TRIALS"),
     "nothing": ("fusionlib.experiments.robustness.NOTHING",),
     # weights
     "training": ("fusionlib.training.train",),
@@ -74,10 +74,10 @@ def entries(name: str) -> tuple[str, ...]:
 
 @cache
 def _systems() -> dict[str, tuple[str, ...]]:
-    found = {}
+    entries_of = {}
     for path in sorted(SYSTEMS.glob("*.json")):
         facts = json.loads(path.read_text(encoding="utf-8"))
-        found[path.stem] = (facts["network"], facts["method"])
+        entries_of[path.stem] = (facts["network"], facts["method"])
         if facts.get("budget"):
-            found[path.stem + LOSS] = (facts["loss"],)
-    return found
+            entries_of[path.stem + LOSS] = (facts["loss"],)
+    return entries_of

@@ -1,4 +1,4 @@
-"""The definitions of the package in a normal form without their wording, and the resolution of their names."""
+"""Definitions of the package in a normal form without names, comments and layout, and how their names are resolved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = "fusionlib"
 ROOT = Path(__file__).resolve().parents[2]  # of the package
 UNSEEN = {"ctx", "type_comment", "kind", "type_params", "annotation", "returns", "simple", "lineno"}
-# Modules that name and store results: no number depends on them, so they are not followed.
+# Modules that name and store results. No number depends on them, so their code is not part of a digest.
 KEEPING = ("fusionlib.support.behaviour", "fusionlib.support.keys", "fusionlib.support.long_training")
 OF_SHELLS = ("_", "display", "get_ipython")  # what Python's shell, doctest and IPython add to the builtins
 SAID = ("print", "warn", "info", "warning")  # functions, and methods of loggers, whose calls change no result
@@ -95,9 +95,9 @@ def collect(module: Module, body: Iterable[ast.stmt]) -> Module:
 
 def _imported(node: ast.Import | ast.ImportFrom) -> dict[str, str]:
     if isinstance(node, ast.ImportFrom):
-        return {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
-    plain = {each.name.partition(".")[0] for each in node.names if not each.asname}
-    return {name: name for name in plain} | {each.asname: each.name for each in node.names if each.asname}
+        return {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    without_alias = {alias.name.partition(".")[0] for alias in node.names if not alias.asname}
+    return {name: name for name in without_alias} | {alias.asname: alias.name for alias in node.names if alias.asname}
 
 
 @cache
@@ -123,13 +123,13 @@ def resolve(dotted: str) -> Reference | External | None:
 
 
 @cache
-def normal_form(each: Reference) -> Form:
+def normal_form(reference: Reference) -> Form:
     """The statements of its module, then the definition, both without wording; of a module, all of it."""
-    module = _module(each.module)
+    module = _module(reference.module)
     own = tuple(part for node in module.statements for part in form(module, node))
-    if each.name is None:
-        return (*own, *(Reference(each.module, name) for name in module.definitions))
-    return (*own, *(part for node in module.definitions[each.name] for part in form(module, node)))
+    if reference.name is None:
+        return (*own, *(Reference(reference.module, name) for name in module.definitions))
+    return (*own, *(part for node in module.definitions[reference.name] for part in form(module, node)))
 
 
 def form(module: Module, node: ast.AST) -> Form:
@@ -154,8 +154,8 @@ class _Writer:
             case None | ast.Pass() | ast.Expr(ast.Constant(str())) | ast.keyword(arg="repr"):
                 return
             case list():
-                for each in node:
-                    yield from self.write(each)
+                for child in node:
+                    yield from self.write(child)
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                 yield from self._function(node, top)
             case ast.ClassDef():
@@ -166,12 +166,12 @@ class _Writer:
             case ast.Attribute() | ast.Subscript() if (up := _folders_up(node)) is not None:
                 yield from self._counted_up(*up)
             case ast.Attribute():
-                found = self._dotted(node)
-                if found is None:
+                definition = self._dotted(node)
+                if definition is None:
                     yield from ("attribute", node.attr)
                     yield from self.write(node.value)
                 else:
-                    yield found
+                    yield definition
             case ast.Import() | ast.ImportFrom():
                 self.imports = {**self.imports, **_imported(node)}
             case ast.Raise():
@@ -240,8 +240,8 @@ class _Writer:
             yield self._local(name)
         else:  # what an inner function binds may be a global elsewhere in the outer one: then both count
             yield name if name in self.renamed or self._global(name) is None else "global"
-            if (found := self._global(name)) is not None:
-                yield found
+            if (definition := self._global(name)) is not None:
+                yield definition
 
     def _global(self, name: str) -> Reference | External | None:
         if name in self.module.definitions:
@@ -258,8 +258,8 @@ class _Writer:
             inner = inner.value
         if not isinstance(inner, ast.Name) or inner.id in self.parameters or inner.id not in self.imports:
             return None
-        found = resolve(".".join([self.imports[inner.id], *reversed(names)]))
-        return found if isinstance(found, External | Reference) else None
+        definition = resolve(".".join([self.imports[inner.id], *reversed(names)]))
+        return definition if isinstance(definition, External | Reference) else None
 
 
 def _folders_up(node: ast.expr) -> tuple[ast.expr, int] | None:
@@ -283,18 +283,18 @@ COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 def _bound(function: ast.AST, inner: bool = False) -> set[str]:
     """Names that a function binds, without those declared global; with `inner`, those bound in scopes inside it too."""
-    found, waiting, declared = set(), list(ast.iter_child_nodes(function)), set()
-    while waiting:
-        node = waiting.pop()
+    bound, nodes, declared = set(), list(ast.iter_child_nodes(function)), set()
+    while nodes:
+        node = nodes.pop()
         match node:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-                found.add(name)
+                bound.add(name)
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
+                bound.add(name)
             case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
-                found.add(name)
+                bound.add(name)
             case ast.Global(names=names):
                 declared.update(names)
         if inner or not isinstance(node, (*SCOPES, *COMPREHENSIONS)):
-            waiting += ast.iter_child_nodes(node)
-    return found - declared
+            nodes += ast.iter_child_nodes(node)
+    return bound - declared

@@ -55,14 +55,14 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     if os.environ.get(PROBING):
         return dict.fromkeys(names, "probing")
     recorded, known = read(), set(components.names())
-    states = {name: source.digest(components.entries(name)) for name in names if name in known}
-    changed = [name for name, state in states.items() if recorded.get(name, {}).get("source") != state]
-    agrees = _verdicts(changed, states, recorded)
-    found = {}
+    digests = {name: source.digest(components.entries(name)) for name in names if name in known}
+    changed = [name for name, source_digest in digests.items() if recorded.get(name, {}).get("source") != source_digest]
+    agrees = _verdicts(changed, digests, recorded)
+    version_of = {}
     for name in names:
         number = str(recorded.get(name, {}).get("version", 0))
-        found[name] = number if agrees.get(name, True) else f"{number}+{states[name][:8]}"
-    return found
+        version_of[name] = number if agrees.get(name, True) else f"{number}+{digests[name][:8]}"
+    return version_of
 
 
 def read() -> dict[str, dict]:
@@ -88,21 +88,21 @@ def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
     if unknown := [name for name in names if name not in components.names()]:
         raise InputError(f"There is no component {unknown[0]!r}; choose among {', '.join(components.names())}.")
     recorded, verdicts = read(), {}
-    for name, seen in probed(list(names)).items():
-        if isinstance(seen, str):
-            raise InputError(f"The probe of {name} fails ({seen}): mend the code first.")
-        old, state = recorded.get(name), source.digest(components.entries(name))
+    for name, probe in probed(list(names)).items():
+        if isinstance(probe, str):
+            raise InputError(f"The probe of {name} fails ({probe}): mend the code first.")
+        old, source_digest = recorded.get(name), source.digest(components.entries(name))
         if old is None:
             new = {"version": 1, "reason": reason or "first recorded"}
-        elif old["source"] == state:
+        elif old["source"] == source_digest:
             new = {"version": old["version"], "reason": old["reason"]}
-        elif agree({place: seen[place] for place in seen.keys() & old["probe"].keys()}, old["probe"]):
-            new, seen = {"version": old["version"], "reason": old["reason"]}, seen | old["probe"]
+        elif agree({place: probe[place] for place in probe.keys() & old["probe"].keys()}, old["probe"]):
+            new, probe = {"version": old["version"], "reason": old["reason"]}, probe | old["probe"]
         elif reason is None:
             raise InputError(f"{name} behaves otherwise than recorded: say why with --why, as results do not fit then.")
         else:
             new = {"version": old["version"] + 1, "reason": reason}
-        recorded[name] = {**new, "source": state, "probe": seen}
+        recorded[name] = {**new, "source": source_digest, "probe": probe}
         verdicts[name] = "as before" if old and old["version"] == new["version"] else f"version {new['version']}"
     _write({name: recorded[name] for name in components.names() if name in recorded})
     version.cache_clear()
@@ -111,33 +111,33 @@ def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
 
 def _write(recorded: Mapping[str, dict]) -> None:
     """Write the record with one line for each tensor, so that a difference can be read in git."""
-    text = json.JSONEncoder(ensure_ascii=False).encode
+    to_json = json.JSONEncoder(ensure_ascii=False).encode
     blocks = []
     for name, entry in recorded.items():
-        facts = [f"  {text(key)}: {text(value)}" for key, value in entry.items() if key != "probe"]
-        seen = ",\n".join(f"   {text(place)}: {text(values)}" for place, values in entry["probe"].items())
-        blocks.append(f" {text(name)}: {{\n" + ",\n".join([*facts, f'  "probe": {{\n{seen}\n  }}']) + "\n }")
+        facts = [f"  {to_json(key)}: {to_json(value)}" for key, value in entry.items() if key != "probe"]
+        probe_lines = ",\n".join(f"   {to_json(place)}: {to_json(values)}" for place, values in entry["probe"].items())
+        blocks.append(f" {to_json(name)}: {{\n" + ",\n".join([*facts, f'  "probe": {{\n{probe_lines}\n  }}']) + "\n }")
     write_text(FILE, "{\n" + ",\n".join(blocks) + "\n}\n")
 
 
-def agree(seen: Probe, recorded: Probe) -> bool:
+def agree(current: Probe, recorded: Probe) -> bool:
     """Whether two probes gave the same: equal sizes, and numbers within the tolerance."""
-    return not differing(seen, recorded)
+    return not differing(current, recorded)
 
 
-def differing(seen: Probe, recorded: Probe) -> list[str]:
+def differing(current: Probe, recorded: Probe) -> list[str]:
     """Names of what differs between two probes.
 
     The first number of a list is the tolerance, as a part of the root mean square, which is the third one.
     """
-    found = sorted(seen.keys() ^ recorded.keys())
-    for name in seen.keys() & recorded.keys():
-        (tolerance, size, scale, *views), (_, old_size, old_scale, *old_views) = seen[name], recorded[name]
+    names = sorted(current.keys() ^ recorded.keys())
+    for name in current.keys() & recorded.keys():
+        (tolerance, size, scale, *views), (_, old_size, old_scale, *old_views) = current[name], recorded[name]
         allowed = tolerance * max(old_scale, 1e-9)
         numbers = zip([scale, *views], [old_scale, *old_views], strict=True)
         if size != old_size or not all(_close(new, old, allowed) for new, old in numbers):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _close(new: float, old: float, allowed: float) -> bool:
@@ -149,18 +149,20 @@ def probed(names: Collection[str], processes: int = 2) -> dict[str, Probe | str]
     names = list(names)
     shares = [share for place in range(processes) if (share := names[place::processes])]
     with ThreadPoolExecutor(max(1, len(shares))) as pool:
-        found = [each for share in pool.map(_in_a_process, shares) for each in share.items()]
-    return {name: dict(found)[name] for name in names}
+        results = [result for share in pool.map(_in_a_process, shares) for result in share.items()]
+    return {name: dict(results)[name] for name in names}
 
 
 def _in_a_process(names: list[str]) -> dict[str, Probe | str]:
-    place = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    order = [sys.executable, "-W", "ignore", "-m", "fusionlib.probes", *names]
-    ran = subprocess.run(order, capture_output=True, text=True, env={**os.environ, **PLAIN, **place, PROBING: "1"})
+    path_variable = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-W", "ignore", "-m", "fusionlib.probes", *names]
+    process = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **PLAIN, **path_variable, PROBING: "1"}
+    )
     try:
-        return json.loads(ran.stdout.splitlines()[-1])
+        return json.loads(process.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        return dict.fromkeys(names, (ran.stderr.strip().splitlines() or ["no answer"])[-1])
+        return dict.fromkeys(names, (process.stderr.strip().splitlines() or ["no answer"])[-1])
 
 
 def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[str, dict]) -> dict[str, bool]:
@@ -186,16 +188,16 @@ def _verdicts(changed: list[str], states: Mapping[str, str], recorded: Mapping[s
 
 def _judged(names: list[str], recorded: Mapping[str, dict]) -> dict[str, bool]:
     """Whether components behave as recorded; one whose probe failed, or was killed, is reported and left out."""
-    some = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-    LOGGER.warning(f"The code of {some} has changed: running its probes ...")
-    found = probed(names)
-    for name, seen in found.items():
-        if isinstance(seen, str):
-            LOGGER.warning(f"The probe of {name} failed ({seen}): for now its results do not fit.")
+    listed = f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+    LOGGER.warning(f"The code of {listed} has changed: running its probes ...")
+    results = probed(names)
+    for name, probe in results.items():
+        if isinstance(probe, str):
+            LOGGER.warning(f"The probe of {name} failed ({probe}): for now its results do not fit.")
     return {
-        name: name in recorded and agree(seen, recorded[name]["probe"])
-        for name, seen in found.items()
-        if not isinstance(seen, str)
+        name: name in recorded and agree(probe, recorded[name]["probe"])
+        for name, probe in results.items()
+        if not isinstance(probe, str)
     }
 
 

@@ -59,8 +59,8 @@ def modules_of(entries: Iterable[str], code: str = "") -> dict[str, Path]:
     nodes = [*scope.statements, *(node for nodes in scope.definitions.values() for node in nodes)]
     parts = [part for node in nodes for part in form(scope, node)]
     named = [part for part in parts if isinstance(part, Reference) and part.module != scope.name]
-    found = {each.module for each in _walk([*map(_entry, entries), *dict.fromkeys(named)], set())}
-    return {name: path_of(name) for name in sorted(found)}
+    modules = {reference.module for reference in _walk([*map(_entry, entries), *dict.fromkeys(named)], set())}
+    return {name: path_of(name) for name in sorted(modules)}
 
 
 def _hash(lines: Iterable[str]) -> str:
@@ -68,30 +68,33 @@ def _hash(lines: Iterable[str]) -> str:
 
 
 def _entry(dotted: str) -> Reference:
-    found = resolve(dotted)
-    if not isinstance(found, Reference):
+    reference = resolve(dotted)
+    if not isinstance(reference, Reference):
         raise ValueError(f"There is no {dotted} in {PACKAGE}: name a module, or a function or class of one.")
-    return found
+    return reference
 
 
 def _walk(entries: list[Reference], packages: set[str]) -> Iterator[Reference]:
     """Every reachable definition once, in the order in which it is first met; fills `packages`."""
-    seen, waiting = set(entries), list(entries)
-    for each in waiting:  # grows meanwhile
-        yield each
-        for part in normal_form(each):
+    known, waiting = set(entries), list(entries)
+    for reference in waiting:  # grows meanwhile
+        yield reference
+        for part in normal_form(reference):
             if isinstance(part, External) and not part.name.startswith(f"{PACKAGE}."):
                 packages.add(part.name.partition(".")[0])
-            elif isinstance(part, Reference) and part not in seen:
-                seen.add(part)
+            elif isinstance(part, Reference) and part not in known:
+                known.add(part)
                 waiting.append(part)
 
 
 def _reachable(entries: list[Reference]) -> list[str]:
     packages: set[str] = set()
     order = list(_walk(list(dict.fromkeys(entries)), packages))
-    numbers = {each: f"d{place}" for place, each in enumerate(order)}
-    lines = [" ".join(numbers.get(part) or getattr(part, "name", part) for part in normal_form(each)) for each in order]
+    numbers = {reference: f"d{place}" for place, reference in enumerate(order)}
+    lines = [
+        " ".join(numbers.get(part) or getattr(part, "name", part) for part in normal_form(reference))
+        for reference in order
+    ]
     return [*lines, *(f"{package} {_version(package)}" for package in sorted(packages) if _version(package))]
 
 
@@ -101,8 +104,8 @@ def _version(package: str) -> str:
     if package in sys.stdlib_module_names:
         return ""
     try:
-        found = importlib.metadata.version(package)
+        version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         names = importlib.metadata.packages_distributions().get(package, [])
-        found = importlib.metadata.version(names[0]) if names else ""
-    return found.partition("+")[0]
+        version = importlib.metadata.version(names[0]) if names else ""
+    return version.partition("+")[0]
