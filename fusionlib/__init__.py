@@ -6,7 +6,7 @@ and `detection` (Eq. 8). Everything else lies in folders; each says what lives t
     import fusionlib
 
     fusionlib.fuse("infrared.png", "visible.png", "fused.png")    # two files, or two folders
-    ours = fusionlib.load()    # the paper's network with a refined field; fusionlib.load("ours") is the paper's alone
+    ours = fusionlib.load()    # the best that is here, see the README; fusionlib.load("ours") is the paper's network
     fused = ours.fuse(ir, vi)    # (B, 1, H, W) in [0, 1] -> fused.image, fused.field, fused.registered_ir
 """
 
@@ -22,7 +22,7 @@ __all__ = ["fuse", "load"]
 __version__ = "0.1.0"
 
 
-def load(name: str = "ours_refined", weights: Path | str | None = None, **options: object) -> Method:
+def load(name: str = "ours_robust", weights: Path | str | None = None, **options: object) -> Method:
     """A method by name; see `fusionlib.methods.load`. Of a folder of weights, only those of this method are taken."""
     from fusionlib import methods  # torch comes with it
 
@@ -31,7 +31,7 @@ def load(name: str = "ours_refined", weights: Path | str | None = None, **option
 
 
 def fuse(
-    ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours_refined", **options: object
+    ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours_robust", **options: object
 ) -> list[Path]:
     """Fuse two image files, or two folders of them; see `fusionlib.methods.fuse.fuse_files`."""
     from fusionlib.methods.fuse import fuse_files

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("ir", metavar="IR", help="infrared image or folder")
     command.add_argument("vi", metavar="VI", help="visible image or folder with files of the same names")
     command.add_argument("-o", "--out", required=True, help="PNG to write, or folder of them")
-    command.add_argument("--method", default="ours_refined", help="see `fusionlib methods`; default ours_refined")
+    command.add_argument("--method", default="ours_robust", help="see `fusionlib methods`; default ours_robust")
     command.add_argument("--field", metavar="F.npz", help="also write the displacement field, or a folder of them")
     command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
     command.add_argument("--device", help="cpu, cuda, ...; a GPU is taken if there is one")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=_fuse)
 
     command = commands.add_parser("export", help="write Ours as an ONNX file, for programs without this library")
-    command.add_argument("method", nargs="?", default="ours_refined", metavar="METHOD", help="default ours_refined")
+    command.add_argument("method", nargs="?", default="ours_robust", metavar="METHOD", help="default ours_robust")
     command.add_argument("-o", "--out", required=True, metavar="FILE.onnx", help="file to write")
     command.add_argument("--weights", metavar="PATH", help="weights of the network instead of the project's own")
     command.set_defaults(command=_export)

@@ -27,7 +27,7 @@ def fuse_files(
     ir: Path | str,
     vi: Path | str,
     out: Path | str,
-    method: str = "ours_refined",
+    method: str = "ours_robust",
     field: Path | str | None = None,
     weights: Path | str | None = None,
     device: str | None = None,
@@ -61,7 +61,7 @@ def fuse_files(
             names that do not fit are reported before anything is written.
 
     Warns:
-        An image is black, constant or noise, and the method registers: `ours_refined` leaves the infrared where it is,
+        An image is black, constant or noise, and the method registers: `ours_robust` leaves the infrared where it is,
         other methods find a field out of nothing.
     """
     ir, vi, out, field = Path(ir), Path(vi), Path(out), None if field is None else Path(field)

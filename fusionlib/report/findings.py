@@ -88,12 +88,10 @@ def _large(folder: Path) -> str:
 
 
 def _small(folder: Path) -> str:
-    share, refined = share_left(folder, "light"), share_left(folder, "light", "ours_refined")
+    share, robust = share_left(folder, "light"), share_left(folder, "light", "ours_robust")
     bench, harmed = _bench(folder).loc["light"], evaluation.harmed(_roads(folder, "light", "ours"))
     harm = f", so on {listed(harmed)} it is better not to register" if harmed else ""
-    step = f"; the refined field, which `fuse` uses, leaves {listed(map(percent, refined))}" if len(refined) else ""
-    if len(robust := share_left(folder, "light", "ours_robust")):
-        step += f", that of `ours_robust`, which has seen other light, {listed(map(percent, robust))}"
+    step = f"; `ours_robust`, which `fuse` uses, leaves {listed(map(percent, robust))}" if len(robust) else ""
     return (
         f"**Small misalignments**: at `light`, the level nearest to other code of the same group, Ours leaves "
         f"{_shares_text(share)}{harm}{step}; in notebook 03b, Ours leaves {percent(bench['ours'])} on RoadScene and "
@@ -108,25 +106,25 @@ def _raw(folder: Path) -> str:
     shares = evaluation.means(test, ["method"], ["EPE_share"])["EPE_share"]
     low, high = evaluation.share_interval(test[test["method"] == "ours"])
     classical = shares.drop(["identity", "ours", "ours_refined", "ours_robust"], errors="ignore")
-    refined = f", {percent(shares['ours_refined'])} with the refined field" if "ours_refined" in shares else ""
+    robust = f", `ours_robust` {percent(shares['ours_robust'])}" if "ours_robust" in shares else ""
     return (
         f"**Two real cameras**: of what is out of register on {test['pair'].nunique()} of RoadScene's raw thermal "
         f"frames, Ours, which has learned deformations like those of these cameras, leaves {percent(shares['ours'])} "
-        f"({percent(low)} to {percent(high)}){refined}, and the best classical method {percent(classical.min())}."
+        f"({percent(low)} to {percent(high)}){robust}, and the best classical method {percent(classical.min())}."
     )
 
 
 def _rest(folder: Path) -> str:
     moved = result_tables.read(folder / "tables" / AT_REST)
     moved_px = 256 * moved.groupby(["method", "set", "input"], sort=False)["moved"].mean().unstack("input", sort=False)
-    pairs, before = (moved_px.loc[name, "aligned"] for name in ("ours_refined", "ours"))
+    pairs, before = (moved_px.loc[name, "aligned"] for name in ("ours_robust", "ours"))
     nothing = moved_px.drop(columns="aligned").groupby("method").max().max(axis=1)
     bins_by_set = result_tables.read(folder / "tables" / RELIABILITY).groupby("set", sort=False)
     errors = [reliability.calibration_error(set_rows) for _, set_rows in bins_by_set]
     return (
-        f"**Nothing to register**: the refined field moves pairs as published by {pairs.min():.1f} to "
+        f"**Nothing to register**: `ours_robust` moves pairs as published by {pairs.min():.1f} to "
         f"{pairs.max():.1f} px of a 256 px image, by the mean of each set (Ours: {before.min():.1f} to "
-        f"{before.max():.1f}), and constant or noisy infrared by at most {nothing['ours_refined']:.1f} px "
+        f"{before.max():.1f}), and constant or noisy infrared by at most {nothing['ours_robust']:.1f} px "
         f"({nothing['ours']:.1f}); its confidence, the chance to be right to a pixel, is off by {min(errors):.2f} to "
         f"{max(errors):.2f} on average."
     )

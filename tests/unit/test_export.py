@@ -27,7 +27,7 @@ PLAIN = NetworkConfig(channels=4, extractor_layers=2, msrb_widths=(8,), gatherin
 
 
 @pytest.fixture(scope="module")
-def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default method with the shipped weights, exported by the command, once for all processes of a run."""
     own = tmp_path_factory.getbasetemp()
     out = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "export" / "ours.onnx"
@@ -63,18 +63,18 @@ def same(found: dict[str, np.ndarray], ir: Tensor, vi: Tensor, method: methods.M
 
 @pytest.mark.numeric
 @pytest.mark.parametrize("size", [(32, 32), (33, 250), (220, 220), (240, 240), (257, 256), (400, 300)])
-def test_a_file_fuses_as_torch_does_at_sizes_it_was_not_checked_at(refined: Path, size: tuple[int, int]) -> None:
+def test_a_file_fuses_as_torch_does_at_sizes_it_was_not_checked_at(exported: Path, size: tuple[int, int]) -> None:
     assert size == (32, 32) or size not in export.SIZES
     pair = export.drawn_pair(*size)
-    found = export.session(refined)(*pair)
+    found = export.session(exported)(*pair)
     assert list(found) == ["image", "field", "registered_ir", "confidence"]
     assert np.abs(found["field"]).max() > 0.1  # something moves
-    same(found, *pair, methods.load("ours_refined"))
+    same(found, *pair, methods.load("ours_robust"))
 
 
-def test_a_batch_is_fused_pair_by_pair(refined: Path) -> None:
+def test_a_batch_is_fused_pair_by_pair(exported: Path) -> None:
     first, second = export.drawn_pair(61, 83), export.drawn_pair(61, 83, "another")
-    run = export.session(refined)
+    run = export.session(exported)
     found = run(*(torch.cat(both) for both in zip(first, second, strict=True)))
     for key, alone in run(*second).items():
         assert len(found[key]) == 2
@@ -82,26 +82,26 @@ def test_a_batch_is_fused_pair_by_pair(refined: Path) -> None:
     assert np.abs(found["image"][0] - found["image"][1]).max() > 0.1
 
 
-def test_without_evidence_nothing_moves(refined: Path) -> None:
-    found = export.session(refined)(torch.full((1, 1, 130, 200), 0.5), export.drawn_pair(130, 200)[1])
+def test_without_evidence_nothing_moves(exported: Path) -> None:
+    found = export.session(exported)(torch.full((1, 1, 130, 200), 0.5), export.drawn_pair(130, 200)[1])
     assert not found["field"].any() and not found["confidence"].any()
     assert np.abs(found["registered_ir"] - 0.5).max() < 1e-6
 
 
-def test_a_file_says_what_it_is_and_not_who_made_it(refined: Path, root: Path) -> None:
-    model = onnx.load(refined)
+def test_a_file_says_what_it_is_and_not_who_made_it(exported: Path, root: Path) -> None:
+    model = onnx.load(exported)
     onnx.checker.check_model(model)
     said = {entry.key: entry.value for entry in model.metadata_props}
-    assert said["licence"] == "AGPL-3.0-or-later" and said["method"] == "ours_refined"
-    assert Key.parse(said["weights"]) == methods.origin("ours_refined").key
+    assert said["licence"] == "AGPL-3.0-or-later" and said["method"] == "ours_robust"
+    assert Key.parse(said["weights"]) == methods.origin("ours_robust").key
     for value in model.graph.input:
         assert [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim] == [
             "batch", 1, "height", "width",
         ]  # fmt: skip
-    assert not any(word in refined.read_bytes() for word in (b"stack_trace", b"site-packages", bytes(root)))
+    assert not any(word in exported.read_bytes() for word in (b"stack_trace", b"site-packages", bytes(root)))
 
 
-def test_the_example_needs_no_library_and_does_what_fuse_does(refined: Path, root: Path, tmp_path: Path) -> None:
+def test_the_example_needs_no_library_and_does_what_fuse_does(exported: Path, root: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ir, vi = (np.asarray(export.drawn_pair(70, 91)[place][0, 0] * 255) for place in (0, 1))
     rgb = np.clip(vi[..., None] + rng.uniform(-40, 40, 3), 0, 255)
@@ -112,7 +112,7 @@ def test_the_example_needs_no_library_and_does_what_fuse_does(refined: Path, roo
     )
     example = str(root / "notebooks" / "fuse_with_onnxruntime.py")
     files = [str(tmp_path / name) for name in ("ir.png", "vi.png", "example.png")]
-    subprocess.run([sys.executable, "-c", blocked, example, str(refined), *files], check=True)
+    subprocess.run([sys.executable, "-c", blocked, example, str(exported), *files], check=True)
     fuse(files[0], files[1], tmp_path / "fuse.png")
     own, ours = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("example.png", "fuse.png"))
     assert own.shape == (70, 91, 3) and np.ptp(own, axis=2).max() > 20  # in colour

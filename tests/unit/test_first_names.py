@@ -24,7 +24,7 @@ def test_a_pair_of_files_is_fused(tmp_path: Path) -> None:
 def test_a_method_is_loaded_by_name() -> None:
     ir, vi = torch.rand(2, 1, 1, 64, 64)
     assert torch.equal(fusionlib.load("average").fuse(ir, vi).image, methods.load("average").fuse(ir, vi).image)
-    assert fusionlib.load().name == "ours_refined"
+    assert fusionlib.load().name == "ours_robust"
 
 
 def test_no_other_weights_take_the_place_of_those_that_are_named(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_weights_that_were_asked_for_are_used_or_refused(pair, tmp_path, capsys)
     assert "takes no weights" in refused(capsys, *command, *AVERAGE, "--weights", folder)
     assert "takes no weights" in refused(capsys, *command, "--method", "ecc+average", "--weights", folder)
     (folder / "ours.safetensors").write_text("not weights")
-    assert "is not a readable safetensors file" in refused(capsys, *command, "--weights", folder)
+    assert "is not a readable safetensors file" in refused(capsys, *command, "--method", "ours", "--weights", folder)
+    assert f"{folder / 'robust' / 'ours.safetensors'} is not there" in refused(capsys, *command, "--weights", folder)
     assert not (tmp_path / "out.png").exists()
 
 
