@@ -30,9 +30,7 @@ def load(name: str = "ours_robust", weights: Path | str | None = None, **options
     return methods.load(name, weights, **options)
 
 
-def fuse(
-    ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours_robust", **options: object
-) -> list[Path]:
+def fuse(ir: Path | str, vi: Path | str, out: Path | str, method: str = "ours_robust", **options: object) -> list[Path]:
     """Fuse two image files, or two folders of them; see `fusionlib.methods.fuse.fuse_files`."""
     from fusionlib.methods.fuse import fuse_files
 
