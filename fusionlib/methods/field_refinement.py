@@ -1,9 +1,9 @@
 """Refinement of a field: it moves as much as the match carries, down to nothing.
 
-Not in the paper. No weight of the network changes; `ours_refined` has it, `ours` has not. The cost volume of the MSRB
-compares every position with its surroundings (`registration.Stage.scores`). Where one shift fits far better than all
-others, at the corner of a house, the field can be trusted; on a road or in the sky all shifts fit alike, and the field
-is uncertain. Four steps, each in closed form:
+Not in the paper; `ours_refined` and `ours_robust` have it. No weight of the network changes. The cost volume of the
+MSRB compares every position with its surroundings (`registration.Stage.scores`). Where one shift fits far better than
+all others, at the corner of a house, the field can be trusted; on a road or in the sky all shifts fit alike, and the
+field is uncertain. Four steps, each in closed form:
 
     affine      A shift, a rotation or a stretch moves the whole image. This part is fitted to all positions by least
                 squares, each weighted by its match confidence.
@@ -14,8 +14,8 @@ is uncertain. Four steps, each in closed form:
                 that is aligned already hardly moves.
     evidence    In a constant image or in noise no shift fits better than the others. Where the mean confidence is no
                 higher than in noise, the field is 0, and the pair is fused as it was given. "Than in noise" is either a
-                fixed number, or it is measured on the pair itself, against the mirrored visible image, which nothing
-                matches: that also holds in the dark, where all confidences are low.
+                fixed number, or it is measured on the pair itself, against the mirrored features of the visible image,
+                which hardly anything matches: that serves in the dark, too, where all confidences are low.
 
 A weighted mean over the mean of the weights is normalised convolution (Knutsson and Westin, CVPR 1993).
 
@@ -52,11 +52,13 @@ class Refinement:
             surroundings are uncertain.
         noise: length of the errors that a motion has to exceed, in parts of the image side.
         chance, match: mean confidence up to which there is no evidence of a match, and from which it counts in full;
-            in between, the field is scaled linearly. Constant images and noise lie below `chance`, from 128 px a side
-            on, and daylight pairs above `match`. Dark pairs and unrelated scenes overlap, so these may move.
-        mirrored: compare the mean confidence with that against the mirrored visible image, which nothing matches; it
-            costs a second pass of the registration network. `chance` and `match` then say by what part the first has
-            to be larger in an image of 256 px; in a smaller one by more, since the mean of fewer positions varies more.
+            in between, the field is scaled linearly. With the defaults, constant images and noise lie below `chance`,
+            from 128 px a side on, and daylight pairs above `match`. Dark pairs and unrelated scenes overlap, so these
+            may move.
+        mirrored: compare the mean confidence with that against the mirrored features of the visible image, which
+            hardly anything matches; it costs a second pass of the registration network. `chance` and `match` then hold
+            for the mean confidence times the part by which it is larger, in an image of 256 px. In a smaller one that
+            part counts for less, since the mean over fewer positions varies more.
     """
 
     power: float = 2.0
@@ -162,7 +164,7 @@ def evidence(confidence: Tensor, refinement: Refinement, by_chance: Tensor | Non
     match = _mean(confidence)
     if by_chance is not None:
         side = torch.sym_sqrt(confidence.shape[-2] * confidence.shape[-1])
-        match = (match / _mean(by_chance) - 1) * side / POSITIONS
+        match = match * (match / _mean(by_chance) - 1) * side / POSITIONS
     return ((match - refinement.chance) / (refinement.match - refinement.chance)).clamp(0, 1)
 
 

@@ -96,7 +96,7 @@ ROBUST = "ours_robust"  # refined, too; its registration has learned with `train
 # Thresholds and calibration of the second come from RoadScene's validation pairs, as the defaults do.
 WITH_REFINEMENT = {
     REFINED: (Refinement(), Calibration()),
-    ROBUST: (Refinement(chance=0.14, match=0.19, mirrored=True), Calibration(-3.103, 0.670, -1.048, -455.7)),
+    ROBUST: (Refinement(chance=0.013, match=0.017, mirrored=True), Calibration(-3.165, 0.679, -1.078, -475.6)),
 }
 SAME_BUDGET = "ours_same_budget"  # see `fusionlib.methods.retraining.same_budget`
 NETWORKS = {

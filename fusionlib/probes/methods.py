@@ -62,7 +62,7 @@ def refinement() -> Iterator[Seen]:
     confidence = (0.5 + 0.4 * torch.cos(3 * x - y)).double()[None, None]
     yield "refined", refine(phi, confidence, Refinement()), DOUBLE
     yield "hardly any evidence", refine(phi, confidence * 0.11 / confidence.mean(), Refinement()), DOUBLE
-    against_mirrored = Refinement(chance=0.1, match=0.2, mirrored=True)
+    against_mirrored = Refinement(chance=0.03, match=0.08, mirrored=True)
     yield "hardly more than by chance", refine(phi, confidence, against_mirrored, confidence / 1.2), DOUBLE
 
 

@@ -219,16 +219,16 @@ def test_the_bare_network_by_name() -> None:
 
 
 def test_a_match_counts_against_that_of_the_mirrored_image() -> None:
-    limits, weak = Refinement(chance=0.1, match=0.2, mirrored=True), torch.full((1, 1, 64, 64), 0.01)
-    for ratio, carried in ((1.0, 0), (1.1, 0), (1.15, 0.5), (1.3, 1)):
-        assert evidence(ratio * weak, limits, weak).item() == pytest.approx(carried, abs=1e-5)
-    small = weak[..., ::2, ::2]  # a mean over fewer positions varies more, so the ratio has to be larger
-    assert evidence(1.2 * small, limits, small).item() == pytest.approx(0, abs=1e-5)
-    assert evidence(1.4 * small, limits, small).item() == pytest.approx(1, abs=1e-5)
+    limits, chance = Refinement(chance=0.01, match=0.02, mirrored=True), torch.full((1, 1, 64, 64), 0.1)
+    for ratio, carried in ((1.0, 0), (1.05, 0), (1.25, 1)):  # 0.1 times ratio times (ratio - 1)
+        assert evidence(ratio * chance, limits, chance).item() == pytest.approx(carried, abs=1e-5)
+    assert 0 < evidence(1.13 * chance, limits, chance).item() < 1
+    assert evidence(1.25 * chance / 4, limits, chance / 4).item() == 0  # as high by ratio, but nothing stands out
+    small = chance[..., ::2, ::2]  # a mean over fewer positions varies more, so more is asked for
+    assert evidence(1.13 * small, limits, small).item() == 0
+    assert evidence(1.5 * small, limits, small).item() == 1
     field = bump(5)
-    torch.testing.assert_close(
-        refine(field, 2 * CONFIDENT / 4, limits, CONFIDENT / 4), refine(field, 2 * CONFIDENT / 4, Refinement())
-    )
+    torch.testing.assert_close(refine(field, CONFIDENT, limits, CONFIDENT / 4), refine(field, CONFIDENT, Refinement()))
 
 
 def test_in_the_dark_the_robust_registration_still_moves_and_at_rest_it_rests() -> None:
