@@ -55,7 +55,8 @@ class Preset:
             short side, so the paper's 512x512 is a resize; squares, as in the authors' lab, not crops.
         levels: deformations the test images are given; the first one is the tables'.
         always_train: train even if weights that fit are there; all its trainings are short.
-        augmented: the training of the registration of `ours_robust`, after the start of the recipe.
+        augmented: the further training, with photometric augmentation, that `ours_robust` has before everything is
+            trained together; after the start of the recipe, or without one from random weights.
         plain_epochs: how long `as_in_the_paper` is trained.
         switch_epochs: how long each of `sweeps.switches` is trained.
         sweep_epochs, sweep_longer: epochs of each row of Tables 4 and 5 after the start that all share, and of a few

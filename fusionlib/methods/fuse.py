@@ -62,7 +62,7 @@ def fuse_files(
 
     Warns:
         An image is black, constant or noise, and the method registers: `ours_robust` leaves the infrared where it is,
-        other methods find a field out of nothing.
+        or nearly so, other methods find a field out of nothing.
     """
     ir, vi, out, field = Path(ir), Path(vi), Path(out), None if field is None else Path(field)
     for path in (ir, vi):

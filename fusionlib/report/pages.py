@@ -146,13 +146,13 @@ def _registration(rows: pd.DataFrame, source: str) -> str:
     shares.insert(0, "identity, px", means["EPE"].unstack("method", sort=False).get("identity"))
     folds = f"Largest share of folded pixels in any field of Ours: {rows[rows['method'] == 'ours']['folds'].max():.2g}."
     if "ours_refined" in shares:
-        folds += " `ours_refined` refines the field where it was unsure, a step beyond the paper (notebook 03b)."
+        folds += " `ours_refined` corrects unsure places by sure ones and stops short motions, beyond the paper (03b)."
     if "ours_robust" in shares:
         folds += " So does `ours_robust`, whose registration has also learned from pairs in other light."
     return verdicts.fold(
         "Registration: the share of the misalignment that each method leaves",
-        f"End-point error as a share of that of the identity field, from {source}: several deformations a pair, each "
-        f"the same for all methods. {folds}",
+        f"End-point error as a share of that of the identity field, from {source}: several deformations a pair on "
+        f"RoadScene, one on the other sets, each the same for all methods. {folds}",
         markdown(shares.drop(columns="identity", errors="ignore")),
     )
 

@@ -1,11 +1,11 @@
 """Photometric augmentation: a pair as other cameras show it, or in other light. It moves nothing.
 
-Not in the paper. 152 pairs teach the registration what is common to these two cameras by day; it then fails on a dark
-street. Three steps, each for a share of the pairs:
+Not in the paper. 152 pairs teach the registration what is common to these two cameras by day; it then fails where an
+image is full of photon noise. Three steps, each for a share of the pairs:
 
     single      Infrared and visible image are replaced by one of the two under two random intensity maps: a pair
                 that is aligned exactly, which no published pair is (Hoffmann et al., SynthMorph, IEEE TMI 2022).
-    relit       Gamma, uneven light, low contrast, an offset, reversed polarity; each image on its own.
+    relit       Gamma, uneven light, little light, an offset, reversed polarity; each image on its own.
     degraded    Blur, photon noise, noise of the sensor, dead rows, 8 bits; after the deformation, as a camera does it.
 
 Convention: images (1, H, W) float32 in [0, 1]; a random generator of the pair makes each pair the same in every run.
@@ -100,7 +100,7 @@ def degraded(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _smooth(size: tuple[int, int], rng: np.random.Generator) -> Tensor:
-    """A smooth random field (1, H, W) of about unit variance."""
+    """A smooth random field (1, H, W), of mean 0 and a standard deviation of about 0.8."""
     coarse = torch.from_numpy(rng.standard_normal((1, 1, 4, 4))).float()
     return F.interpolate(coarse, tuple(size), mode="bicubic", align_corners=True)[0]
 

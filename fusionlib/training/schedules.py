@@ -14,7 +14,7 @@ ALL_TOGETHER = TrainingConfig(
     epochs=16, learning_rate=5e-4, levels=("light", "medium", "heavy", "cameras"),
     frozen_statistics=True, validate_every=2, mixed_precision=("cuda", "cpu"),
 )  # fmt: skip
-# Or the registration once more, with photometric augmentation; the fusion at its end shows that the features serve it.
+# For `ours_robust`, between the two: the registration once more, with photometric augmentation, then the fusion alone.
 AUGMENTED = TrainingConfig(
     epochs=64, registration_epochs=52, fusion_epochs=12, learning_rate=1e-3,
     levels=("light", "medium", "heavy", "cameras"), augmentation=Augmentation(),

@@ -76,11 +76,11 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
 
 
 def test_what_moves_at_rest_is_said(folder: Path) -> None:
-    assert "at most 0.0 px" in findings._rest(folder)
+    assert "at most 0.0" in findings._rest(folder)
     rows = pd.read_csv(folder / "tables" / "at_rest.csv")
     rows.loc[(rows["method"] == "ours_robust") & (rows["input"] == "noise"), "moved"] = 2 / 256
     rows.to_csv(folder / "tables" / "at_rest.csv", index=False)
-    assert "at most 2.0 px" in findings._rest(folder)
+    assert "at most 2.00 px" in findings._rest(folder)
 
 
 def test_what_has_no_table_has_no_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
