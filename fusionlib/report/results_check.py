@@ -14,7 +14,7 @@ import pandas as pd
 from fusionlib import data, presets
 from fusionlib.data import systems
 from fusionlib.experiments import detection_bench, sweep_rows
-from fusionlib.methods import retraining
+from fusionlib.methods import registry, retraining
 from fusionlib.methods.retraining import Retraining
 from fusionlib.presets import Preset
 from fusionlib.report.our_numbers import SWEPT, SWEPT_AT_LIGHT
@@ -71,7 +71,8 @@ def check(results: Path | str, preset: str) -> list[Checked]:
     today = record.versions(component_names)  # all at once: what has to be probed is probed side by side
     wanted = recipes_of(config)
     checked = [_weights(path, folder / "weights", wanted, today) for path in files]
-    known_weights = {key_of(path).digest for path in files}
+    names = [path.relative_to(folder / "weights").with_suffix("").as_posix() for path in files]
+    known_weights = {key_of(path).digest: name.removesuffix(DETECTOR) for path, name in zip(files, names, strict=True)}
     return checked + [_table(path, table, today, known_weights, config) for path, table in tables.items()]
 
 
@@ -129,7 +130,7 @@ def _weights(path: Path, folder: Path, wanted: Mapping[str, Recipe | Retraining]
 
 
 def _table(
-    path: Path, table: pd.DataFrame, today: Mapping[str, str], known_weights: set[str], preset: Preset
+    path: Path, table: pd.DataFrame, today: Mapping[str, str], known_weights: Mapping[str, str], preset: Preset
 ) -> Checked:
     columns = list(table)
     key_columns = columns[: columns.index("pair")] if "pair" in columns else columns[: min(2, len(columns) - 1)]
@@ -147,13 +148,20 @@ def _table(
     return Checked(f"tables/{path.name}", len(parts), outdated, tuple(changed), minutes)
 
 
-def _differing(text: str, rows: pd.DataFrame, today: Mapping[str, str], known_weights: set[str]) -> Iterator[str]:
+def _differing(
+    text: str, rows: pd.DataFrame, today: Mapping[str, str], known_weights: Mapping[str, str]
+) -> Iterator[str]:
     key = Key.parse(text)
     if not key.parts:
         yield "an unknown key"
     yield from _components(key, today)
-    if "ours:weights" in key.parts and key.parts["ours:weights"] not in known_weights:
+    weights = key.parts.get("ours:weights")
+    if weights is not None and weights not in known_weights:
         yield "ours:weights"
+    if known_weights.get(weights) == registry.weights_name(registry.ROBUST):
+        steps = Key.of(steps=registry.WITH_REFINEMENT[registry.ROBUST])
+        if steps.parts["steps"] != key.parts.get("steps"):
+            yield f"settings of {registry.ROBUST}"
     if "pair" in rows and ("dataset" in rows or "set" in rows):
         for name, members in rows.groupby("dataset" if "dataset" in rows else "set", sort=False)["pair"]:
             checksum = data.checksum(str(name), members.unique())

@@ -12,6 +12,8 @@ from fusionlib import presets
 from fusionlib.__main__ import main
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import sweep_rows
+from fusionlib.methods import registry
+from fusionlib.methods.field_refinement import Refinement
 from fusionlib.report import results_check, training_plan
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import record
@@ -91,6 +93,17 @@ def test_other_images_and_other_settings_outdate(
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
     assert "outdated by settings" in said["weights/ours"] and said["weights/registration"].endswith("fits")
     assert "58 of 96 parts outdated by ours:weights, M3FD" in said["tables/table1.csv"]  # half, and 10 by the weights
+
+
+def test_other_settings_of_a_refinement_outdate(results: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copyfile(root / "results" / "mini" / "tables" / "at_rest.csv", results / "mini" / "tables" / "at_rest.csv")
+    shutil.copytree(root / "results" / "mini" / "weights" / "robust", results / "mini" / "weights" / "robust")
+    line = {each.name: each for each in results_check.check(results, "mini")}["tables/at_rest.csv"]
+    assert line.outdated == 0 < line.parts
+    _, calibration = registry.WITH_REFINEMENT[registry.ROBUST]
+    monkeypatch.setitem(registry.WITH_REFINEMENT, registry.ROBUST, (Refinement(mirrored=True), calibration))
+    line = {each.name: each for each in results_check.check(results, "mini")}["tables/at_rest.csv"]
+    assert 0 < line.outdated < line.parts and line.changed == ("settings of ours_robust",)
 
 
 def test_a_plan_counts_every_training_once() -> None:
