@@ -56,9 +56,9 @@ def night(vi: Tensor, photons: float, key: object) -> Tensor:
 
 
 def glare(vi: Tensor, lamps: float, key: object) -> Tensor:
-    """The visible image with so many lamps shining into the camera, each a white core in a wide skirt of light.
+    """The visible image with so many lamps shining into the camera, each a white core in a wide halo of light.
 
-    The skirt falls as a star's does on a photographic plate, (1 + (r / radius)^2)^-1.5 (Moffat, 1969). With the same
+    The halo falls as a star's does on a photographic plate, (1 + (r / radius)^2)^-1.5 (Moffat, 1969). With the same
     key, more lamps are those of fewer lamps and others.
 
     Args:
