@@ -171,7 +171,7 @@ def _tensors_by_name(saved: Mapping[str, object]) -> dict[str, Tensor]:
     several GPUs have `module.` before every name.
 
     >>> saved = {"DM": {"module.a": torch.ones(1)}, "DM_opt": {"state": {}}, "epoch": 3}
-    >>> list(_named(saved))
+    >>> list(_tensors_by_name(saved))
     ['DM.a']
     """
     tensors = {}
