@@ -29,8 +29,8 @@ field registers nothing.
 enough: the visible image alone, the average of two unregistered images and a sharpened copy of one beat real methods
 in some of them ([notebook 13](../../notebooks/13_your_method.ipynb)). EPE alone is about registration.
 
-**Without a row** are systems whose retrained weights are too large to ship: CrossRAFT's chains, IMF and IVFWSR. After
-`python -m fusionlib retrain NAME --preset mini` they can be fused and scored as any other.
+**Too large to ship** are the retrained weights of CrossRAFT, IMF and IVFWSR; `python -m fusionlib retrain NAME --preset
+mini` makes them, so that CrossRAFT's rows can be checked. IMF and IVFWSR have no row yet.
 
 **How to submit.** `python -m fusionlib benchmark make roadscene m3fd drawn -o DIR --levels medium`, fuse `DIR/ir` with
 `DIR/vi`, then `python -m fusionlib score FUSED --benchmark DIR --fields FIELDS --name NAME -o NAME.json`. Put
