@@ -99,13 +99,7 @@ WITH_REFINEMENT = {
     ROBUST: (Refinement(chance=0.013, match=0.017, mirrored=True), Calibration(-3.165, 0.679, -1.078, -475.6)),
 }
 SAME_BUDGET = "ours_same_budget"  # see `fusionlib.methods.retraining.same_budget`
-NETWORKS = {
-    "ours": NetworkConfig(),
-    REFINED: NetworkConfig(),
-    ROBUST: NetworkConfig(),
-    SAME_BUDGET: NetworkConfig(),
-    "as_in_the_paper": AS_IN_THE_PAPER,
-}
+NETWORKS = dict.fromkeys(("ours", REFINED, ROBUST, SAME_BUDGET), NetworkConfig()) | {"as_in_the_paper": AS_IN_THE_PAPER}
 # Weights that have another name than the network, and the notebook that makes them.
 _WEIGHTS = {REFINED: "ours", ROBUST: "robust/ours", SAME_BUDGET: "same_budget/ours"}
 _NOTEBOOK = {"ours": "03", "as_in_the_paper": "03", "robust/ours": "03b", "same_budget/ours": "04"}
@@ -150,9 +144,7 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        found = FusionNetwork.load(_own_weights(name, weights))
-        found = RefinedNetwork(found, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else found
-        return Ours(found, name, device)
+        return Ours(_refined(name, FusionNetwork.load(_own_weights(name, weights))), name, device)
     system = _system(name)
     source = checkpoints.find(system, weights)
     filled = checkpoints.fill(network(name), system, source)
@@ -173,8 +165,7 @@ def network(name: str) -> nn.Module:
     10760
     """
     if name in NETWORKS:
-        bare = FusionNetwork(NETWORKS[name])
-        return RefinedNetwork(bare, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else bare
+        return _refined(name, FusionNetwork(NETWORKS[name]))
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
     return systems.part(_system(name).network)()
@@ -207,10 +198,7 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
     if name in CLASSICAL or name in RULES:
         return Origin("", Key.of(["classical" if name in CLASSICAL else "simple-fusion"]))
     if name in NETWORKS:
-        refined = Key.of(["refinement"]) if name in WITH_REFINEMENT else Key()
-        if name == ROBUST:
-            refined |= Key.of(steps=WITH_REFINEMENT[name])
-        return Origin("trained", key_of_network(_own_weights(name, weights)) | refined)
+        return Origin("trained", key_of_network(_own_weights(name, weights)) | key_of_refinement(name))
     system = _system(name)
     source = checkpoints.find(system, weights)
     chosen = {f"{name}:options": options} if options else {}
@@ -220,6 +208,18 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
 def key_of_network(path: Path | str) -> Key:
     """The key of Ours with the weights of a file, under whatever name it is compared."""
     return Key.of(["network"], **{"ours:weights": key_of(path).digest})
+
+
+def key_of_refinement(name: str) -> Key:
+    """The key of the refinement of a method, its settings included where they are not the defaults; empty without one.
+
+    >>> "steps" in key_of_refinement("ours_robust").parts, "steps" in key_of_refinement("ours_refined").parts
+    (True, False)
+    """
+    if name not in WITH_REFINEMENT:
+        return Key()
+    steps = {} if WITH_REFINEMENT[name] == (Refinement(), Calibration()) else {"steps": WITH_REFINEMENT[name]}
+    return Key.of(["refinement"], **steps)
 
 
 def overview() -> list[tuple[str, str, str, str, str]]:
@@ -252,6 +252,10 @@ def shipped_weights(name: str) -> Path:
     command = f"python -m fusionlib reproduce {_NOTEBOOK.get(name)} --preset mini --train"
     make = f", or make them with `{command}`" if name in _NOTEBOOK else ""
     raise InputError(f"There are no weights for {name!r} under results/: give a file of your own as weights{make}.")
+
+
+def _refined(name: str, network: FusionNetwork) -> FusionNetwork:
+    return RefinedNetwork(network, *WITH_REFINEMENT[name]) if name in WITH_REFINEMENT else network
 
 
 def _own_weights(name: str, given: Path | str | None) -> Path | str:

@@ -158,10 +158,11 @@ def _differing(
     weights = key.parts.get("ours:weights")
     if weights is not None and weights not in known_weights:
         yield "ours:weights"
-    if known_weights.get(weights) == registry.weights_name(registry.ROBUST):
-        steps = Key.of(steps=registry.WITH_REFINEMENT[registry.ROBUST])
-        if steps.parts["steps"] != key.parts.get("steps"):
-            yield f"settings of {registry.ROBUST}"
+    for name in registry.WITH_REFINEMENT:
+        steps = registry.key_of_refinement(name).parts.get("steps")
+        uses = steps is not None and known_weights.get(weights) == registry.weights_name(name)
+        if uses and key.parts.get("steps") != steps:
+            yield f"settings of {name}"
     if "pair" in rows and ("dataset" in rows or "set" in rows):
         for name, members in rows.groupby("dataset" if "dataset" in rows else "set", sort=False)["pair"]:
             checksum = data.checksum(str(name), members.unique())
