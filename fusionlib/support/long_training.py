@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from fusionlib.support.files import InputError
 
@@ -18,7 +19,7 @@ LONG = 1.0  # minutes
 # the logs of mini's weights. Good enough to tell seconds from hours.
 PIXELS_PER_SECOND = 1.5e5
 
-_end = math.inf  # of the time for trainings, by the clock of `time.monotonic`
+_end = ContextVar("end of the time for trainings, by the clock of `time.monotonic`", default=math.inf)
 
 
 class OutOfTimeError(Exception):
@@ -33,13 +34,14 @@ def allowed(minutes: float | None = None) -> Iterator[None]:
         minutes: None sets no limit. At least one piece of work is done, however few the minutes are, so that every
             call makes progress; see `check_time`.
     """
-    global _end
-    before = os.environ.get(ASKED), _end
-    os.environ[ASKED], _end = "1", math.inf if minutes is None else time.monotonic() + 60 * minutes
+    before = os.environ.get(ASKED, "")
+    token = _end.set(math.inf if minutes is None else time.monotonic() + 60 * minutes)
+    os.environ[ASKED] = "1"
     try:
         yield
     finally:
-        os.environ[ASKED], _end = before[0] or "", before[1]
+        os.environ[ASKED] = before
+        _end.reset(token)
 
 
 def check_time(done: str, seconds: float = 0.0) -> None:
@@ -52,7 +54,7 @@ def check_time(done: str, seconds: float = 0.0) -> None:
     Raises:
         OutOfTimeError: it would not end in the time that `allowed` gives.
     """
-    if time.monotonic() + seconds > _end:
+    if time.monotonic() + seconds > _end.get():
         raise OutOfTimeError(done)
 
 

@@ -66,7 +66,7 @@ def train(
     for epoch in range(run.done, settings.epochs):
         if epoch == settings.epochs - settings.fusion_epochs:
             optimiser, schedule = optimiser_of(model, settings, steps, epoch)
-        row = one_epoch(model, optimiser, schedule, pairs, recipe, epoch, device)
+        row = one_epoch(model, optimiser, schedule, pairs, recipe, epoch, device, run.check)
         if (epoch + 1) % settings.validate_every == 0 or epoch + 1 == settings.epochs:
             row |= validation_error(model.network, held_out, settings.validation_level, device)
         run.add({"epoch": epoch + 1, **row}, model=model, optimiser=optimiser, schedule=schedule)
@@ -143,9 +143,19 @@ def optimiser_of(
 
 
 def one_epoch(
-    model: Model, optimiser, schedule, pairs: PairSet, recipe: Recipe, epoch: int, device: str
+    model: Model,
+    optimiser: torch.optim.Adam,
+    schedule: torch.optim.lr_scheduler.LambdaLR,
+    pairs: PairSet,
+    recipe: Recipe,
+    epoch: int,
+    device: str,
+    check: Callable[[float, int], None] = lambda loss, epoch: None,
 ) -> dict[str, float]:
-    """One pass over all pairs: the mean of each loss term, seconds, share spent on preparing images, memory in GiB."""
+    """One pass over all pairs: the mean of each loss term, seconds, share spent on preparing images, memory in GiB.
+
+    `check` is called with l_t and the number of the epoch, and raises an error if it is NaN or infinite.
+    """
     settings = recipe.training
     registration_alone = epoch < settings.registration_epochs
     fusion_alone = epoch >= settings.epochs - settings.fusion_epochs
@@ -163,7 +173,7 @@ def one_epoch(
         # Summed on the device: to read a number back, a GPU has to wait for everything before it.
         names, sums = list(terms), sums + torch.stack([value.detach().double() for value in terms.values()])
         if kind == "cpu":  # here the gradient of a warp by NaN would end the process
-            _check_finite(sums[-1].item(), epoch)
+            check(sums[-1].item(), epoch + 1)
         optimiser.zero_grad(set_to_none=True)
         terms["l_t"].backward()
         # Each on its own: the large gradients of an untrained head would leave the network almost no step.
@@ -174,14 +184,9 @@ def one_epoch(
         count += 1
         stepped = time.perf_counter()
     means = dict(zip(names, (sums / count).tolist(), strict=True)) if count else {}
-    _check_finite(means.get("l_t", 0.0), epoch)  # before a checkpoint is written
+    check(means.get("l_t", 0.0), epoch + 1)  # before the validation
     seconds = stepped - start
     return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": peak_memory(device)}
-
-
-def _check_finite(loss: float, epoch: int) -> None:
-    if not math.isfinite(loss):
-        raise InputError(f"The loss is {loss} in epoch {epoch + 1}: lower the learning rate.")
 
 
 @torch.no_grad()
