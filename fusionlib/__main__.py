@@ -17,14 +17,14 @@ from fusionlib.report import commands as results_commands
 from fusionlib.support import command_line
 from fusionlib.support.command_line import whole
 from fusionlib.support.files import InputError
-from fusionlib.support.threads import waiting
+from fusionlib.support.threads import short_spin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status: 2 for a mistake of the user, 130 if interrupted, 141 if the reader of its
     output has gone, as behind `| head`.
     """
-    os.environ.update(waiting(os.environ))  # before torch is imported
+    os.environ.update(short_spin(os.environ))  # before torch is imported
     command_line.prepare_output()
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():

@@ -173,7 +173,7 @@ def fold_share(phi: Tensor) -> Tensor:
 def sample_field(
     level: Level | str, height: int, width: int, key: object, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw the misaligning field `psi` of one image: an elastic field followed by a rotation and a shift.
+    """Draw the misaligning field `psi` of one image: elastic, then rotated, shifted, and by `cameras` scaled, tilted.
 
     The draw depends on the key alone, on every machine and in every order, and is the same deformation at every size.
 

@@ -25,7 +25,7 @@ from fusionlib.support.inputs import pad_to_multiple
 from fusionlib.support.keys import NEUTRAL
 from fusionlib.support.quiet_import import import_quietly
 from fusionlib.support.settings import check
-from fusionlib.support.weights import read_state, settings_of, with_weights
+from fusionlib.support.weights import config_of, read_state, with_weights
 
 MULTIPLE = 32  # the stride of the coarsest level; heights and widths are padded to a multiple of it
 CANDIDATES = 1000  # per class and image that enter non-maximum suppression (NMS), the best ones
@@ -129,7 +129,7 @@ class Detector(nn.Module):
     @classmethod
     def load(cls, path: Path | str) -> Detector:
         """The detector whose weights a training has written, ready to detect; errors as in `FusionNetwork.load`."""
-        config = DetectorConfig(**settings_of(path, "detector"))
+        config = config_of(DetectorConfig, path, "detector")
         first = read_state(path).get("net.model.0.conv.weight", torch.empty(0, 1))  # (outputs, channels, k, k)
         return with_weights(cls(first.shape[1], config), path)
 

@@ -34,7 +34,7 @@ from fusionlib.support.inputs import (
     pad_to_multiple,
 )
 from fusionlib.support.settings import check
-from fusionlib.support.weights import settings_of, with_weights
+from fusionlib.support.weights import config_of, with_weights
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class FusionNetwork(nn.Module):
         >>> network(torch.rand(1, 1, 48, 70), torch.rand(1, 1, 48, 70)).field.shape
         torch.Size([1, 2, 48, 70])
         """
-        return with_weights(cls(NetworkConfig(**settings_of(path, "network"))), path)
+        return with_weights(cls(config_of(NetworkConfig, path, "network")), path)
 
     @property
     def fused_channels(self) -> int:

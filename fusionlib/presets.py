@@ -233,9 +233,7 @@ def load(name: str, seed: int = 0, **changes: object) -> Preset:
     """
     if name not in PRESETS:
         raise InputError(f"Unknown preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    preset = changed(PRESETS[name], "recipe.seed", seed)
-    if preset.recipe.start is not None:
-        preset = changed(preset, "recipe.start.seed", seed)
+    preset = replace(PRESETS[name], recipe=PRESETS[name].recipe.with_seed(seed))
     for path, value in changes.items():
         preset = changed(preset, path.replace("__", "."), value)
     return preset

@@ -106,7 +106,7 @@ def system(name: str) -> System:
     return entry
 
 
-def part(dotted: str) -> object:
+def imported(dotted: str) -> object:
     """The class or function of a dotted name, such as "fusionlib.methods.baselines.datfuse.DATFuse"; imports its
     module.
 

@@ -56,21 +56,20 @@ def cases(pairs: PairSet, level: str, seed: int = 0) -> Iterator[Case]:
         yield Case(name, ir, vi, deform(ir, name, level, seed))
 
 
-def evaluate(methods: Iterable[Method], pairs: PairSet, dataset: str, level: str, seed: int = 0) -> pd.DataFrame:
+def evaluate(methods: Iterable[Method], pairs: PairSet, dataset: str, level: str) -> pd.DataFrame:
     """Deform the infrared of every pair, let every method fuse it, score what comes out.
 
     Args:
         methods: what to compare; all see the same deformations.
         pairs: aligned test pairs.
         dataset: name for the table.
-        level: of deformation.
-        seed: of the deformations, which are keyed by ("test", seed, pair name): the same on every machine.
+        level: of deformation, see `deform`.
 
     Returns:
         The long table; the Q_CC that no fused image can exceed stands in it as method "bound".
     """
     methods, rows = list(methods), []
-    for case in cases(pairs, level, seed):
+    for case in cases(pairs, level):
         place = (dataset, level, case.name)
         rows.append((BOUND, *place, "Q_CC", metrics.q_cc_bound(case.ir, case.vi).item()))
         for method in methods:
@@ -195,17 +194,17 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
     return statistics.share_interval(rows["EPE"], identity_of(rows), scenes)
 
 
-def harmed(rows: pd.DataFrame, at: float = 0.05) -> list[str]:
+def harmed(rows: pd.DataFrame) -> list[str]:
     """The sets on which these pairs of one method are significantly farther out of register than unregistered.
 
-    By sign flips over scenes, with Holm's correction for the number of sets.
+    At 5 %, by sign flips over scenes, with Holm's correction for the number of sets.
     """
     p_values, farther = {}, {}
     for name, set_rows in rows.groupby("dataset", sort=False):
         change = set_rows["EPE"] - identity_of(set_rows)
         p_values[name], farther[name] = statistics.sign_flips(change, scenes_of(set_rows["pair"])), change.mean() > 0
     corrected = statistics.holm(p_values)
-    return [name for name in p_values if corrected[name] < at and farther[name]]
+    return [name for name in p_values if corrected[name] < 0.05 and farther[name]]
 
 
 def identity_of(rows: pd.DataFrame) -> pd.Series | float:

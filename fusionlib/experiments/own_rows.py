@@ -16,7 +16,6 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from fusionlib import methods, presets
 from fusionlib.data import open_set
@@ -24,6 +23,7 @@ from fusionlib.experiments import cost, evaluation, profiling, runner, sweep_row
 from fusionlib.experiments.evaluation import with_all_sets
 from fusionlib.presets import Preset
 from fusionlib.support.files import atomic
+from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import check_time
 from fusionlib.support.machine import machine
@@ -57,11 +57,7 @@ def trainings(preset: Preset, seeds: int, weights: Path) -> list[Own]:
     plain, first = presets.as_in_the_paper(preset).recipe, preset.recipe.seed
     wanted = [Own(OURS, preset.recipe, weights), Own(PLAIN, plain, weights)]
     others = range(first + 1, first + seeds)
-    return wanted + [Own(OURS, _seeded(preset.recipe, seed), weights / f"seed_{seed}") for seed in others]
-
-
-def _seeded(recipe: Recipe, seed: int) -> Recipe:
-    return replace(recipe, seed=seed, start=recipe.start and _seeded(recipe.start, seed))
+    return wanted + [Own(OURS, preset.recipe.with_seed(seed), weights / f"seed_{seed}") for seed in others]
 
 
 def train(wanted: Sequence[Own], preset: Preset, device: str | None = None) -> None:
@@ -139,15 +135,16 @@ def summary(table: pd.DataFrame, level: str) -> pd.DataFrame:
     return pd.DataFrame(lines | dict(others.iterrows())).T
 
 
-def costs(preset: Preset, folder: Path, device: str | None = None) -> pd.DataFrame:
-    """Table 6 of the two: G multiply-accumulates by `thop`, M parameters, and the seconds of one pair on a device.
+def costs(preset: Preset, folder: Path) -> pd.DataFrame:
+    """Table 6 of the two: G multiply-accumulates by `thop`, M parameters, and the seconds of one pair.
+
+    They are those of a GPU if there is one; images come from the memory of the host and go back to it.
 
     Args:
         preset: its `cost` says the side and how many calls are timed.
         folder: of the tables own_counts.csv and own_times.csv.
-        device: None takes a GPU if there is one. Images come from the memory of the host and go back to it.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = checked_device(None)
     cost_config = replace(preset.cost, joint=(OURS, PLAIN), chains=(), own_sides=())
     counted = cost.counts(cost_config, folder / "own_counts.csv").set_index("method")[["side", "thop", "parameters"]]
     machine_facts = machine()

@@ -159,7 +159,7 @@ def fresh(name: str) -> Method:
             return methods.Ours(methods.network(name), name)
         if name in systems.names():
             system = systems.system(name)
-            return systems.part(system.method)(methods.network(name).eval(), **system.untuned)
+            return systems.imported(system.method)(methods.network(name).eval(), **system.untuned)
     return methods.load(name)
 
 

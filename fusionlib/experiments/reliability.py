@@ -107,15 +107,15 @@ def calibration_error(rows: pd.DataFrame) -> float:
     return float(((bins["confidence"] - bins["right"]).abs() * bins["places"]).sum() / bins["places"].sum())
 
 
-def calibration_interval(rows: pd.DataFrame, draws: int = 500, seed: int = 0) -> tuple[float, float]:
+def calibration_interval(rows: pd.DataFrame) -> tuple[float, float]:
     """95 % bootstrap interval of `calibration_error`, drawing scenes (`data.scenes`), by percentiles; NaN of fewer than
     `statistics.LEAST_SCENES`.
     """
     by_scene = [scene_rows for _, scene_rows in rows.groupby(scenes_of(rows["pair"]), sort=False)]
     if len(by_scene) < LEAST_SCENES:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    draws_of_scenes = (rng.integers(0, len(by_scene), len(by_scene)) for _ in range(draws))
+    rng = np.random.default_rng(0)
+    draws_of_scenes = (rng.integers(0, len(by_scene), len(by_scene)) for _ in range(500))
     errors = [calibration_error(pd.concat([by_scene[place] for place in places])) for places in draws_of_scenes]
     return tuple(np.quantile(errors, (0.025, 0.975)).tolist())
 

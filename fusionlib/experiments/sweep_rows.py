@@ -179,7 +179,7 @@ def neighbours(rows: Sequence[Row], best: str) -> list[str]:
     return names
 
 
-def checked(rows: Sequence[Row], best: str) -> list[Row]:
+def to_train_longer(rows: Sequence[Row], best: str) -> list[Row]:
     """A few rows to train longer: the best, and for each lambda the row with its lowest value."""
     lambdas = [setting for setting in settings_of(best) if setting.startswith("lambda")]
     lowest = [next(iter(line_of(rows, best, setting).values())) for setting in lambdas]

@@ -185,7 +185,8 @@ def run(
         parts_by_name, start = {str(part): part for part in missing}, None
         if missing and preset.recipe.start is not None:
             start = train_or_load(preset.recipe.start, weights, START).path.read_bytes()
-        remove_partial_files(path)
+        with locked(path):
+            remove_partial_files(path)
         started_jobs = {name: replace(jobs[name], start=start) for name in parts_by_name}
         for name, outcome in spread(train_and_score, started_jobs, cluster):
             with locked(jobs[name].path()):

@@ -33,7 +33,7 @@ from fusionlib.methods.fast_layers import QuickCostVolume, folded
 from fusionlib.methods.fuse import CONVENTION
 from fusionlib.methods.registry import NETWORKS
 from fusionlib.network import FusionNetwork
-from fusionlib.support.files import InputError, atomic, printable
+from fusionlib.support.files import InputError, atomic, check_writable, printable
 
 if TYPE_CHECKING:
     import onnx
@@ -42,7 +42,7 @@ LOGGER = logging.getLogger(__name__)
 NAMES = [name for name, config in NETWORKS.items() if config.msrb == "pyramid"]
 SIZES = ((32, 32), (61, 83), (256, 256), (333, 500), (512, 640))  # at which a file is compared with torch
 TOLERANCES = {"image": 1e-3, "field": 0.01, "registered_ir": 1e-3, "confidence": 1e-2}  # the field's in pixels
-TIMED = 512  # side of the pair that is timed
+TIMED, RUNS = 512, 5  # side of the pair that is timed, and how often
 
 
 def export(method: str, out: Path | str, weights: Path | str | None = None) -> Path:
@@ -65,6 +65,7 @@ def export(method: str, out: Path | str, weights: Path | str | None = None) -> P
         raise InputError(f"{method!r} cannot be exported: choose one of {', '.join(NAMES)}.")
     if out.suffix.lower() != ".onnx" or out.is_dir():
         raise InputError(f"{out} cannot be written: give the name of a file that ends in .onnx.")
+    check_writable(out.parent)
     try:
         import onnx
         import onnxruntime  # noqa: F401
@@ -123,11 +124,11 @@ def differences(path: Path | str, method: methods.Ours) -> dict[str, float]:
     return worst
 
 
-def seconds(path: Path | str, method: methods.Method, runs: int = 5) -> tuple[float, float]:
+def seconds(path: Path | str, method: methods.Method) -> tuple[float, float]:
     """Median time of a file and of a method for a pair of `TIMED` pixels a side, after a first run each."""
     pair, functions = drawn_pair(TIMED, TIMED), (session(path), method.fuse)
     durations: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs + 1):
+    for _ in range(RUNS + 1):
         for times, fuse in zip(durations, functions, strict=True):
             start = time.perf_counter()
             fuse(*pair)

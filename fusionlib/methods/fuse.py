@@ -96,8 +96,8 @@ def fuse_files(
             continue
         image, arrays = _fuse(network, read_pair(*sources, page=page), sources, wants_field=field_path is not None)
         if field_path:
-            with atomic(field_path) as part:
-                np.savez_compressed(part, **arrays, convention=CONVENTION)
+            with atomic(field_path) as part, part.open("wb") as file:  # by a name, numpy would add a suffix
+                np.savez_compressed(file, **arrays, convention=CONVENTION)
         save_image(image_path, image)  # last: it says that the pair is done
         LOGGER.info(f"{count}/{len(jobs)}  wrote {' and '.join(map(printable, targets))}")
         written += targets

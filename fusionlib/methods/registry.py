@@ -8,6 +8,7 @@ Convention: as in `fusionlib.methods.protocol`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.simple_fusion import RULES, Rule
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
+from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import ROOT
 from fusionlib.support.weights import key_of
@@ -114,7 +116,7 @@ def names() -> list[str]:
     return [*NETWORKS, *systems.names(), *CLASSICAL, *RULES]
 
 
-def load(name: str, weights: Path | str | None = None, device: torch.device | str = "cpu", **options: object) -> Method:
+def load(name: str, weights: Path | str | None = None, device: str | None = "cpu", **options: object) -> Method:
     """A method by name.
 
     Args:
@@ -122,11 +124,11 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
         weights: of a network, a file; or a folder, whose NAME.safetensors is taken where it is there. By default the
             weights that come with the project, of the largest preset there is, or those that a system's authors
             published: see `fusionlib.methods.checkpoints`.
-        device: where networks run.
+        device: where networks run; None takes a GPU if there is one.
         options: of the class of a compared system, such as `steps=0` of MURF; other methods have none.
 
     Raises:
-        InputError: unknown name, no weights, or options for a method that has none.
+        InputError: unknown name, no weights, no such device, or options that the method does not have.
 
     >>> fused = load("ours").fuse(torch.rand(1, 1, 48, 64), torch.rand(1, 1, 48, 64))
     >>> fused.image.shape, fused.field.shape, fused.registered_ir.shape
@@ -137,6 +139,7 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     first, plus, then = name.partition("+")
     if plus:
         return Chain(load(first, weights, device), load(then, weights, device, **options))
+    device = checked_device(device)
     if options and name in (*NETWORKS, *CLASSICAL, *RULES):
         raise InputError(f"{name} has no options: leave out {', '.join(options)}.")
     if name in CLASSICAL:
@@ -146,11 +149,13 @@ def load(name: str, weights: Path | str | None = None, device: torch.device | st
     if name in NETWORKS:
         return Ours(_refined(name, FusionNetwork.load(_own_weights(name, weights))), name, device)
     system = _system(name)
-    source = checkpoints.find(system, weights)
+    method_class, source = systems.imported(system.method), checkpoints.find(system, weights)
+    if unknown := options.keys() - signature(method_class).parameters.keys():
+        raise InputError(f"{name} has no option {', '.join(sorted(unknown))}: leave it out.")
     filled = checkpoints.fill(network(name), system, source)
     if source.kind == checkpoints.IN_PART:
         options = {**system.partial, **options}
-    return systems.part(system.method)(filled, device=device, **options)
+    return method_class(filled, device=device, **options)
 
 
 def network(name: str) -> nn.Module:
@@ -168,7 +173,7 @@ def network(name: str) -> nn.Module:
         return _refined(name, FusionNetwork(NETWORKS[name]))
     if name in CLASSICAL or name in RULES:
         raise InputError(f"{name} has no network: choose one of {', '.join([*NETWORKS, *systems.names()])}.")
-    return systems.part(_system(name).network)()
+    return systems.imported(_system(name).network)()
 
 
 @dataclass(frozen=True)

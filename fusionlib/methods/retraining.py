@@ -116,7 +116,7 @@ def prepare(names: Iterable[str], ours: Recipe, folder: Path, retrain: bool = Fa
     """Train the systems of a comparison whose published weights are not here, if allowed; all systems with `smoke`.
 
     `retrain` allows it, and so does `long_training.is_allowed` for missing weights and for those of earlier code or
-    data. Otherwise weights of earlier code or data are used unchanged, and a printed line says so.
+    data. Otherwise weights of earlier code or data are used unchanged, and a logged line says so.
 
     Args:
         names: of compared systems; `registry.SAME_BUDGET` stands for `same_budget`, which `smoke` leaves out.
@@ -175,7 +175,7 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
-    run, losses, loss_of = Run(path, settings.key(), steps, device, "step", "loss"), [], systems.part(system.loss)
+    run, losses, loss_of = Run(path, settings.key(), steps, device, "step", "loss"), [], systems.imported(system.loss)
     run.restore(**parts)
     stream = islice(batches(pairs, settings, device, run.done), steps - run.done)
     for step, batch in enumerate(stream, run.done + 1):
@@ -201,7 +201,7 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
 def _initial(system: systems.System, seed: int, fixed: tuple[str, ...]) -> nn.Module:
     """The network with random weights in training mode; `fixed` parts have their published weights and are frozen."""
     torch.manual_seed(seed)
-    network = systems.part(system.network)()
+    network = systems.imported(system.network)()
     if fixed:
         checkpoints.fill(network, system, checkpoints.published(system, fixed))
     network.train()

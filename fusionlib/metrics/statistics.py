@@ -83,7 +83,8 @@ def sign_flips(
 ) -> float:
     """Two-sided p-value of a paired permutation test of the mean: had the two sides been swapped pair by pair?
 
-    Fisher's randomisation test with so many random swaps; the smallest p is 1 / (draws + 1). NaN without differences.
+    Fisher's randomisation test with so many random swaps; the smallest p is 1 / (draws + 1). NaN without differences,
+    or if one of them is.
     With `scenes`, as in `interval`, the two sides are swapped for all pairs of a scene together.
 
     >>> sign_flips([0.2, 0.1, 0.3, 0.2, 0.1, 0.2, 0.3, 0.2]) < 0.05
@@ -95,7 +96,7 @@ def sign_flips(
     """
     # Not scipy.stats.permutation_test: it draws other swaps, and the p-values of the kept tables would change.
     sample = _by_scene(differences, scenes)
-    if not len(sample):
+    if not len(sample) or np.isnan(sample).any():
         return float("nan")
     extreme = np.abs(_signs(draws, len(sample), seed) @ sample) >= np.abs(sample.sum()) * (
         1 - 1e-12
@@ -157,12 +158,14 @@ def with_more_spread(
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's correction for asking several questions at once (1979): adjusted p-values by name.
 
+    A p of NaN is that of no question, and stays NaN.
+
     >>> holm({"a": 0.01, "b": 0.2, "c": 0.25})
     {'a': 0.03, 'b': 0.4, 'c': 0.4}
     """
-    adjusted, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=p_values.get)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
+    asked, adjusted, largest = {name: p for name, p in p_values.items() if p == p}, dict(p_values), 0.0
+    for rank, name in enumerate(sorted(asked, key=asked.get)):
+        largest = max(largest, min(1.0, (len(asked) - rank) * asked[name]))
         adjusted[name] = largest
     return adjusted
 

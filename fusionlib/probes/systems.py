@@ -31,7 +31,7 @@ def network(name: str) -> Iterator[Seen]:
 
     for part, module in net.named_children():
         module.register_forward_hook(keep(part))
-    fused = systems.part(system.method)(net, **system.untuned).fuse(*pair(1, 64, 64))
+    fused = systems.imported(system.method)(net, **system.untuned).fuse(*pair(1, 64, 64))
     folds = fused.field is not None and bool(fold_share(fused.field) > 0)
     allowed = 0.2 if folds else DEEP  # a field that folds has no inverse: the result of the search is arbitrary
     yield "image", fused.image, allowed
@@ -62,7 +62,7 @@ def loss(name: str) -> Iterator[Seen]:
     ir, vi = pair(2, side, side)
     moved = misalign_by_key(ir, "medium", [(0, "a", 0)])
     torch.manual_seed(1)
-    value = systems.part(system.loss)(net, Batch(ir, vi, moved.ir, moved.phi_gt.double()))
+    value = systems.imported(system.loss)(net, Batch(ir, vi, moved.ir, moved.phi_gt.double()))
     value.backward()
     yield "loss", value, DEEP
     for part, module in net.named_children():
@@ -72,7 +72,7 @@ def loss(name: str) -> Iterator[Seen]:
 
 def _drawn(system: systems.System) -> nn.Module:
     torch.manual_seed(0)
-    net = systems.part(system.network)().double()
+    net = systems.imported(system.network)().double()
     for module in net.modules():  # initial BatchNorms would be the identity
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
             nn.init.uniform_(module.running_mean, -0.2, 0.2)

@@ -61,7 +61,7 @@ def plan(preset: Preset) -> pd.DataFrame:
     lines.append(_line("table 4: rows", fourth, "07"))
     lines.append(_line("table 5: rows, without Ours", [recipe for recipe in fifth if recipe not in fourth], "08"))
     if preset.sweep_longer != preset.sweep_epochs:
-        few = sweep_rows.checked(rows, sweep_rows.optimum(preset))
+        few = sweep_rows.to_train_longer(rows, sweep_rows.optimum(preset))
         longer = _trainings(few, preset, seeds[:1], preset.sweep_longer)
         lines.append(_line("table 5: a few rows, longer", longer, "08"))
     detection = preset.detection

@@ -25,7 +25,7 @@ from fusionlib.support.files import fingerprint, write_bytes
 from fusionlib.support.long_training import ASKED
 from fusionlib.support.parallel import CLUSTER, PROGRESS
 from fusionlib.support.paths import ROOT
-from fusionlib.support.threads import waiting
+from fusionlib.support.threads import short_spin
 
 LOGGER = logging.getLogger(__name__)
 READ = ("weights", "tables", "detectors")  # folders of a preset's results that a notebook may read
@@ -178,7 +178,7 @@ def environment(scratch: Path | str) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name != CLUSTER}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), variables.get("PYTHONPATH")]))
     variables["JUPYTER_RUNTIME_DIR"] = str(scratch)
-    variables |= waiting(variables)
+    variables |= short_spin(variables)
     if "FUSIONLIB_DATA" in variables:  # notebooks run in another folder
         variables["FUSIONLIB_DATA"] = os.path.abspath(os.path.expanduser(variables["FUSIONLIB_DATA"]))
     return variables

@@ -29,7 +29,7 @@ def tensor(rows: Iterable[tuple[int, float, float, float, float]] = ()) -> Tenso
 
 
 def checked(boxes: Tensor) -> Tensor:
-    """The boxes, if they are (N, 5), finite, of known classes and no corner lies before the other; else InputError.
+    """The boxes, if they are (N, 5), finite, of known classes and with their corners in order; else InputError.
 
     A box without area is accepted (`crop` drops it), and so is one that reaches out of the image.
     """

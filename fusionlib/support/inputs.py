@@ -8,14 +8,15 @@ from torch import Tensor
 
 from fusionlib.support.files import InputError
 
+HALF_A_LEVEL = 0.5 / 255  # of 8 bits: as far as rounding and resampling may leave [0, 1]
 LEAST_CORRELATION = 0.2  # of neighbours, under which an image is noise
 
 
 def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
     """Height and width of two images (B, 1, H, W) that can be fused; InputError says what is wrong otherwise.
 
-    A training on a GPU does not look for NaN and infinity, since it would wait for the answer at each step; it checks
-    the loss instead.
+    A training on a GPU does not look at the values, since it would wait for the answer at each step; it checks the loss
+    instead.
     """
     for name, image in (("Infrared", ir), ("Visible", vi)):
         if image.ndim != 4:
@@ -33,6 +34,11 @@ def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
     learning = torch.is_grad_enabled() and ir.device.type != "cpu"
     if not learning and not (torch.isfinite(ir).all() and torch.isfinite(vi).all()):
         raise InputError("An image contains NaN or infinity; replace those pixels before fusing.")
+    if not learning:
+        for name, image in (("Infrared", ir), ("Visible", vi)):
+            low, high = image.min().item(), image.max().item()
+            if low < -HALF_A_LEVEL or high > 1 + HALF_A_LEVEL:
+                raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; scale it to [0, 1].")
     return ir.shape[-2], ir.shape[-1]
 
 

@@ -7,7 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -74,6 +74,12 @@ def computes_in_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16; without them it would be emulated, slowly."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def uses_bfloat16(device: torch.device | str, kinds: Collection[str]) -> bool:
+    """Whether layers compute in bfloat16 on a device, if they may on these kinds of device; see `TrainingConfig`."""
+    kind = torch.device(device).type
+    return kind in kinds and (kind != "cpu" or computes_in_bfloat16())
 
 
 def peak_memory(device: str) -> float:

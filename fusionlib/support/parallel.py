@@ -23,8 +23,8 @@ from fusionlib.support.behaviour import components, record, source
 from fusionlib.support.behaviour.components import COMPONENTS
 from fusionlib.support.files import InputError, fingerprint, sha256
 from fusionlib.support.machine import gpus
-from fusionlib.support.paths import FACTS, ROOT
-from fusionlib.support.threads import waiting
+from fusionlib.support.paths import FACTS, ROOT, data_root
+from fusionlib.support.threads import short_spin
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -163,7 +163,7 @@ def running(cluster: str, cores: int) -> Iterator[str]:
         "memory_limit": 0,
         "dashboard": False,
     }  # Dask must not limit what torch uses
-    shared = {"OMP_NUM_THREADS": threads, **waiting(os.environ)}  # Dask's own workers would have one thread each
+    shared = {"OMP_NUM_THREADS": threads, **short_spin(os.environ)}  # Dask's own workers would have one thread each
     workers = {}
     for index in range(count):
         # Else all of them would train on the first GPU.
@@ -196,7 +196,7 @@ def submit(client: Client, work: Callable[[Job], Result], job: Job):
     with warnings.catch_warnings():
         # The scheduler keeps the job, weights and all, so that it can hand it out again when a worker is lost.
         warnings.filterwarnings("ignore", "Sending large graph", UserWarning)
-        data = os.path.abspath(os.path.expanduser(os.environ.get("FUSIONLIB_DATA", FACTS)))
+        data = str(data_root().absolute())
         return client.submit(_on_worker, work, job, _own_state(), data, pure=False, resources=resources)
 
 

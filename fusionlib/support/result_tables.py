@@ -1,7 +1,8 @@
 """Tables that grow part by part and know what made each part, so that long measurements resume and are not repeated.
 
 Such a table is a CSV file with a column `made_by`: the key (`fusionlib.support.keys`) of what made the row. A part is
-the rows in which some columns have given values, such as all rows of one method at one level.
+the rows in which some columns have given values, such as all rows of one method at one level. Several processes, such
+as two notebooks, may write to one file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib.support.files import atomic
+from fusionlib.support.files import atomic, locked
 from fusionlib.support.keys import Key
 
 MADE_BY = "made_by"
@@ -34,18 +35,19 @@ def replace_part(path: Path, part: Mapping[str, object], key: Key, rows: pd.Data
         key: of everything that the rows depend on.
         rows: without the columns of `part`; numbers are kept to six digits.
     """
-    table = read(path)
-    if not set(part) <= set(table):
-        table = pd.DataFrame()
     new = rows.assign(**{MADE_BY: str(key)})
     for column, value in reversed(part.items()):
         new.insert(0, column, value)
-    # A part that is measured again keeps its place in the file.
-    old = rows_of(table, part).index
-    rest, place = table.drop(index=old), old[0] if len(old) else len(table)
-    frames = [frame for frame in (rest[rest.index < place], new, rest[rest.index >= place]) if not frame.empty]
-    with atomic(path) as half:
-        pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
+    with locked(path):
+        table = read(path)
+        if not set(part) <= set(table):
+            table = pd.DataFrame()
+        # A part that is measured again keeps its place in the file.
+        old = rows_of(table, part).index
+        rest, place = table.drop(index=old), old[0] if len(old) else len(table)
+        frames = [frame for frame in (rest[rest.index < place], new, rest[rest.index >= place]) if not frame.empty]
+        with atomic(path) as half:
+            pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
 
 
 def rows_of(table: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
@@ -71,9 +73,10 @@ def keys_of(table: pd.DataFrame, part: Mapping[str, object]) -> list[Key]:
 
 def in_order(path: Path, parts: Sequence[Mapping[str, object]]) -> None:
     """Write the parts of a file in this order; other rows follow in the order that they have."""
-    table = read(path)
-    first = [place for part in parts for place in rows_of(table, part).index]
-    order = [*first, *table.index.difference(first)]
-    if order != list(table.index):
-        with atomic(path) as half:
-            table.loc[order].to_csv(half, index=False, float_format="%.6g")
+    with locked(path):
+        table = read(path)
+        first = [place for part in parts for place in rows_of(table, part).index]
+        order = [*first, *table.index.difference(first)]
+        if order != list(table.index):
+            with atomic(path) as half:
+                table.loc[order].to_csv(half, index=False, float_format="%.6g")

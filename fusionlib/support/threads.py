@@ -15,10 +15,10 @@ ROUNDS = "1000"
 OWN = (SPIN, "OMP_WAIT_POLICY")  # whoever sets one of these has decided
 
 
-def waiting(environment: Mapping[str, str]) -> dict[str, str]:
+def short_spin(environment: Mapping[str, str]) -> dict[str, str]:
     """The variable to add to an environment; none where the user has set one that decides it.
 
-    >>> waiting({}), waiting({"OMP_WAIT_POLICY": "active"})
+    >>> short_spin({}), short_spin({"OMP_WAIT_POLICY": "active"})
     ({'GOMP_SPINCOUNT': '1000'}, {})
     """
     return {} if any(name in environment for name in OWN) else {SPIN: ROUNDS}

@@ -19,6 +19,7 @@ from fusionlib.support.keys import Key
 from fusionlib.support.machine import git_revision
 
 Module = TypeVar("Module", bound=nn.Module)
+Config = TypeVar("Config")
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, key: Key) -> None:
@@ -53,12 +54,23 @@ def key_of(path: Path | str) -> Key:
 
 
 def settings_of(path: Path | str, part: str) -> dict[str, object]:
-    """The settings of a part of the recipe in the header, such as "network"; errors as in `read_header`, or no part."""
+    """The settings of a part of the recipe in the header, such as "network"; InputError as in `read_header`, or if the
+    recipe has no such part.
+    """
     settings = json.loads(read_header(path)["recipe"]).get(part)
     if settings is None:
         raise InputError(f"{path} holds weights of a recipe without a {part}; give a file that was made with one.")
     # JSON has made lists of the tuples.
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+
+
+def config_of(kind: type[Config], path: Path | str, part: str) -> Config:
+    """`settings_of` as the dataclass that they belong to; InputError also for settings that it does not have."""
+    settings = settings_of(path, part)
+    try:
+        return kind(**settings)
+    except TypeError:
+        raise InputError(f"{path} has settings of another version of fusionlib: use that version.") from None
 
 
 def read_state(path: Path | str) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from fusionlib.detection import MULTIPLE, Detector, DetectorConfig, select
 from fusionlib.support.boxes import batch_table, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import pad_to_multiple
-from fusionlib.support.weights import read_state, settings_of, with_weights
+from fusionlib.support.weights import config_of, read_state, with_weights
 from fusionlib.training import coco
 
 STRIDES = (8, 16, 32)
@@ -84,8 +84,9 @@ class AnchorDetector(nn.Module):
     @classmethod
     def load(cls, path: Path | str) -> AnchorDetector:
         """The detector whose weights a training has written, ready to detect; errors as in `FusionNetwork.load`."""
-        config = DetectorConfig(**settings_of(path, "detector"))
-        return with_weights(cls(read_state(path)[FIRST].shape[1], config), path)
+        config = config_of(DetectorConfig, path, "detector")
+        channels = read_state(path).get(FIRST, torch.empty(0, 1)).shape[1]
+        return with_weights(cls(channels, config), path)
 
     def forward(self, images: Tensor) -> Anchored:
         """Predict from images (B, C, H, W) of any height and width, padded inside by repeating the border."""

@@ -27,11 +27,12 @@ from fusionlib.support.boxes import checked, crop, flip, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import NEUTRAL, Key
-from fusionlib.support.machine import computes_in_bfloat16
+from fusionlib.support.machine import uses_bfloat16
 from fusionlib.support.settings import check
 from fusionlib.support.weights import key_of, read_state, settings_of
 from fusionlib.training.anchor_detector import AnchorDetector
 from fusionlib.training.run import Run
+from fusionlib.training.schedules import one_cycle
 
 GREY = 0.45  # value outside an image
 
@@ -185,16 +186,14 @@ class _Learning:
         self.parts = {name: getattr(self, name) for name in ("net", "averaged", "optimiser", "schedule")}
 
     def _rate(self, step: int) -> float:
-        rise = max(1, round(self.config.warmup * self.total))
-        return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / max(1, self.total - rise)))
+        return one_cycle(step, max(1, round(self.config.warmup * self.total)), self.total)
 
     def step(self, images: Tensor, targets: list[Tensor]) -> float:
         """One step of the optimiser; returns the loss of the batch."""
         for layer in self.net.net.model[: self.config.frozen]:
             layer.eval()
-        kind = images.device.type
-        half = kind in self.config.mixed_precision and (kind != "cpu" or computes_in_bfloat16())
-        with torch.autocast(kind, torch.bfloat16, enabled=half):
+        half = uses_bfloat16(images.device, self.config.mixed_precision)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             predicted = self.net(images)
         loss = self.net.loss(predicted, targets)
         self.optimiser.zero_grad(set_to_none=True)
@@ -262,7 +261,8 @@ def _labelled(images: Tensor | Sequence[Tensor], boxes: Sequence[Tensor | None])
 
 def _key(config: DetectorTraining, seed: int, images: Tensor, boxes: list[Tensor], net: torch.nn.Module) -> Key:
     """Key of everything that the weights depend on."""
+    behaviour = ["detector", "anchor-detector"] if isinstance(net, AnchorDetector) else ["detector"]
     digest = hashlib.sha256()
     for tensor in (images, *boxes, *net.state_dict().values()):
         digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
-    return Key.of(["detector"], settings=config, seed=seed, images=digest.hexdigest()[:8])
+    return Key.of(behaviour, settings=config, seed=seed, images=digest.hexdigest()[:8])

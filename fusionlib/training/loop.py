@@ -7,10 +7,10 @@ one. `fusionlib.training.shared_weights` trains only if the weights do not exist
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -24,11 +24,13 @@ from fusionlib.detection import Detector
 from fusionlib.losses import alignment_terms, fusion_terms, total_loss
 from fusionlib.network import FusionNetwork, NetworkOutput
 from fusionlib.support.files import InputError
-from fusionlib.support.machine import computes_in_bfloat16, peak_memory
+from fusionlib.support.inputs import checked_device
+from fusionlib.support.machine import peak_memory, uses_bfloat16
 from fusionlib.support.weights import save_weights
 from fusionlib.training.batches import Batch, batches
 from fusionlib.training.recipe import Recipe, TrainingConfig
 from fusionlib.training.run import Run
+from fusionlib.training.schedules import one_cycle
 
 
 def train(
@@ -53,7 +55,7 @@ def train(
     """
     if (recipe.start is None) != (start is None):
         raise InputError("Give a start to a recipe that has one, and to no other; `train_or_load` does both.")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = checked_device(device)
     settings, key = recipe.training, recipe.key()
     pairs = open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs)
     held_out = open_set(recipe.dataset, "val", recipe.size)
@@ -161,7 +163,7 @@ def one_epoch(
     fusion_alone = epoch >= settings.epochs - settings.fusion_epochs
     model.prepare(settings, fusion_alone)
     kind = torch.device(device).type
-    half = kind in settings.mixed_precision and (kind != "cpu" or computes_in_bfloat16())
+    half = uses_bfloat16(device, settings.mixed_precision)
     sums, names = 0.0, []
     start = stepped = time.perf_counter()
     preparing, count = 0.0, 0
@@ -211,6 +213,4 @@ def _rate(schedule: str, steps: int) -> Callable[[int], float]:
         return lambda step: 1.0
     if schedule != "one-cycle":
         raise InputError(f"Unknown schedule {schedule!r}; choose 'constant' or 'one-cycle'.")
-    rise = max(1, steps // 10)
-    fall = max(1, steps - rise)
-    return lambda step: min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / fall))
+    return partial(one_cycle, rise=max(1, steps // 10), total=steps)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from fusionlib import data
+from fusionlib.deformation import get_level
 from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
 from fusionlib.network import NetworkConfig
@@ -70,6 +71,10 @@ class TrainingConfig:
         check(self, "epochs", "batch", "validate_every", least=1)
         check(self, "learning_rate", "registration_epochs", "fusion_epochs")
         check(self, "clip", most=math.inf)
+        if not self.levels:
+            raise InputError("levels of TrainingConfig are empty; name at least one, such as medium.")
+        for level in (*self.levels, self.validation_level):
+            get_level(level)
         if self.registration_epochs + self.fusion_epochs > self.epochs:
             alone = f"registration_epochs {self.registration_epochs} and fusion_epochs {self.fusion_epochs}"
             raise InputError(f"{alone} are together more than epochs {self.epochs}; lower one of them.")
@@ -101,6 +106,8 @@ class Recipe:
     start: Recipe | None = None
 
     def __post_init__(self) -> None:
+        if self.train_pairs is not None:
+            check(self, "train_pairs", least=1)
         if self.detector is not None and self.detector.start != "random":
             raise InputError("The head on the fused feature starts from random weights: leave start of its settings.")
         if self.start is not None and self.start.network != self.network:
@@ -116,6 +123,10 @@ class Recipe:
         behaviour = ["training"] if self.training.augmentation is None else ["training", "augmentation"]
         return Key.of(data.components_of(self.dataset, labelled), **facts) | Key.of(behaviour)
 
+    def with_seed(self, seed: int) -> Recipe:
+        """The same with another seed, its start too."""
+        return replace(self, seed=seed, start=self.start and self.start.with_seed(seed))
+
     def shortened(self, share: float) -> Recipe:
         """The same training in a share of its epochs, stage by stage, its start too.
 
@@ -128,6 +139,8 @@ class Recipe:
         """
         stages = {name: getattr(self.training, name) for name in STAGES}
         fewer = {name: max(1, round(share * count)) for name, count in stages.items() if count}
+        alone = fewer.get("registration_epochs", 0) + fewer.get("fusion_epochs", 0)  # each is rounded by itself
+        fewer["epochs"] = max(fewer["epochs"], alone)
         every = min(self.training.validate_every, fewer["epochs"])
         training = replace(self.training, **fewer, validate_every=every)
         return replace(self, training=training, start=self.start and self.start.shortened(share))

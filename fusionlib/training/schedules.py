@@ -1,4 +1,6 @@
-"""The trainings of the preset `mini`, for two CPU cores, and of brains: how long, on what, and at which rate."""
+"""The learning rate over a training; and the trainings of the preset `mini`, for two CPU cores, and of brains."""
+
+import math
 
 from fusionlib.training.augmentation import Augmentation
 from fusionlib.training.recipe import TrainingConfig
@@ -28,3 +30,13 @@ BRAINS = TrainingConfig(
 BRAINS_FUSED = TrainingConfig(
     epochs=60, fusion_epochs=60, learning_rate=1e-2, crop=128, validate_every=60, mixed_precision=("cuda", "cpu")
 )
+
+
+def one_cycle(step: int, rise: int, total: int) -> float:
+    """The share of the learning rate at a step: up in a line for `rise` steps, then down to 0 by half a cosine.
+
+    >>> [round(one_cycle(step, rise=2, total=6), 2) for step in range(7)]
+    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    fall = max(1, total - rise)
+    return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / fall))

@@ -49,7 +49,7 @@ def train_or_load(
     """The network of a recipe: from `folder`/`name`.safetensors if this recipe made these weights, else trained now.
 
     A training of more than a minute needs consent: `retrain`, or `long_training.is_allowed`. Without it, weights of the
-    same settings that earlier code or data made are used unchanged, and a printed line says so. Of several processes
+    same settings that earlier code or data made are used unchanged, and a logged line says so. Of several processes
     that use one folder, one trains while the others wait and then read its weights.
 
     Args:

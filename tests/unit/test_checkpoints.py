@@ -193,9 +193,10 @@ def test_weights_of_another_network_are_refused(network: nn.Module, tmp_path: Pa
         with pytest.raises(InputError, match=r"holds no weights of Halfway \(.*\): fetch or make them anew\.$"):
             methods.load("halfway", retrain(tmp_path / "halfway.safetensors", wrong))
     broken = tmp_path / "broken.pth"
-    broken.write_bytes(b"no pickle")
-    with pytest.raises(InputError, match=r"broken\.pth is not a readable file of weights .*: fetch it again"):
-        methods.load("halfway", broken)
+    for content in (b"no pickle", b"", b"export NAME=1\n"):
+        broken.write_bytes(content)
+        with pytest.raises(InputError, match=r"broken\.pth is not a readable file of weights .*: fetch it again"):
+            methods.load("halfway", broken)
 
 
 def test_a_pickle_that_would_run_code_is_refused(network: nn.Module, tmp_path: Path) -> None:
@@ -233,5 +234,5 @@ def test_the_published_weights_at_hand_load_strictly(name: str) -> None:
         source = checkpoints.published(system)
     except InputError:
         pytest.skip("the published weights are not here")
-    network = checkpoints.fill(systems.part(system.network)(), system, source)
+    network = checkpoints.fill(systems.imported(system.network)(), system, source)
     assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())

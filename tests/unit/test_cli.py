@@ -103,6 +103,9 @@ def test_fuse_with_weights_writes_the_field(files, tmp_path):
         assert stored["phi"].shape == (2, 37, 45) and stored["phi"].dtype == np.float32
         assert "pixels" in str(stored["convention"])
     assert read_visible(out)[0].shape == (1, 37, 45)
+    loud = tmp_path / "loud" / "FIELD.NPZ"
+    assert main(["fuse", *files, *options[:-4], "--field", str(loud)]) == 0
+    assert [path.name for path in loud.parent.iterdir()] == ["FIELD.NPZ"] and "phi" in np.load(loud)
 
 
 def test_fuse_folders_and_go_on_where_it_stopped(folders, tmp_path, capsys):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from fusionlib.deformation import warp
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig, extractor, local_structure, pad_to_multiple
 from fusionlib.registration import CSEB, CostVolume, local_correlation, resize_field, soft_argmax, window_mean
 from fusionlib.support.files import InputError
+from fusionlib.support.keys import Key
+from fusionlib.support.weights import save_weights
 
 pytestmark = pytest.mark.numeric
 
@@ -261,9 +264,19 @@ def test_unusable_images_are_refused() -> None:
         (good[..., :20], good[..., :20], "40 x 20 are too small"),
         (broken, good, "NaN or infinity; replace those pixels"),
         (good, infinite, "NaN or infinity; replace those pixels"),
+        (255 * good, good, r"^Infrared has values from \S+ to 25\d; scale it to \[0, 1\]"),
+        (good, 2 * good - 1, r"^Visible has values from -\S+ to \S+; scale it to \[0, 1\]"),
     ):
         with pytest.raises(InputError, match=message):
             net(ir, vi)
+
+
+def test_weights_of_another_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ours.safetensors"
+    settings = asdict(NetworkConfig()) | {"a_setting_of_tomorrow": 1}
+    save_weights(path, FusionNetwork(NetworkConfig()).state_dict(), {"network": settings}, Key())
+    with pytest.raises(InputError, match="has settings of another version of fusionlib: use that version"):
+        FusionNetwork.load(path)
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------

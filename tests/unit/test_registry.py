@@ -64,6 +64,19 @@ def test_options_that_nothing_would_use_are_refused(name: str) -> None:
         methods.load(name, steps=3)
 
 
+def test_options_that_a_system_does_not_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    halfway.install(tmp_path, monkeypatch)
+    torch.save(methods.network("halfway").state_dict(), tmp_path / "halfway.pth")
+    with pytest.raises(InputError, match="halfway has no option stpes: leave it out"):
+        methods.load("halfway", tmp_path / "halfway.pth", stpes=0)
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(InputError, match=f"The device '{device}' cannot be used here: choose cpu"):
+        methods.load("ours", device=device)
+
+
 def test_systems_are_imported_when_they_are_asked_for(root: Path) -> None:
     code = (
         "import sys, fusionlib.methods\nprint([name for name in sys.modules if 'fusionlib.methods.baselines.' in name])"

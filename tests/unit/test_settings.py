@@ -13,7 +13,8 @@ from fusionlib.methods.field_refinement import Refinement
 from fusionlib.presets import load
 from fusionlib.support.files import InputError
 from fusionlib.training.detectors import DetectorTraining
-from fusionlib.training.recipe import TrainingConfig
+from fusionlib.training.recipe import Recipe, TrainingConfig
+from fusionlib.training.schedules import ALL_TOGETHER, AUGMENTED, BRAINS, BRAINS_FUSED, REGISTRATION_FIRST
 
 NUMBERS = {
     LossWeights: ("gamma", "lambda_reg", "lambda_fusion", "lambda_detection", "common", "specific", "coarse"),
@@ -52,6 +53,25 @@ def test_a_window_has_a_size(zoom: tuple[float, float]) -> None:
 def test_a_preset_is_not_changed_to_what_cannot_be() -> None:
     with pytest.raises(InputError, match="gamma of LossWeights is nan"):
         load("mini", recipe__losses__gamma=math.nan)
+
+
+@pytest.mark.parametrize("settings", [{"levels": ()}, {"levels": ("medum",)}, {"validation_level": "hevy"}])
+def test_levels_that_there_are_not_are_refused_at_once(settings: dict) -> None:
+    with pytest.raises(InputError, match=r"levels of TrainingConfig are empty|(medum|hevy)"):
+        TrainingConfig(**settings)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_recipe_has_a_pair_at_least(count: int) -> None:
+    with pytest.raises(InputError, match=f"train_pairs of Recipe is {count}; give a finite number of 1 or more"):
+        Recipe(train_pairs=count)
+
+
+def test_a_shortened_training_has_room_for_all_its_stages() -> None:
+    for config in (AUGMENTED, REGISTRATION_FIRST, BRAINS, BRAINS_FUSED, ALL_TOGETHER):
+        for share in range(1, 101):
+            short = Recipe(training=config).shortened(share / 100).training
+            assert short.registration_epochs + short.fusion_epochs <= short.epochs <= config.epochs
 
 
 def test_phases_longer_than_the_training_are_refused() -> None:

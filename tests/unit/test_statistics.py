@@ -50,6 +50,14 @@ def test_chance_alone_is_called_a_difference_in_one_case_of_twenty() -> None:
     assert 0.02 < np.mean(rejected) < 0.09
 
 
+def test_what_was_not_measured_is_no_question() -> None:
+    nan = float("nan")
+    assert np.isnan(sign_flips([nan, 1.0, -2.0, 0.1]))
+    for order in (("a", "b", "c"), ("b", "a", "c")):
+        adjusted = holm({name: {"a": 0.001, "b": nan, "c": 0.002}[name] for name in order})
+        assert adjusted["a"] == adjusted["c"] == 0.002 and np.isnan(adjusted["b"])
+
+
 def test_holm_corrects_for_the_number_of_questions() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.5, "b": 0.9}) == {"a": 1.0, "b": 1.0}

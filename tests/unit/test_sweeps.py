@@ -425,6 +425,6 @@ def test_agreement_is_about_the_order() -> None:
 
 def test_a_few_rows_are_checked_and_the_best_is_one() -> None:
     preset = presets.load("mini")
-    names = [row.name for row in sweep_rows.checked(table5(preset), optimum(preset))]
+    names = [row.name for row in sweep_rows.to_train_longer(table5(preset), optimum(preset))]
     assert names[0] == optimum(preset) and len(names) == len(set(names)) == 4
     assert set(names) <= {row.printed for row in table5(preset)}

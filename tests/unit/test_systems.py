@@ -31,12 +31,12 @@ def test_all_systems_of_tables_1_2_and_7_are_there() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_is_true_of_the_code(name: str) -> None:
     system = systems.system(name)
-    method = systems.part(system.method)
+    method = systems.imported(system.method)
     assert method.name == name
     fuses = system.kind == "fuses" or system.moves == "features"
     assert issubclass(method, NetworkMethod) and issubclass(method, FusingMethod) == fuses
     assert (system.moves is None) == (system.kind == "fuses")
-    assert callable(systems.part(system.loss)) and issubclass(systems.part(system.network), torch.nn.Module)
+    assert callable(systems.imported(system.loss)) and issubclass(systems.imported(system.network), torch.nn.Module)
     assert system.paper and system.licence and system.retraining
 
 
@@ -83,7 +83,7 @@ def test_what_is_no_entry_is_refused_in_one_sentence(tmp_path: Path, monkeypatch
         systems.system("magic")
     system = halfway.install(tmp_path, monkeypatch, network="halfway_code.Missing")
     with pytest.raises(InputError, match=r"There is no halfway_code\.Missing .*correct the entry"):
-        systems.part(system.network)
+        systems.imported(system.network)
     for facts, message in (
         ({"kind": "guesses"}, "fuses, registers, or does both"),
         ({"colour": "red"}, "not the entry"),

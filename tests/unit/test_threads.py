@@ -16,8 +16,8 @@ OWN = {"GOMP_SPINCOUNT": "7"}
 
 
 def test_a_setting_of_the_users_own_wins() -> None:
-    assert threads.waiting({}) == {threads.SPIN: threads.ROUNDS}
-    assert threads.waiting(OWN) == {} == threads.waiting({"OMP_WAIT_POLICY": "active"})
+    assert threads.short_spin({}) == {threads.SPIN: threads.ROUNDS}
+    assert threads.short_spin(OWN) == {} == threads.short_spin({"OMP_WAIT_POLICY": "active"})
 
 
 def test_kernels_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,10 +144,10 @@ def _close(new: float, old: float, allowed: float) -> bool:
     return (math.isnan(new) and math.isnan(old)) or abs(new - old) <= allowed
 
 
-def probed(names: Collection[str], processes: int = 2) -> dict[str, Probe | str]:
-    """The numbers of the probes of some components, run in separate processes; of a probe that fails, its error."""
+def probed(names: Collection[str]) -> dict[str, Probe | str]:
+    """The numbers of the probes of some components, run in two separate processes; of a probe that fails, its error."""
     names = list(names)
-    shares = [share for place in range(processes) if (share := names[place::processes])]
+    shares = [share for place in range(2) if (share := names[place::2])]
     with ThreadPoolExecutor(max(1, len(shares))) as pool:
         results = [result for share in pool.map(_in_a_process, shares) for result in share.items()]
     return {name: dict(results)[name] for name in names}

@@ -37,7 +37,7 @@ def lesson(side: int = 64) -> Batch:
 
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    net = systems.part(systems.system(name).network)().train()
+    net = systems.imported(systems.system(name).network)().train()
     if isinstance(net, CrossRAFT):
         net.iterations = 2
     return net
@@ -46,7 +46,7 @@ def network(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", systems.names())
 def test_a_step_reaches_every_part_that_is_taught(name: str) -> None:
     net, system = network(name), systems.system(name)
-    loss = systems.part(system.loss)(net, lesson(28 if name == "ivfwsr" else 64))
+    loss = systems.imported(system.loss)(net, lesson(28 if name == "ivfwsr" else 64))
     assert loss.ndim == 0 and torch.isfinite(loss)
     loss.backward()
     still = [key for key, weight in net.named_parameters() if weight.grad is None]
