@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.ndimage
+import tifffile
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -232,6 +233,19 @@ def test_an_interruption_between_old_and_new_leaves_the_old(tmp_path: Path, monk
     assert after != before and [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def test_what_a_kill_has_left_is_no_obstacle(tmp_path: Path) -> None:
+    out = make(["drawn"], tmp_path / "made", levels=["zero"], count=1)
+    before = digests(out)
+    shutil.copytree(out, tmp_path / ".made.old.part")  # killed while the old one was removed
+    make(["drawn"], out, levels=["zero"], count=1)
+    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+    out.rename(tmp_path / ".made.old.part")  # killed between the two renames
+    with pytest.raises(InputError, match="Nothing is left to make"):
+        make(["drawn"], out, levels=["raw"], count=1)
+    make(["drawn"], out, levels=["zero"], count=1)
+    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
 @pytest.mark.data
 def test_sets_of_others_and_raw_frames(tmp_path: Path) -> None:
     root = os.environ.get("FUSIONLIB_DATA")
@@ -277,9 +291,43 @@ def test_comparisons_are_made_with_entries_of_the_same_images(made: Path, fused:
     assert entry["name"] == "b"
     facts = entry["parts"][0]["against"]["a"]
     assert "EPE" not in facts and "Q_CC bound" not in facts
+    assert "EPE_share" not in facts  # pair by pair the same as EPE
     assert facts["Q_CC"] == {"difference": 0, "p": 1, "verdict": "not significantly different", "images": 2}
     text = leaderboard.in_words(entry)
     assert "not significantly different" in text and "2 images" in text
+
+
+def test_the_share_of_a_part_is_that_of_all_its_pairs_together() -> None:
+    scores = {f"p{pair}": {"EPE": 1.0, "EPE_share": share} for pair, share in enumerate((0.25, 1.0, 1.0, 1.0, 1.0))}
+    means = entries.means({"scores": scores})
+    assert means["EPE_share"]["mean"] == pytest.approx(5 / 8)
+    assert means["EPE_share"]["low"] < 5 / 8 < means["EPE_share"]["high"]
+
+
+def test_names_of_own_images_say_nothing_about_scenes_and_few_have_no_interval() -> None:
+    """Six frames of M3FD are one scene; six images of one's own with the same names are six."""
+    scores = {f"{pair:05}": {"Q_CC": pair / 10} for pair in range(6)}
+    own, m3fd = entries.means({"scores": scores}), entries.means({"set": "m3fd", "scores": scores})
+    assert own["Q_CC"]["low"] < 0.25 < own["Q_CC"]["high"]
+    assert m3fd["Q_CC"]["low"] is None and m3fd["Q_CC"]["mean"] == 0.25
+    part = {"part": "p", "scores": scores, "against": {}, "means": m3fd}
+    assert "too few scenes" in leaderboard.in_words({"name": "n", "parts": [part]})
+
+
+def test_a_method_with_fields_is_not_called_one_without_where_there_is_nothing_to_register() -> None:
+    part = {"means": {"EPE": {"mean": 1.0, "low": 0.5, "high": 1234.5}}, "against": {}}
+    assert leaderboard._cell(part | {"fields": True}, "EPE_share") == ""
+    assert leaderboard._cell(part | {"fields": False}, "EPE_share") == "no field"
+    assert leaderboard._cell(part | {"fields": True}, "EPE") == "1 [0.5, 1234]"
+
+
+def test_a_fused_image_in_which_zero_is_white_is_read_as_it_is_seen(tmp_path: Path) -> None:
+    shown = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    read = []
+    for kind, levels in (("minisblack", shown), ("miniswhite", 65535 - shown)):
+        tifffile.imwrite(tmp_path / f"{kind}.tif", levels, photometric=kind)
+        read.append(triples.levels(tmp_path / f"{kind}.tif"))
+    assert (read[0] == read[1]).all() and read[0][0, 0] == 0 and read[0][-1, -1] == 255
 
 
 def test_three_folders_in_colour_grey_and_16_bits(made: Path, fused: Path, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@
         "means": {METRIC: {"mean": ..., "low": ..., "high": ..., "images": ...}},
         "against": {NAME: {METRIC: {"difference": ..., "p": ..., "verdict": ..., "images": ...}}}}]}
 
-Intervals are 95 % bootstrap intervals of the mean over the scenes of a part (`data.scenes`); comparisons are paired by
-image, and their p-values (`statistics.sign_flips`) are corrected by Holm's method over the metrics of one comparison.
-Parts may be compared where their digests are equal, since then the images are.
+Intervals are 95 % bootstrap intervals of the mean over the scenes of a part (`data.scenes`), null of fewer than
+`statistics.LEAST_SCENES`; of one's own images, which have no `set`, each is a scene. The mean EPE_share is the mean EPE
+over that of the identity, as in `evaluation.means`. Comparisons are paired by image, and their p-values
+(`statistics.sign_flips`) are corrected by Holm's method over the metrics of one comparison. EPE_share is not compared:
+pair by pair it says the same as EPE. Parts may be compared where their digests are equal, since then the images are.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from pathlib import Path
 import fusionlib
 from fusionlib.data.scenes import scenes_of
 from fusionlib.metrics.directions import direction
-from fusionlib.metrics.statistics import holm, interval, sign_flips, verdict
+from fusionlib.metrics.statistics import LEAST_SCENES, holm, share_interval, sign_flips, verdict
 from fusionlib.support.files import InputError, fingerprint, write_text
 from fusionlib.support.paths import ROOT
 
@@ -44,33 +46,41 @@ def make_entry(name: str, parts: Sequence[dict], others: Sequence[Mapping]) -> d
         for other in others:
             same_part = next((candidate for candidate in other["parts"] if candidate["digest"] == part["digest"]), None)
             if same_part is not None and other["name"] != name:
-                against[other["name"]] = compare(part["scores"], same_part["scores"])
-        finished.append(part | {"means": means(part["scores"]), "against": against})
+                against[other["name"]] = compare(part, same_part)
+        finished.append(part | {"means": means(part), "against": against})
     return {"format": FORMAT, "name": name, "made_with": made_with, "parts": finished}
 
 
-def means(scores: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict]:
+def means(part: Mapping) -> dict[str, dict]:
     """The mean of every metric over the images where it is defined, its interval, and the number of these images."""
-    summaries = {}
+    summaries, scores = {}, part["scores"]
     for metric in dict.fromkeys(metric for values in scores.values() for metric in values):
         defined = {pair: row[metric] for pair, row in scores.items() if row.get(metric) is not None}
-        if values := list(defined.values()):
-            low, high = interval(values, scenes_of(defined))
-            numbers = {"mean": math.fsum(values) / len(values), "low": low, "high": high}
+        values, totals = list(defined.values()), [1.0] * len(defined)
+        if metric == "EPE_share":
+            values = [scores[pair]["EPE"] for pair in defined]
+            totals = [error / (share or 1) for error, share in zip(values, defined.values(), strict=True)]  # identity
+        if values:
+            scenes = _scenes(part, defined)
+            ends = share_interval(values, totals, scenes) if len(set(scenes)) >= LEAST_SCENES else (None, None)
+            numbers = {"mean": math.fsum(values) / (math.fsum(totals) or 1), "low": ends[0], "high": ends[1]}
             summaries[metric] = {key: _rounded(number) for key, number in numbers.items()} | {"images": len(values)}
     return summaries
 
 
-def compare(scores: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:
+def compare(part: Mapping, other: Mapping) -> dict[str, dict]:
     """Of every metric that both have: mean difference to the other entry, p after Holm, and the verdict at 5 %."""
-    differences = {}
-    for metric in dict.fromkeys(metric for values in scores.values() for metric in values if direction(metric)):
-        values = {pair: (row.get(metric), other.get(pair, {}).get(metric)) for pair, row in scores.items()}
+    differences, scores, other_scores = {}, part["scores"], other["scores"]
+    names = dict.fromkeys(metric for values in scores.values() for metric in values)
+    for metric in (name for name in names if direction(name) and name != "EPE_share"):
+        values = {pair: (row.get(metric), other_scores.get(pair, {}).get(metric)) for pair, row in scores.items()}
         if by_pair := {
             pair: value - reference for pair, (value, reference) in values.items() if None not in (value, reference)
         }:
             differences[metric] = by_pair
-    p_values = holm({metric: sign_flips(list(each.values()), scenes_of(each)) for metric, each in differences.items()})
+    p_values = holm(
+        {metric: sign_flips(list(each.values()), _scenes(part, each)) for metric, each in differences.items()}
+    )
     comparisons = {}
     for metric, by_pair in differences.items():
         mean, p = math.fsum(by_pair.values()) / len(by_pair), p_values[metric]
@@ -110,7 +120,7 @@ def check(entry: object, path: Path | str) -> None:
             numbers = [value for values in part["scores"].values() for value in values.values() if value is not None]
             if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
                 raise InputError(f"{path} has scores in {part['part']} that are no numbers: {advice}.")
-            for metric, facts in means(part["scores"]).items():
+            for metric, facts in means(part).items():
                 stored = part["means"][metric]
                 if stored["images"] != facts["images"] or not math.isclose(stored["mean"], facts["mean"], rel_tol=1e-6):
                     raise InputError(
@@ -151,5 +161,10 @@ def digest_of(sources: Mapping[str, str]) -> str:
     return fingerprint(sorted(sources.items()))
 
 
-def _rounded(number: float) -> float:
-    return float(f"{number:.7g}")
+def _scenes(part: Mapping, pairs: Sequence[str]) -> Sequence[str]:
+    """The scene of each pair; names of one's own images mean nothing, even if a set of this project has the same."""
+    return scenes_of(pairs) if part.get("set") else list(pairs)
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else float(f"{number:.7g}")

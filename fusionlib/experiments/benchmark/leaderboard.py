@@ -21,16 +21,27 @@ HEAD = """# The benchmark: every method on the same misaligned pairs
 
 Made by `python -m fusionlib publish` from the entries in [entries](entries), which `python -m fusionlib score` wrote;
 [index.html](index.html) has the same tables to be sorted by a click. Means over the pairs of a part, in brackets the
-95 % bootstrap interval. Beside a value, against Ours pair by pair: `+` better, `-` worse, `=` not significantly
-different (5 %, Holm's correction over the metrics). Rows are in the order of EPE, then of Q_AB/F; a method without a
-field registers nothing.
+95 % bootstrap interval over scenes. Beside a value, against Ours pair by pair: `+` better, `-` worse, `=` not
+significantly different (5 %, Holm's correction over the metrics of a row). Each row is compared for itself: among
+twenty rows one mark may be due to chance, and notebooks 04 and 05 correct over their rows, too. Rows are in the order
+of EPE, then of Q_AB/F; a method without a field registers nothing.
+
+- Part: a set of pairs, the level of the deformation, and the side in pixels, as in `m3fd_medium_256`. `zero` deforms
+  nothing; `raw` are thermal frames as their camera took them. The digest is that of all images of a part.
+- EPE is the end-point error of the field in pixels; EPE_share the mean EPE as a share of the mean of the identity, so 1
+  is what no registration leaves (undefined at `zero`); folds the share of pixels where the field folds.
+- Q_CC, Q_AB/F, Q_CV and Q_SSIM are the paper's four metrics. EN is the entropy, MI the mutual information with both
+  sources (bits), SD the standard deviation, SF the spatial frequency, AG the average gradient, SCD the sum of the
+  correlations of differences, VIF the visual information fidelity, MS-SSIM the multi-scale SSIM with both sources, and
+  N_AB/F the share of edges that are in neither source.
 
 **What the metrics reward.** Fused images are scored against the ALIGNED infrared. Even so, four numbers are not
 enough: the visible image alone, the average of two unregistered images and a sharpened copy of one beat real methods
 in some of them ([notebook 13](../../notebooks/13_your_method.ipynb)). EPE alone is about registration.
 
-**Too large to ship** are the retrained weights of CrossRAFT, IMF and IVFWSR; `python -m fusionlib retrain NAME --preset
-mini` makes them, so that CrossRAFT's rows can be checked. IMF and IVFWSR have no row yet.
+**Too large to ship** are the retrained weights of CrossRAFT, IMF, IVFWSR and of MURF's coarse registration; `python -m
+fusionlib retrain NAME --preset mini` makes them, so that the rows can be checked. MURF's row is without its coarse
+registration. Whether published weights that were learned on RoadScene have seen our test pairs is not known.
 
 **How to submit.** `python -m fusionlib benchmark make roadscene m3fd drawn -o DIR --levels medium`, fuse `DIR/ir` with
 `DIR/vi`, then `python -m fusionlib score FUSED --benchmark DIR --fields FIELDS --name NAME -o NAME.json`. Put
@@ -111,8 +122,7 @@ def in_words(entry: Mapping) -> str:
         for metric, facts in part["means"].items():
             verdicts = [_against(part, other, metric) for other in part["against"]]
             few = f" ({facts['images']} images)" if facts["images"] < images else ""
-            span = f"{facts['low']:.4g} .. {facts['high']:.4g}{few}"
-            rows.append([with_arrow(metric), f"{facts['mean']:.4g}", span, *verdicts])
+            rows.append([with_arrow(metric), f"{facts['mean']:.4g}", _interval(facts, " .. ") + few, *verdicts])
         lines.append(table(rows))
         if undefined := sorted({name for values in part["scores"].values() for name in values} - part["means"].keys()):
             lines.append(f"Undefined on these images: {', '.join(undefined)}.")
@@ -140,12 +150,12 @@ def parts_of(all_entries: Sequence[Mapping]) -> Iterator[Rows]:
     }
     ours = next((entry for entry in all_entries if entry["name"] == "ours"), {"parts": []})
     for name, digest in sorted(digests.items()):
-        reference = next((part["scores"] for part in ours["parts"] if part["digest"] == digest), None)
+        reference = next((part for part in ours["parts"] if part["digest"] == digest), None)
         rows = []
         for entry in all_entries:
             for part in (part for part in entry["parts"] if part["digest"] == digest):
-                others = {} if entry is ours or reference is None else {"ours": reference}
-                against = {other: entries.compare(part["scores"], scores) for other, scores in others.items()}
+                compared = entry is not ours and reference is not None
+                against = {"ours": entries.compare(part, reference)} if compared else {}
                 rows.append((entry["name"], part | {"against": against}))
         yield name, digest, sorted(rows, key=lambda row: _rank(row[1]))
 
@@ -162,9 +172,19 @@ def _pairs(rows: Sequence[tuple[str, Mapping]]) -> int:
 def _cell(part: Mapping, metric: str) -> str:
     facts = part["means"].get(metric)
     if facts is None:
-        return "no field" if metric in MAIN[:3] else ""
+        return "no field" if metric in MAIN[:3] and not part["fields"] else ""
     sign = _SIGN[part["against"]["ours"][metric]["verdict"]] if metric in part["against"].get("ours", {}) else ""
-    return f"{facts['mean']:.3g} [{facts['low']:.3g}, {facts['high']:.3g}] {sign}".rstrip()
+    return f"{_digits(facts['mean'])} [{_interval(facts, ', ')}] {sign}".rstrip()
+
+
+def _interval(facts: Mapping, link: str) -> str:
+    """Both ends of an interval, or why there is none."""
+    return "too few scenes" if facts["low"] is None else f"{_digits(facts['low'])}{link}{_digits(facts['high'])}"
+
+
+def _digits(value: float) -> str:
+    """Three digits, or a whole number."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 _PAGE = """<!doctype html>

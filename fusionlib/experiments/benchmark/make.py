@@ -98,7 +98,10 @@ def make(
     if not any(_available_levels(source, levels) for source in sources):
         raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
     unfinished, previous = (out.with_name(f".{out.name}.{end}") for end in ("part", "old.part"))
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if not out.exists() and previous.exists():  # left by a kill between the two renames
+        previous.rename(out)
+    for leftover in (unfinished, previous):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
         _write(unfinished, sources, levels, size)
         if out.exists():

@@ -140,7 +140,12 @@ def levels(path: Path) -> np.ndarray:
     Raises:
         InputError: it cannot be read, or is of another depth.
     """
-    pixels = decode(path).pixels
+    decoded = decode(path)
+    pixels = decoded.pixels
+    for note in decoded.notes:
+        LOGGER.warning(note)
+    if decoded.inverted:
+        pixels = np.iinfo(pixels.dtype).max - pixels
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.int64) + 128) // 257).astype(np.uint8)
     elif pixels.dtype != np.uint8:
