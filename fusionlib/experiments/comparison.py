@@ -106,8 +106,8 @@ def run(
     """Measure every row on the test pairs of a preset, or read what was measured by the same method before.
 
     Args:
-        rows: what to measure. One whose weights are not there, or only in part, is read from the file, and says so; or
-            else it is `missing`, or measured with that part.
+        rows: what to measure. Without all its weights, a row is read from the file and marked "not here". If the file
+            lacks it, it is measured with the part that is published, or else listed in `missing`.
         preset: sets, size and levels of the test pairs; as many of each set as its bench takes.
         path: CSV file in which the rows are kept.
         weights: folder whose NAME.safetensors are taken before any others.
@@ -130,8 +130,10 @@ def run(
     for part in parts:
         if part.key is None:
             kept_rows, method = result_tables.rows_of(table, part.where), part.where["method"]
-            table.loc[kept_rows.index, "weights"] += ", not here"
-            missing |= {} if len(kept_rows) else {method: str(origins[method])}
+            if len(kept_rows):
+                table.loc[kept_rows.index, "weights"] += ", not here"
+            else:
+                missing[method] = str(origins[method])
     return Measured(rows, table, missing)
 
 
@@ -205,6 +207,9 @@ def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) 
 def against(measured: Measured, level: str, reference: str = "ours", columns: Sequence[str] = METRICS) -> pd.DataFrame:
     """Every method against one, pair by pair: is the difference more than the choice of scenes can explain?
 
+    EPE is tested once for each registration: methods with the same errors on all pairs are one test, in the line of the
+    first of them; `average` stands for all that register nothing, and none is needed behind the field of the reference.
+
     Returns:
         A row for each set, method and metric: pairs, difference (mean of method - reference), p (of `sign_flips`, then
         Holm's correction over all methods and metrics of the set) and the `verdict` at 5 %: if nothing differs, one
@@ -216,10 +221,14 @@ def against(measured: Measured, level: str, reference: str = "ours", columns: Se
     lines = []
     for name, set_rows in at_level.groupby("dataset", sort=False) if reference not in measured.missing else ():
         values = set_rows.pivot(index="pair", columns="method", values=list(columns))
+        tested = dict.fromkeys(columns, others)
+        if "EPE" in tested:
+            average_first = sorted(others, key=lambda method: method != "average")
+            tested["EPE"] = values["EPE"][[reference, *average_first]].T.drop_duplicates().index[1:]
         differences = {
             (method, metric): (values[metric, method] - values[metric, reference]).dropna()
-            for metric in columns
-            for method in others
+            for metric, tested_methods in tested.items()
+            for method in tested_methods
         }
         p_values = holm({key: sign_flips(each, scenes_of(each.index)) for key, each in differences.items()})
         for (method, metric), by_pair in differences.items():

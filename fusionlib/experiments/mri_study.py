@@ -26,7 +26,7 @@ from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured
 from fusionlib.methods import Method
-from fusionlib.metrics.statistics import interval
+from fusionlib.metrics.statistics import LEAST_SCENES, interval
 
 MARGIN = 4  # pixels around the head that belong to its box: an edge needs both of its sides
 
@@ -76,10 +76,10 @@ def subject(pair: str) -> str:
 
 
 def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Means over subjects, each the mean over its slices, and the 95 % bootstrap interval over subjects.
+    """Means over subjects, each the mean over its slices, and the 95 % bootstrap interval over subjects; of fewer than
+    `statistics.LEAST_SCENES` subjects, the lowest and the highest.
 
-    Slices of one head are alike, so the number of heads says how much is known, not the number of slices. With three
-    heads such an interval ends at the lowest and the highest of them, and is no more than that.
+    Slices of one head are alike, so the number of heads says how much is known, not the number of slices.
 
     Returns:
         Rows (part, method), a column "subjects", and for each metric its mean and, as METRIC_low and METRIC_high, the
@@ -99,7 +99,7 @@ def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS)
         line: dict[str, object] = {"part": row.part, "method": row.method, "subjects": len(subject_means)}
         for column in columns:
             values = subject_means[column].dropna()
-            low, high = interval(values)
+            low, high = interval(values) if len(values) >= LEAST_SCENES else (values.min(), values.max())
             line |= {column: values.mean(), f"{column}_low": low, f"{column}_high": high}
         lines.append(line)
     return pd.DataFrame(lines).set_index(["part", "method"])

@@ -9,7 +9,7 @@ same row significantly different (`notebook.training_answers.seeds_alone` counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -68,6 +68,21 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
             lines.append((*line, verdict(difference, p, metric)))
     names = ["data", "row", "metric", "seeds", "pairs", "difference", "low", "high", "p", "verdict"]
     return pd.DataFrame(lines, columns=names)
+
+
+def at_levels(tests: Mapping[str, pd.DataFrame], data: str) -> pd.DataFrame:
+    """The differences of one set at several levels of deformation side by side.
+
+    Args:
+        tests: level to its `differences`.
+        data: the set, or "all".
+
+    Returns:
+        Rows (row, metric), columns (level, number): difference, low, high and verdict.
+    """
+    columns = ["difference", "low", "high", "verdict"]
+    of_set = {level: table[table["data"] == data].set_index(["row", "metric"]) for level, table in tests.items()}
+    return pd.concat({level: table[columns] for level, table in of_set.items()}, axis=1)
 
 
 def effects(tests: pd.DataFrame, number: int, rows: Sequence[Row], reference: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison
-from fusionlib.experiments.comparison import METRICS, Measured
+from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS, Measured
 from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import interval
 from fusionlib.notebook.sentences import listed
@@ -114,6 +114,17 @@ def is_ours_better(differences: pd.DataFrame, own: Sequence[str], rows: str, oth
         lines = differences[differences["method"] == method]
         parts += [] if lines.empty else [versus(lines, name)]
     return " ".join(parts)
+
+
+def in_short(measured: Measured, level: str, titles: Mapping[str, str]) -> str:
+    """Methods, to what they are called, against Ours: in which metrics of the fused image they differ significantly.
+
+    The tests are those of `comparison.against`, all pairs together.
+    """
+    tests = comparison.against(replace(measured, table=measured.table.assign(dataset="all")), level)
+    tests = tests[tests["metric"].isin(IMAGE_METRICS)]
+    texts = [versus(tests[tests["method"] == name], title, amounts=False) for name, title in titles.items()]
+    return "; ".join(title[0] + text[1:-1] for title, text in zip(titles.values(), texts, strict=True))
 
 
 # --- words

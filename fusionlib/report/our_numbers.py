@@ -33,7 +33,7 @@ BENCH = "registration_bench.csv"  # the rows of `registration_bench.run`
 DETECTION = "detection.csv"  # the rows of `detection_bench`
 COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables
 SWEPT = {4: "table4.csv", 5: "table5.csv"}  # what `sweeps.run` keeps of them
-SWEPT_AT_LIGHT = {4: "table4_light.csv"}  # the same trainings, scored at `light`
+SWEPT_AT_LIGHT = {4: "table4_light.csv", 5: "table5_light.csv"}  # the same trainings, scored at `light`
 BRATS = "table7_brats2020.csv"  # Table 7 on the paper's own set, for those who have it
 COUNTS, TIMES = "cost_counts.csv", "cost_times.csv"  # what `cost` keeps
 COST = {"FLOPs(G)": "thop", "Size(M)": "parameters"}  # what Table 6 calls two columns of COUNTS
@@ -86,7 +86,7 @@ def absent(folder: Path, table: int, metric: str) -> str:
     if not (folder / "tables" / name).exists():
         return f"there is no {name} yet: `reproduce {NOTEBOOKS[table]} --preset {folder.name}` makes it"
     return {
-        3: "no detector was trained on its images: `DetectionBenchConfig.methods` names those that have one",
+        3: "no detector was trained on its images: its weights are not here, `retrain` makes them",
         4: "its trainings are not in the table yet",
         5: "its trainings are not in the table yet",
         6: "too slow to be timed at this size" if name == TIMES else "not counted",

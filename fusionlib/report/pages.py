@@ -37,7 +37,7 @@ PREFACE = """# Results: paper and here
 CLAIMS = (
     "`supported`: Ours is significantly better than every row that the statement speaks of, in every number; "
     "`contradicted`: significantly worse than one of them in one number; `by our choice`: supported, by a number that "
-    "the paper leaves open and this companion has chosen; `not to be told`: none of these. `effect` is the comparison "
+    "the paper leaves open and this companion has chosen; `undecided`: none of these. `effect` is the comparison "
     "that is worst for Ours, in each number, with its 95 % interval; positive is in favour of Ours. The replicate is "
     "the scene, with the spread between trainings of Ours added, or the training where settings or detectors are "
     "compared, or the head in Table 7."

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fusionlib.experiments import sweep_tables
 from fusionlib.experiments.comparison import METRICS, Measured, Row
 from fusionlib.notebook import answers, training_answers
 
@@ -98,8 +99,30 @@ def test_a_test_over_pairs_tells_two_seeds_of_one_row_apart() -> None:
     apart, same = training_answers.seeds_alone(long_table(0.5)), training_answers.seeds_alone(long_table(0.0))
     assert (apart["comparisons"] == 2).all() and (apart["significant"] == 2).all() and (same["significant"] == 0).all()
     assert apart["difference between two seeds, mean"].tolist() == pytest.approx([0.5] * len(METRICS), abs=0.01)
-    differences = pd.DataFrame({"metric": ["Q_CC", "Q_CC"], "difference": [0.2, -0.3]})
-    assert training_answers.rows_and_seeds(differences, apart).loc["Q_CC", "largest difference of a row"] == 0.3
+    table = long_table(0.5)
+    table.loc[table["row"] == "two", "Q_CC"] += 0.3 * (-1) ** table["seed"]  # up with one seed, down with the other
+    beside = training_answers.rows_and_seeds(table, "one", apart)["difference between a row and the full method, mean"]
+    assert beside["Q_CC"] == pytest.approx(0.3) and beside["EPE"] == pytest.approx(0, abs=1e-12)
+
+
+def test_short_trainings_stand_beside_the_start_that_they_share() -> None:
+    table = long_table(0.0).assign(EPE=3.0, epochs=3)
+    pairs = {"method": ["first stage", "first stage", "ours"], "metric": ["EPE"] * 3, "value": [2.0, 9.0, 9.0]}
+    start = pd.DataFrame(pairs | {"level": ["medium", "light", "medium"]})
+    text = training_answers.beside_start(table, start, "medium").data
+    assert "an EPE of 2.00 px" in text and "the rows have 3.00 to 3.00 px" in text
+
+
+def test_levels_agree_where_their_verdicts_are_equal() -> None:
+    lines = [{"row": "one", "metric": metric, "difference": 1, "low": 0, "high": 2} for metric in ("Q_CC", "EPE")]
+    tests = {
+        level: pd.DataFrame(lines).assign(data="all", verdict=verdicts)
+        for level, verdicts in {"medium": ["better", "worse"], "light": ["better", "better"]}.items()
+    }
+    both = sweep_tables.at_levels(tests, "all")
+    assert list(both.columns.unique(0)) == ["medium", "light"] and len(both) == 2
+    text = training_answers.do_levels_agree(both).data
+    assert text == "The levels give the same verdict in 1 of 2 comparisons and differ for `one` in EPE."
 
 
 def test_effects_are_counted_beside_what_a_test_over_pairs_would_find() -> None:
@@ -148,17 +171,17 @@ def test_precision_names_the_best_other_method_and_says_what_is_certain() -> Non
         index=["ours", "imf", "murf", "ours, head"],
     )
     text = training_answers.precision(found, pd.DataFrame([seeds(6, 4, 8, 0.01)], index=["imf"]))
-    assert "above the best other method, `imf`" in text and "images overlap" in text
+    assert "above the best other method, `imf`" in text
     assert "is more than another training of the detector changes" in text
     found.loc["imf"] = [40.0, 36.0, 44.0]
     text = training_answers.precision(found, pd.DataFrame([seeds(-10, -22, 2, 0.3)], index=["imf"]))
-    assert "below the best other method" in text and "do not overlap" in text and "no more than another" in text
-    assert training_answers.precision(found, pd.DataFrame(columns=["difference", "p"])).endswith("do not overlap.")
+    assert "below the best other method" in text and "is no more than another" in text
+    assert training_answers.precision(found, pd.DataFrame(columns=["difference", "p"])).endswith("(36.0 to 44.0).")
 
 
 @pytest.mark.parametrize(
     ("first", "second", "verdict"),
-    [((3, 0.01), (2, 0.02), "Yes"), ((3, 0.01), (1, 0.4), "In part"), ((1, 0.4), (-1, 0.6), "Not to be told"),
+    [((3, 0.01), (2, 0.02), "Yes"), ((3, 0.01), (1, 0.4), "In part"), ((1, 0.4), (-1, 0.6), "Undecided"),
      ((-3, 0.01), (-2, 0.02), "No"), ((3, 0.01), (-3, 0.01), "No")],
 )  # fmt: skip
 def test_whether_the_detection_loss_helps_is_what_the_seeds_say(first: tuple, second: tuple, verdict: str) -> None:
@@ -179,7 +202,7 @@ def test_whether_the_detection_loss_helps_is_what_the_seeds_say(first: tuple, se
     text = training_answers.does_it_help(apart, lines).data
     assert text.startswith(f"**{verdict}.**") and "differ significantly in Q_CC." in text
     nothing = training_answers.does_it_help(apart[:0], lines).data
-    assert nothing.startswith("**Not to be told here**")
+    assert nothing.startswith("**Undecided here**")
 
 
 def test_the_best_rows_stand_beside_the_printed_range() -> None:

@@ -260,6 +260,28 @@ def test_rows_that_differ_in_nothing_are_told_apart_in_at_most_one_table_of_twen
 # --- showing
 
 
+def test_the_error_of_a_registration_is_tested_once() -> None:
+    rng = np.random.default_rng(0)
+    errors = {name: rng.normal(5, 1, 20) for name in ("ours", "identity", "simpleitk")}
+    registers = {"a": "identity", "average": "identity", "simpleitk+a": "simpleitk", "simpleitk+b": "simpleitk"}
+    registers |= {"ours+a": "ours", "ours": "ours"}
+    frame = pd.DataFrame(
+        {
+            "dataset": "set",
+            "level": "medium",
+            "method": name,
+            "pair": f"p{i}",
+            "EPE": errors[by][i],
+            "Q_CC": rng.normal(),
+        }
+        for name, by in registers.items()
+        for i in range(20)
+    )
+    found = against(Measured([Row(name, "part") for name in registers], frame, {}), "medium", columns=["Q_CC", "EPE"])
+    assert set(found.loc[found["metric"] == "EPE", "method"]) == {"average", "simpleitk+a"}
+    assert set(found.loc[found["metric"] == "Q_CC", "method"]) == set(registers) - {"ours"}
+
+
 def test_best_and_second_are_marked_by_the_arrow_among_the_rows_of_a_part() -> None:
     keys = [("d", "Table", name) for name in ("a", "b", "c", "d")] + [("d", "others", "e"), ("d", "others", BOUND)]
     index = pd.MultiIndex.from_tuples(keys, names=["data", "part", "method"])
