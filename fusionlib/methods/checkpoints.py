@@ -66,13 +66,18 @@ def find(system: System, weights: Path | str | None = None) -> Source:
         return _source_of_file(weights, system)
     if "" in system.published:
         return published(system)
-    candidates = [ROOT / "results" / preset / "weights" / f"{system.name}.safetensors" for preset in PRESETS]
-    if retrained := next((path for path in candidates if path.exists()), None):
+    if retrained := in_results(system.name):
         return _source_of_file(retrained, system)
     if system.partial is not None:
         return published(system)
     make = f"make them with `python -m fusionlib retrain {system.name} --preset mini`, or give a file of your own"
     raise InputError(f"There are no weights of {system.title}, and none that could be fetched are published: {make}.")
+
+
+def in_results(name: str) -> Path | None:
+    """Weights below `results`: of the paper preset if they are there, else of mini; None if neither is."""
+    paths = (ROOT / "results" / preset / "weights" / f"{name}.safetensors" for preset in PRESETS)
+    return next((path for path in paths if path.exists()), None)
 
 
 def is_here(system: System) -> bool:

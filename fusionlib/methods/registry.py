@@ -26,7 +26,6 @@ from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
-from fusionlib.support.paths import ROOT
 from fusionlib.support.weights import key_of
 
 __all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "Rule", "load", "names", "network"]
@@ -249,11 +248,9 @@ def _weights_here(name: str) -> str:
 
 
 def shipped_weights(name: str) -> Path:
-    """Weights under results/, of the paper preset if they are there, else of mini; InputError if neither is."""
-    paths = [ROOT / "results" / preset / "weights" / f"{name}.safetensors" for preset in checkpoints.PRESETS]
-    for path in paths:
-        if path.exists():
-            return path
+    """`checkpoints.in_results`; InputError if there are none."""
+    if path := checkpoints.in_results(name):
+        return path
     command = f"python -m fusionlib reproduce {_NOTEBOOK.get(name)} --preset mini --train"
     make = f", or make them with `{command}`" if name in _NOTEBOOK else ""
     raise InputError(f"There are no weights for {name!r} under results/: give a file of your own as weights{make}.")

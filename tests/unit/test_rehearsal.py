@@ -12,7 +12,7 @@ from nbformat import v4
 
 from fusionlib import methods, presets
 from fusionlib.data import splits
-from fusionlib.methods import registry
+from fusionlib.methods import checkpoints
 from fusionlib.report import model_cards, pages
 from fusionlib.report.index_page import write_overview
 from fusionlib.reproduce.ending import ending
@@ -82,7 +82,7 @@ def test_every_executed_notebook_says_it_first(tmp_path: Path) -> None:
 
 
 def test_its_weights_and_tables_are_taken_for_no_result(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "ROOT", results.folder.parent.parent)
+    monkeypatch.setattr(checkpoints, "ROOT", results.folder.parent.parent)
     with pytest.raises(InputError, match="There are no weights for 'ours' under results/"):
         methods.load("ours")
     assert pages.best_preset(results.folder.parent) is None

@@ -192,7 +192,7 @@ def test_ours_is_trained_as_shortly_as_the_others_only_if_asked_to(
 
 
 def test_weights_of_ours_after_that_budget_have_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     with pytest.raises(
         InputError, match=r"'same_budget/ours' .* `python -m fusionlib reproduce 04 --preset mini --train`"
     ):

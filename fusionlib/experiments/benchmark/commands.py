@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from fusionlib.experiments.benchmark.folder import LEVELS, SETS, SIZES
 from fusionlib.support.command_line import whole
-
-SETS, LEVELS, SIZES = "roadscene, m3fd, tno, llvip, drawn", "light, medium, heavy, zero, raw", ("native", "256", "512")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -15,13 +14,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = actions.add_subparsers(required=True, metavar="ACTION").add_parser(
         "make", help="write moved infrared, visible and aligned images, true fields and boxes of test pairs"
     )
-    command.add_argument("sets", nargs="+", metavar="SET", help=f"{SETS} (which needs no download)")
+    command.add_argument("sets", nargs="+", metavar="SET", help=f"{', '.join(SETS)} (which needs no download)")
     command.add_argument(
         "-o", "--out", required=True, metavar="DIR", help="folder to write; must be new or a benchmark"
     )
     command.add_argument(
         "--levels", nargs="+", default=["light", "medium", "heavy"], metavar="LEVEL",
-        help=f"{LEVELS}; default the first three",
+        help=f"{', '.join(LEVELS)}; default the first three",
     )  # fmt: skip
     command.add_argument("--size", choices=SIZES, default="256", help="side of the images in pixels; default 256")
     command.add_argument("--count", type=whole(1), metavar="N", help="only the first N pairs of each set, for a trial")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from fusionlib.support.files import InputError
 
+SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP", "drawn": "drawn scenes"}
+LEVELS = ("light", "medium", "heavy", "zero", "raw")
+SIZES = ("native", "256", "512")
 FORMAT = 1
 MANIFEST = "manifest.json"
 FOLDERS = (("ir", "png"), ("vi", "png"), ("aligned", "png"), ("fields", "npz"))

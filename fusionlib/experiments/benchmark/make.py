@@ -36,16 +36,13 @@ from fusionlib.data.raw_pairs import FRAME, RawSet, open_raw
 from fusionlib.data.sets import SYNTHETIC_SCENES, Pair
 from fusionlib.deformation import sample_field
 from fusionlib.experiments.benchmark import bytes_of, fields
-from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, MANIFEST, digest
+from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, LEVELS, MANIFEST, SETS, SIZES, digest
 from fusionlib.experiments.benchmark.guide import CONVENTION, guide
 from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError, check_writable, write_bytes
 
 LOGGER = logging.getLogger(__name__)
-SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP", "drawn": "drawn scenes"}
-LEVELS = ("light", "medium", "heavy", "zero", "raw")
 KNOWN = {MANIFEST, "README.md", "boxes.json", *(name for name, _ in FOLDERS)}  # all that lies in the folder
-SIZES = ("native", "256", "512")
 
 
 @dataclass(frozen=True)
