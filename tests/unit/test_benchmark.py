@@ -297,6 +297,22 @@ def test_comparisons_are_made_with_entries_of_the_same_images(made: Path, fused:
     assert "not significantly different" in text and "2 images" in text
 
 
+def test_parts_of_another_size_can_be_added_to_an_entry(made: Path, fused: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e.json"
+    first = score(fused, out, benchmark=made, fields=fused)
+    small = make(["drawn"], tmp_path / "small", levels=["medium"], size="native", count=1)
+    (tmp_path / "fused").mkdir()
+    for path in (small / "vi").iterdir():
+        shutil.copy(path, tmp_path / "fused")
+    both = score(tmp_path / "fused", out, benchmark=small, add=True)
+    assert [part["part"] for part in both["parts"]] == sorted(
+        [*(p["part"] for p in first["parts"]), "drawn_medium_native"]
+    )
+    assert entries.read(out) == both and both["parts"][0]["scores"] == first["parts"][0]["scores"]
+    with pytest.raises(InputError, match="is the entry of e: give that name, or another file"):
+        score(tmp_path / "fused", out, benchmark=small, name="other", add=True)
+
+
 def test_the_share_of_a_part_is_that_of_all_its_pairs_together() -> None:
     scores = {f"p{pair}": {"EPE": 1.0, "EPE_share": share} for pair, share in enumerate((0.25, 1.0, 1.0, 1.0, 1.0))}
     means = entries.means({"scores": scores})

@@ -41,7 +41,9 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """All files but locks, which are hidden and empty."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(str(path.relative_to(folder)) for path in paths)
 
 
 def failing(number: int, filename: str | None = None) -> Callable[..., None]:

@@ -38,6 +38,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--against", nargs="+", default=[], metavar="ENTRY.json",
         help="entries to compare with, beside those of the project",
     )  # fmt: skip
+    command.add_argument("--add", action="store_true", help="keep the other parts of the entry that is there")
     command.add_argument("--threads", type=whole(1, 1024), metavar="N", help="images at a time; default all cores")
     command.set_defaults(command=_score)
 

@@ -42,6 +42,7 @@ def score(
     name: str | None = None,
     against: Sequence[Path | str] = (),
     threads: int | None = None,
+    add: bool = False,
 ) -> dict:
     """Score a folder of fused images and write the entry.
 
@@ -54,6 +55,7 @@ def score(
         name: of the method in tables; by default that of the entry's file.
         against: entries to compare with, beside Ours and no registration.
         threads: images at a time; by default one for each core.
+        add: keep the other parts of the entry that is there, such as those of another size.
 
     Returns:
         The entry, see `entries`.
@@ -73,14 +75,20 @@ def score(
         raise InputError("Say what the images were fused from: give --benchmark, or both --ir and --vi.")
     if benchmark is None and fields is not None:
         raise InputError("There is no true field without a benchmark: leave out --fields, or give --benchmark.")
-    others = [entries.read(path) for path in against]  # before any work
+    others, name = [entries.read(path) for path in against], name or out.stem  # before any work
+    earlier = entries.read(out) if add and out.exists() else {"name": name, "parts": []}
+    if earlier["name"] != name:
+        raise InputError(f"{out} is the entry of {earlier['name']}: give that name, or another file.")
     if benchmark is not None:
         cases = of_benchmark(fused, Path(benchmark), None if fields is None else Path(fields))
     else:
         cases = of_folders(fused, Path(ir), Path(vi))
     journal = out.with_name(f".{out.stem}.scores.part")
     values = _score_all(cases.triples, journal, threads or os.cpu_count() or 1)
-    entry = entries.make_entry(name or out.stem, _parts(cases, values), [*entries.references(), *others])
+    parts = _parts(cases, values)
+    kept = [part for part in earlier["parts"] if part["part"] not in {new["part"] for new in parts}]
+    in_order = sorted([*kept, *parts], key=lambda part: part["part"]) if kept else parts
+    entry = entries.make_entry(name, in_order, [*entries.references(), *others])
     entries.write(out, entry)
     journal.unlink(missing_ok=True)
     return entry
