@@ -44,7 +44,7 @@ BEHIND = {
     1: {"not registered": "{}", "by SimpleITK": "simpleitk+{}", "by the field of Ours": "ours+{}"},
     7: {"by SimpleITK": "simpleitk+{}"},
 }
-SHORT_TRAINING = f"Ours in {SHARE:.0%} of its epochs"  # about as many minutes as a retrained system got
+SHORT_TRAINING = f"Ours in {SHARE:.0%} of its epochs"
 
 
 @dataclass(frozen=True)
