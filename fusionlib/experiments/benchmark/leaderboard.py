@@ -49,7 +49,8 @@ registration. Whether published weights that were learned on RoadScene have seen
 pull request. The headings of a card are
 {headings}. A test checks the form of both, that the means are those of the
 scores, and that the images were those of the benchmark. Methods may be trained on anything but the test pairs of a
-part ([data/splits](../../data/splits)); the card says on what.
+part ([data/splits](../../data/splits)); the card says on what. Parts of another size or level are added to an entry by
+`score --add`.
 """
 
 
