@@ -59,7 +59,7 @@ AGAIN   := or install uv, which brings its own Python, and run make again.
 INTEL   := There is no PyTorch $(shell sed -n 's/^torch==//p' constraints.txt) for Macs with an Intel processor: use Linux.
 
 # A name in PATH may be a stand-in that does not run, so each is tried; Debian packs ensurepip, a part of venv, apart.
-# A .venv that works keeps its Python, unless another one is named.
+# A .venv that works keeps its Python; after `make clean`, another one may be named.
 # torch is named with its pin beside what depends on it, so that pip settles on that build first.
 # PIP_CONSTRAINT reaches what -c does not: the throw-away environments in which pip builds a package.
 $(READY): pyproject.toml constraints.txt

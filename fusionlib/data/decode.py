@@ -7,6 +7,7 @@ does not convert. A file that none of them reads correctly is refused.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from dataclasses import dataclass, replace
@@ -134,14 +135,14 @@ def _deep_png(file: BinaryIO, path: Path | str, page: int | None) -> Decoded:
 
 def _deep_jpeg(content: bytes, path: Path | str) -> Decoded | None:
     """A JPEG of 12 or 16 bits or without loss; None if it is an ordinary one."""
-    at, exif = 2, Image.Exif()
+    at, exif = 2, b""
     while at + 4 <= len(content) and content[at] == 0xFF:
         marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])
         if marker == 0xFF:  # a fill byte
             at += 1
             continue
         if marker == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
-            exif.load(content[at + 4 : at + 2 + length])
+            exif = content[at + 4 : at + 2 + length]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = content[at + 4], *(int.from_bytes(content[at + k : at + k + 2]) for k in (5, 7))
             if bits == 8 and marker % 4 != 3:
@@ -151,9 +152,17 @@ def _deep_jpeg(content: bytes, path: Path | str) -> Decoded | None:
             values = np.atleast_3d(imagecodecs.jpeg_decode(content, bitspersample=bits))
             if values.shape[:2] != (height, width) or values.shape[2] not in (1, 3):
                 raise InputError(f"{path} is a {bits}-bit JPEG of an unusual form: convert it to PNG.")
-            return _upright(Decoded(_flat(values)), exif.get(ORIENTATION, 1))
+            return _upright(Decoded(_flat(values)), _orientation(exif))
         at += 2 + length
     return None
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation that the EXIF block of a JPEG names; 1, upright, if it names none or is damaged."""
+    facts = Image.Exif()
+    with contextlib.suppress(Exception):  # as many kinds of errors as there are ways to be damaged
+        facts.load(exif)
+    return facts.get(ORIENTATION, 1)
 
 
 def _tiff(file: BinaryIO, path: Path | str, page: int | None) -> Decoded:

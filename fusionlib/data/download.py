@@ -111,7 +111,7 @@ def check(name: str | None = None, root: Path | str | None = None) -> list[SetRe
     entries = {_key(each): registry(each) for each in wanted}
     if name is not None and not any(entry.files for entry in entries.values()):
         raise InputError(
-            f"The files of {name} cannot be checked: it is had by hand, and no checksums of it are recorded."
+            f"The files of {name} cannot be checked: it is downloaded by hand, and no checksums of it are recorded."
         )
     return [_report(key, entry, root) for key, entry in entries.items() if entry.files]
 
@@ -128,8 +128,8 @@ def fetch(name: str, root: Path | str | None = None, progress: bool = True) -> P
         The folder of the set.
 
     Raises:
-        InputError: Unknown set; a set that must be had by hand (the message has the steps); no connection; a file that
-            is not the recorded one. A file is there whole and verified, or not at all.
+        InputError: Unknown set; a set that has to be downloaded by hand (the message has the steps); no connection; a
+            file that is not the recorded one. A file is there whole and verified, or not at all.
     """
     entry = registry(name)
     root = data_root() if root is None else Path(root)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 
 from fusionlib.data import volumes
@@ -17,6 +18,8 @@ from fusionlib.support.files import InputError, fingerprint
 from fusionlib.support.paths import FACTS, data_root
 
 DRAWN = ("synthetic", "brains")  # sets that are drawn on the spot
+# The committed files that boxes rest on, by set.
+COMMITTED_LABELS = {"roadscene": ("homographies.json", "label_status.json"), "m3fd": ("m3fd_boxes.json",)}
 
 
 def splits(name: str, root: Path | str | None = None) -> dict[str, list[str]]:
@@ -32,9 +35,9 @@ def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
 
     Args:
         name: the set.
-        members: names of pairs, whose order counts. Of pairs that are drawn or had by hand no files are recorded, and
-            the names alone count.
-        labels: the boxes count, too, and the homographies that bring RoadScene's to its crops.
+        members: names of pairs, whose order counts. Of pairs that are drawn or downloaded by hand no files are
+            recorded, and the names alone count.
+        labels: the boxes count, too: RoadScene's with the homographies that bring them to its crops, and M3FD's list.
     """
     members, key = list(members), name.lower()
     stems = {*members, *(member.rpartition("_z")[0] for member in members)}
@@ -45,7 +48,7 @@ def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
         for path, facts in files.items():
             if {Path(path).stem, Path(path).parent.name} & stems:
                 hashes[f"{registry.stem}/{path}"] = facts["sha256"]
-    committed = ("homographies.json", "label_status.json") if len(registries) > 1 else ()
+    committed = COMMITTED_LABELS.get(key, ()) if labels else ()
     return fingerprint(members, hashes, [(FACTS / each).read_text(encoding="utf-8") for each in committed])[:8]
 
 
@@ -61,7 +64,7 @@ def _published(folder: Path) -> dict[str, list[str]]:
     """The lists in a folder: m3fd-SPLIT.json, COCO's form, or else SPLIT.txt, a name a line; {} without any.
 
     Raises:
-        InputError: a pair is both trained and tested on.
+        InputError: a pair is in two of the lists.
     """
     members = {}
     for split in volumes.SPLITS:
@@ -70,7 +73,8 @@ def _published(folder: Path) -> dict[str, list[str]]:
             members[split] = list(read_coco([coco]))
         elif lines.is_file():
             members[split] = [Path(line).stem for line in lines.read_text(encoding="utf-8", errors="replace").split()]
-    shared = sorted(set(members.get("train", ())) & set(members.get("test", ())))
-    if shared:
-        raise InputError(f"The lists in {folder} have {shared[0]} in train and in test: take those of one split.")
+    for one, other in combinations(members, 2):
+        if shared := sorted(set(members[one]) & set(members[other])):
+            fact = f"The lists in {folder} have {shared[0]} in {one} and in {other}"
+            raise InputError(f"{fact}: take those of one split.")
     return members

@@ -134,7 +134,7 @@ def open_set(
     count: int | None = None,
 ) -> PairSet:
     """Open a set by its name: RoadScene, M3FD, TNO, LLVIP, or synthetic (drawn scenes, which need no download); or
-    M3FD_full, the 4,200 pairs of M3FD, which are had by hand.
+    M3FD_full, the 4,200 pairs of M3FD, which have to be downloaded by hand.
 
     Brains, T2 as `ir` and T1 as `vi`: open_ms, brats_format, BraTS2020, or brains (drawn ones).
 
@@ -158,6 +158,8 @@ def open_set(
     members = SYNTHETIC_SCENES if key in DRAWN else splits(key, root) or dict.fromkeys(volumes.SPLITS)
     if split not in (*members, "all"):
         raise InputError(f"{title} has no split {split!r}: choose one of {', '.join([*members, 'all'])}.")
+    if count is not None and count < 1:
+        raise InputError(f"A set of {count} pairs is none: give a count of 1 or more, or none for all.")
     if key in DRAWN:
         return _open_drawn(key, split, size, count)
 
@@ -231,7 +233,7 @@ def _open_drawn(key: str, split: str, size: Size | None, count: int | None) -> P
     keys = {
         f"{key}_{part}_{number:04d}": (part, 0, number)
         for part in parts
-        for number in range(count or SYNTHETIC_SCENES[part])
+        for number in range(SYNTHETIC_SCENES[part] if count is None else count)
     }
 
     def draw(name: str) -> Pair:

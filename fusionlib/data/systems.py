@@ -102,7 +102,7 @@ def system(name: str) -> System:
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path} is not the entry of a system ({error}); see fusionlib.data.systems.System.") from None
     if entry.kind not in KINDS:
-        raise InputError(f"{path} says that {name} {entry.kind!r}; a system fuses, registers, or does both.")
+        raise InputError(f"{path} has the kind {entry.kind!r}: give one of {', '.join(KINDS)}.")
     return entry
 
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from getpass import getuser
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
@@ -87,7 +87,7 @@ class Job:
 
     def path(self) -> Path:
         """Where the weights are kept on this machine."""
-        local_folder = Path(gettempdir(), f"fusionlib-{getuser()}", "sweeps")
+        local_folder = Path(gettempdir(), f"fusionlib-{os.getuid()}", "sweeps")
         folder = Path(self.folder)
         return (folder if folder.is_dir() else local_folder) / f"{self.weights_key().digest}.safetensors"
 

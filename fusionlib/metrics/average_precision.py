@@ -127,7 +127,7 @@ def intervals(
 
     Returns:
         A row a mean, `value` on the images as they are and `low` and `high`, between which the share `level` of the
-        draws lies. They say nothing of another training of the detector.
+        draws lies. They do not cover another training of the detector.
     """
     drawn = means_of(resampled(detections, truth, classes, draws, seed, scenes))
     value = average_precision(detections, truth, classes).means

@@ -1,7 +1,7 @@
 """Nine further metrics that papers of this field print: EN, MI, SD, SF, AG, SCD, VIF, MS-SSIM and N_AB/F.
 
 Public codes of one name differ by more than methods do, so each function says which version it is and names the code
-whose values it has. Five of them ask nothing of the sources and can be raised by noise or by sharpening alone: see
+whose values it has. Five do not look at the sources at all and can be raised by noise or by sharpening alone: see
 notebook 13.
 
 Convention: as in `fusionlib.metrics.fusion`. `a` infrared, `b` visible, `f` fused, (B, 1, H, W) in 0..255, of which EN

@@ -110,7 +110,7 @@ def _signs(draws: int, count: int, seed: int) -> np.ndarray:
 
 
 def paired_t(differences: Sequence[float]) -> tuple[float, float, float]:
-    """95 % interval of the mean difference between two sides that were measured together, and the p-value of "none".
+    """95 % interval of the mean difference between two sides measured together, and the p-value under no difference.
 
     For a few replicates, such as trainings with the same seed or heads: Student's t takes the differences as
     independent draws of one normal distribution. With five of them no permutation test can fall below p = 0.06.

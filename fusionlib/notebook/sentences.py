@@ -13,8 +13,8 @@ from fusionlib.metrics.directions import sign
 
 
 def listed(words: Iterable[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    *first, last = words
+    """ "a", "a and b", "a, b and c"; "" of nothing."""
+    *first, last = [*words] or [""]
     return f"{', '.join(first)} and {last}" if first else str(last)
 
 

@@ -97,7 +97,7 @@ def drawn_brains() -> Iterator[Seen]:
 
 
 def labels() -> Iterator[Seen]:
-    """Boxes of RoadScene's frames by their homographies, of M3FD's two file forms, and which pairs have labels."""
+    """Boxes of RoadScene's frames by their homographies, of M3FD from its list and files, and what has labels."""
     with data_root() as root:
         names = data.splits("RoadScene")["train"][:6]
         read = box_files.boxes_of("RoadScene", root, 64)
@@ -105,6 +105,7 @@ def labels() -> Iterator[Seen]:
             pair_boxes = read(name)
             yield name, boxes.tensor() if pair_boxes is None else pair_boxes, SINGLE
         yield "labelled", [names.index(name) for name in box_files.labelled("RoadScene", names, empty=True)], SINGLE
+        yield "M3FD, listed", box_files.boxes_of("M3FD", root, 256)("00004"), SINGLE
         folder = root / "M3FD" / "Annotation"
         folder.mkdir(parents=True)
         (folder / "00000.xml").write_text(

@@ -104,7 +104,7 @@ def _run_text(cards: list[dict], provenance: dict) -> str:
 
 
 def _findings_html(source: Path, folder: Path) -> Markup:
-    """The findings of the preset in `found`, linked to the pages in `folder`."""
+    """The findings of the preset in `source`, linked to the pages in `folder`."""
     text = pages.findings_text(
         source, folder, {path.name.partition("_")[0]: path for path in folder.glob("notebooks/*.html")}
     )

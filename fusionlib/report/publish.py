@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fusionlib.experiments.benchmark import leaderboard
+from fusionlib.presets import PRESETS
 from fusionlib.report import index_page, model_cards, pages, shipped
 from fusionlib.support.files import InputError, write_text
 from fusionlib.support.paths import ROOT
@@ -42,7 +43,7 @@ def _pages(results: Path, preset: str) -> Path:
 
 def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
     """`publish` for every preset that has results, and the leaderboard; return what was written, each path once."""
-    presets = [preset for preset in (*pages.PRESETS, "smoke") if (Path(results) / preset / "tables").is_dir()]
+    presets = [preset for preset in PRESETS if (Path(results) / preset / "tables").is_dir()]
     written = [path for preset in presets for path in publish(results, preset)]
     return list(dict.fromkeys([*written, *leaderboard.write(Path(results) / "benchmark")]))
 

@@ -66,7 +66,7 @@ def check(results: Path | str, preset: str) -> list[Checked]:
         if "made_by" in (table := result_tables.read(path))
     }
     keys = [key_of(path) for path in files]
-    keys += [Key.parse(text) for table in tables.values() for text in table["made_by"].unique()]
+    keys += [Key.parse(str(text)) for table in tables.values() for text in table["made_by"].unique()]
     component_names = dict.fromkeys(name for key in keys for name in key.parts if name in components.names())
     today = record.versions(component_names)  # all at once: what has to be probed is probed side by side
     wanted = recipes_of(config)

@@ -56,10 +56,7 @@ def ship(folder: Path | str) -> list[Path]:
         mark = fingerprint(sha256(source), {cell: len(pictures) for cell, pictures in sorted(drawn.items())})
         complete = all(file.exists() for file in (path, path.with_suffix(".html"), path.with_name(STYLE)))
         if not (complete and _mark(path) == mark):
-            text = nbformat.writes(without_pictures(content, drawn))
-            for place, name in {data_root(): "$FUSIONLIB_DATA", ROOT: "."}.items():  # paths of this machine
-                text = text.replace(str(place), name)
-            content = nbformat.reads(text, as_version=4)
+            content = nbformat.reads(without_paths(nbformat.writes(without_pictures(content, drawn))), as_version=4)
             content.metadata.fusionlib = content.metadata.get("fusionlib", {}) | {"executed": mark}
             write_text(path, nbformat.writes(content) + "\n")
             page, style = _split_style(web.notebook_page(content, source.stem))
@@ -67,6 +64,14 @@ def ship(folder: Path | str) -> list[Path]:
             write_text(path.with_suffix(".html"), page)
         written += [path, path.with_suffix(".html")]
     return written
+
+
+def without_paths(text: str) -> str:
+    """A text with names in the place of the two folders of this machine that notebooks may print."""
+    for place, name in {data_root().resolve(): "$FUSIONLIB_DATA", ROOT: "."}.items():
+        if len(place.parts) > 2:  # such as /data: too short to be told from a part of another path
+            text = re.sub(rf"(?<![\w./-]){re.escape(str(place))}(?![\w.-])", name.replace("\\", r"\\"), text)
+    return text
 
 
 def without_pictures(content: NotebookNode, drawn: Drawn | None = None) -> NotebookNode:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
-from fusionlib.support.files import write_json
+from fusionlib.support.files import locked, write_json
 from fusionlib.support.machine import git_revision, machine
+
+LOGGER = logging.getLogger(__name__)
 
 
 def note(path: Path, notebook: str, facts: dict[str, object], setting: dict[str, object]) -> None:
@@ -21,10 +24,10 @@ def note(path: Path, notebook: str, facts: dict[str, object], setting: dict[str,
         facts: about this run, such as its seconds and fingerprint; date (UTC) and git revision are added.
         setting: what all runs of a preset share, such as its configuration.
     """
-    notebooks = json.loads(path.read_text(encoding="utf-8"))["notebooks"] if path.exists() else {}
     now = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "revision": git_revision()}
-    notebooks[notebook] = facts | now
-    write_json(path, {**now, **machine(), **setting, "notebooks": dict(sorted(notebooks.items()))})
+    with locked(path):
+        notebooks = _content(path).get("notebooks", {}) | {notebook: facts | now}
+        write_json(path, {**now, **machine(), **setting, "notebooks": dict(sorted(notebooks.items()))})
 
 
 def read(path: Path) -> tuple[pd.Series, pd.DataFrame]:
@@ -32,7 +35,7 @@ def read(path: Path) -> tuple[pd.Series, pd.DataFrame]:
 
     If there is no such file, the facts are those of this machine, and no notebook has run.
     """
-    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else machine() | {"revision": git_revision()}
+    record = _content(path) or machine() | {"revision": git_revision()}
     packages = record.get("packages", {})
     shown = ("date", "revision", "seed", "platform", "cpu", "cores", "gpu", "python")
     facts = {name: str(record[name]) for name in shown if name in record} | packages
@@ -42,3 +45,14 @@ def read(path: Path) -> tuple[pd.Series, pd.DataFrame]:
     }
     columns = ["date", "revision", "minutes"]
     return pd.Series(facts, name="value", dtype=object), pd.DataFrame.from_dict(runs, orient="index", columns=columns)
+
+
+def _content(path: Path) -> dict[str, object]:
+    """What is in the file; nothing if there is none, or a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        LOGGER.warning(f"{path} is damaged and begun anew.")
+        return {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import getpass
 import hashlib
 import json
 import logging
@@ -75,7 +74,7 @@ def inputs(folder: Path) -> dict[str, bytes]:
 def run(task: Task) -> Made:
     """Run a notebook on the machine this is called on; unfinished results of an earlier try are continued."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in task.inputs.items()}
-    folder = Path(tempfile.gettempdir(), f"fusionlib-{getpass.getuser()}", fingerprint(task.mark, digests))
+    folder = Path(tempfile.gettempdir(), f"fusionlib-{os.getuid()}", fingerprint(task.mark, digests))
     notebook, results = folder / "notebooks" / task.name, folder / "results" / task.preset
     write_bytes(notebook, task.content)
     for name, content in task.inputs.items():

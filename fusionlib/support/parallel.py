@@ -262,6 +262,6 @@ def _dask():
         import distributed
     except ImportError:
         raise InputError(
-            "--cluster needs Dask: install it with `pip install -c constraints.txt '.[cluster]'`."
+            "--cluster needs Dask: install it with `pip install -c constraints.txt -e '.[cluster]'`."
         ) from None
     return distributed

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib.support.files import atomic, locked
+from fusionlib.support.files import InputError, atomic, locked
 from fusionlib.support.keys import Key
 
 MADE_BY = "made_by"
@@ -20,8 +20,11 @@ NAMES = dict.fromkeys((MADE_BY, "pair", "subject"), str)  # never numbers: a pai
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The whole table with its column `made_by`, names as text; empty if there is no file."""
-    return pd.read_csv(path, dtype=NAMES) if path.exists() else pd.DataFrame()
+    """The whole table with its column `made_by`, names as text; empty if there is no file, InputError if it is none."""
+    try:
+        return pd.read_csv(path, dtype=NAMES) if path.exists() else pd.DataFrame()
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no table ({str(error).strip()}): remove it, and it is made anew.") from None
 
 
 def replace_part(path: Path, part: Mapping[str, object], key: Key, rows: pd.DataFrame) -> None:

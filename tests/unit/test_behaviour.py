@@ -118,8 +118,9 @@ from math import sqrt
 SCALE = 2.0
 
 
-def length(x: float, y: float = 0.0) -> float:
+def length(x: float, y: float = 0.0, *, a=3, b, **more) -> float:
     """Of a vector."""
+    facts = {**more, "x": x}
     if x < 0:
         raise ValueError(f"negative: {x}")
     total = x**2 + y**2
@@ -130,7 +131,7 @@ def other() -> int:
     return 1
 '''
 SAME = {
-    "annotation": ("y: float = 0.0) -> float", "y=0.0)"),
+    "annotation": ("y: float = 0.0, *", "y=0.0, *"),
     "docstring": ('    """Of a vector."""\n', ""),
     "error": ("negative: {x}", "{x} is below 0"),
     "local name": ("total", "square"),
@@ -143,6 +144,8 @@ SAME = {
 }
 OTHER = {
     "constant": ("SCALE = 2.0", "SCALE = 2.5"),
+    "order of a dictionary": ('{**more, "x": x}', '{"x": x, **more}'),
+    "which parameter has a default": ("*, a=3, b,", "*, a, b=3,"),
     "default": ("y: float = 0.0", "y: float = 1.0"),
     "operator": ("x**2 + y**2", "x**2 - y**2"),
     "function": ("sqrt(total)", "abs(total)"),

@@ -89,6 +89,12 @@ def test_an_image_turned_by_its_camera_is_read_upright(tmp_path: Path) -> None:
     assert read_infrared(tmp_path / "phone.png").shape == (1, 48, 40)
 
 
+def test_a_photograph_with_damaged_exif_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    path = tmp_path / "phone.jpg"
+    Image.fromarray(noise(40, 48)).save(path, exif=b"Exif\0\0XXgarbage")
+    assert read_infrared(path).shape == (1, 40, 48)
+
+
 # --- what cannot be used ----------------------------------------------------------------------------------------------
 
 

@@ -46,6 +46,8 @@ def test_checksums_follow_the_files_of_the_pairs() -> None:
     names = splits("RoadScene")["test"]
     found = {checksum("RoadScene", names), checksum("RoadScene", names[::-1]), checksum("RoadScene", names[:-1])}
     assert len(found | {checksum("RoadScene", names, labels=True), checksum("M3FD", names)}) == 5
+    pairs = splits("M3FD")["test"]
+    assert checksum("M3FD", pairs, labels=True) != checksum("M3FD", pairs)  # its boxes are a committed list
     assert checksum("open_ms", splits("open_ms")["test"]) != checksum("open_ms", splits("open_ms")["train"])
 
 

@@ -109,6 +109,13 @@ def test_two_processes_may_write_to_one_table(tmp_path: Path) -> None:
     assert set(result_tables.read(path)["method"]) == {f"{name}{number}" for name in "ab" for number in range(20)}
 
 
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n1,2,3\n", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_table_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"table\.csv is no table .*: remove it, and it is made anew"):
+        result_tables.read(tmp_path / "table.csv")
+
+
 def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
     """M3FD's pairs are called 00000, and a table may hold nothing else."""
     path = tmp_path / "table.csv"

@@ -10,7 +10,7 @@ from fusionlib.support.files import InputError
 
 
 def test_lists_read_as_in_a_text():
-    assert [sentences.listed("abc"[:count]) for count in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
+    assert [sentences.listed("abc"[:count]) for count in range(4)] == ["", "a", "a and b", "a, b and c"]
 
 
 def test_better_and_worse_follow_the_direction_of_each_metric():

@@ -185,6 +185,10 @@ def test_unknown_or_absent_sets_say_what_to_do(tmp_path: Path) -> None:
         open_set("kaist")
     with pytest.raises(InputError, match=r"no split 'dev': choose one of external, test, train, val, all"):
         open_set("RoadScene", "dev")
+    for name in ("synthetic", "TNO", "open_ms"):
+        for count in (0, -1):
+            with pytest.raises(InputError, match=f"A set of {count} pairs is none: give a count of 1 or more"):
+                open_set(name, count=count)
     with pytest.raises(
         InputError, match=r"TNO is not in .*: run `python -m fusionlib data fetch tno`, or set FUSIONLIB_DATA"
     ):

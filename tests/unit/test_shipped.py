@@ -36,6 +36,15 @@ def shown(source: str, *data_of_each: dict, streams: tuple[str, ...] = ()) -> nb
     return v4.new_notebook(cells=[v4.new_markdown_cell("# 00 · A title"), cell], metadata={"widgets": {"state": {}}})
 
 
+@pytest.mark.parametrize("root", ["/data", ".", "data", "/somebody/images"])
+def test_paths_of_this_machine_get_a_name_and_nothing_else_does(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSIONLIB_DATA", root)
+    text = f"../data/README.md fusionlib/data/sets.py 1.5 {data.ROOT}/results '/somebody/images/TNO' /somebody/images2"
+    place = "$FUSIONLIB_DATA" if root == "/somebody/images" else "/somebody/images"
+    expected = f"../data/README.md fusionlib/data/sets.py 1.5 ./results '{place}/TNO' /somebody/images2"
+    assert shipped.without_paths(text) == expected
+
+
 def outputs(content: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return without_pictures(content).cells[1].outputs
 

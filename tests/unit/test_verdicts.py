@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +336,18 @@ def test_provenance_reads_what_was_noted(tmp_path):
     facts, runs = provenance.read(path)
     assert facts["seed"] == "7" and runs.loc["04_table1", "minutes"] == 1.5
     assert facts["revision"] == json.loads(path.read_text())["revision"]
+    path.write_text("{ half")
+    provenance.note(path, "05_table2", {"seconds": 60.0}, {"seed": 7})
+    assert list(provenance.read(path)[1].index) == ["05_table2"]
+
+
+def test_two_processes_note_what_they_ran(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from fusionlib.reproduce import provenance\n"
+        "for number in range(5):\n"
+        "    provenance.note(Path(sys.argv[1]), f'{sys.argv[2]}{number}', {'seconds': 1.0}, {})"
+    )
+    path = tmp_path / "provenance.json"
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path), name]) for name in ("a", "b")]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert len(provenance.read(path)[1]) == 10

@@ -155,7 +155,8 @@ class _Writer:
                 return
             case list():
                 for child in node:
-                    yield from self.write(child)
+                    # None stands for `**` in a dictionary, and for a parameter without a default.
+                    yield from ["nothing"] if child is None else self.write(child)
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                 yield from self._function(node, top)
             case ast.ClassDef():
