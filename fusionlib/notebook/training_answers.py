@@ -121,11 +121,11 @@ def do_levels_agree(at_levels: pd.DataFrame) -> Markdown:
     )
 
 
-def in_short(at_medium: pd.DataFrame, at_light: pd.DataFrame, number: int) -> str:
-    """Table 4 or 5 in a sentence: how many comparisons are significant and which, and what the seed alone changes."""
+def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> str:
+    """Table 4 or 5 in a sentence: what is significant, level by level, and what the seed alone changes."""
     printed, epochs = paper_table(number).index.get_level_values("row"), at_medium["epochs"].mode()[0]
     texts = []
-    for table in (at_medium, at_light):
+    for table in (at_medium, *at_others):
         table = table[table["row"].isin(printed) & (table["epochs"] == epochs)]
         differences = sweep_tables.differences(table, sweep_rows.reference(number))
         differences = differences[differences["data"] == differences["data"].iloc[-1]]

@@ -210,8 +210,9 @@ def _detection(folder: Path) -> str:
 
 
 def _sweeps(folder: Path) -> str:
-    tables = {n: [result_tables.read(folder / "tables" / both[n]) for both in (SWEPT, SWEPT_AT_LIGHT)] for n in SWEPT}
-    parts = [training_answers.in_short(*levels, number) for number, levels in tables.items()]
+    files = {number: [each[number] for each in (SWEPT, SWEPT_AT_LIGHT) if number in each] for number in SWEPT}
+    tables = {n: [result_tables.read(folder / "tables" / name) for name in names] for n, names in files.items()}
+    parts = [training_answers.in_short(number, *levels) for number, levels in tables.items()]
     return f"**Ablation and hyperparameters**: {'; '.join(parts)}."
 
 
