@@ -219,10 +219,8 @@ def _kind(facts: tifffile.TiffPage, path: Path | str) -> int:
     bits, form = facts.bitspersample, facts.sampleformat
     if not isinstance(bits, int) or form not in (UNSIGNED, SIGNED, FLOAT, UNDEFINED):
         raise InputError(f"{path} has samples of a form that is not read here: export it with whole or real numbers.")
-    if facts.imagewidth * facts.imagelength > Image.MAX_IMAGE_PIXELS or (
-        facts.imagewidth * facts.imagelength * facts.samplesperpixel * max(bits // 8, 1)
-        > MOST_BYTES * Image.MAX_IMAGE_PIXELS
-    ):
+    pixels, most = facts.imagewidth * facts.imagelength, Image.MAX_IMAGE_PIXELS
+    if pixels > most or pixels * facts.samplesperpixel * max(bits // 8, 1) > MOST_BYTES * most:
         raise _too_large(path)
     if (kind == RGB and facts.samplesperpixel < 3) or (kind == PALETTE and (facts.colormap is None or bits > 16)):
         raise ValueError(f"{facts.samplesperpixel} channels do not make a picture of its kind")

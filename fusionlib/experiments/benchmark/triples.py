@@ -143,7 +143,7 @@ def levels(path: Path) -> np.ndarray:
     decoded = decode(path)
     pixels = decoded.pixels
     for note in decoded.notes:
-        LOGGER.warning(note)
+        LOGGER.warning("%s %s", printable(path), note)
     if decoded.inverted:
         pixels = np.iinfo(pixels.dtype).max - pixels
     if pixels.dtype == np.uint16:

@@ -155,8 +155,7 @@ class _Writer:
                 return
             case list():
                 for child in node:
-                    # None stands for `**` in a dictionary, and for a parameter without a default.
-                    yield from ["nothing"] if child is None else self.write(child)
+                    yield from ["nothing"] if child is None else self.write(child)  # None is `**`, or no default
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
                 yield from self._function(node, top)
             case ast.ClassDef():
