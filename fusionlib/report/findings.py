@@ -178,7 +178,8 @@ def _values(folder: Path) -> str:
     reach = "cannot be reached" if cap < printed else "can be reached"
     return (
         f"**The paper's {counts['values']} values**: at `medium`, {counts[verdicts.AGREES]} lie within our 95 % "
-        f"interval and {counts[verdicts.RANKED]} more keep their rank, {more} than when the paper's rows are shuffled "
+        f"interval (of Table 7, the range of its heads) and {counts[verdicts.RANKED]} more keep their rank, {more} "
+        "than when the paper's rows are shuffled "
         f"({chance['by chance']:.0f}, p = {chance['p']:.2f}), so this agreement says {tells} about them; the "
         f"printed Q_CC of {printed} {reach} on our {pairs} test pairs, where no fused image can have a mean above "
         f"{cap:.3f}."

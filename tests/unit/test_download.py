@@ -359,7 +359,7 @@ def test_unknown_sets_are_refused() -> None:
     for function in (download.fetch, download.check, download.registry):
         with pytest.raises(InputError, match=r"no data set '\.\./kaist' .*: choose one of brats2020, .*roadscene, tno"):
             function("../kaist")
-    with pytest.raises(InputError, match="brats2020 cannot be checked: it is had by hand"):
+    with pytest.raises(InputError, match="brats2020 cannot be checked: it is downloaded by hand"):
         download.check("brats2020")
 
 

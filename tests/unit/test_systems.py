@@ -85,7 +85,7 @@ def test_what_is_no_entry_is_refused_in_one_sentence(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match=r"There is no halfway_code\.Missing .*correct the entry"):
         systems.imported(system.network)
     for facts, message in (
-        ({"kind": "guesses"}, "fuses, registers, or does both"),
+        ({"kind": "guesses"}, "give one of fuses, registers, both"),
         ({"colour": "red"}, "not the entry"),
     ):
         (tmp_path / "methods" / "halfway.json").write_text(json.dumps(halfway.FACTS | facts), encoding="utf-8")

@@ -41,8 +41,7 @@ in some of them ([notebook 13](../../notebooks/13_your_method.ipynb)). EPE alone
 
 **Too large to ship** are the retrained weights of CrossRAFT, IMF, IVFWSR and of MURF's coarse registration; `python -m
 fusionlib retrain NAME --preset mini` makes them, so that the rows can be checked. MURF's row is without its coarse
-registration; IVFWSR has none yet. Whether published weights that were learned on RoadScene have seen our test pairs is
-not known.
+registration. Whether published weights that were learned on RoadScene have seen our test pairs is not known.
 
 **How to submit.** `python -m fusionlib benchmark make roadscene m3fd drawn -o DIR --levels medium`, fuse `DIR/ir` with
 `DIR/vi`, then `python -m fusionlib score FUSED --benchmark DIR --fields FIELDS --name NAME -o NAME.json`. Put
