@@ -173,9 +173,10 @@ def fold_share(phi: Tensor) -> Tensor:
 def sample_field(
     level: Level | str, height: int, width: int, key: object, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Draw the misaligning field `psi` of one image: elastic, then rotated, shifted, and by `cameras` scaled, tilted.
+    """Draw the misaligning field `psi` of one image: an elastic field, then a rotation and a shift.
 
-    The draw depends on the key alone, on every machine and in every order, and is the same deformation at every size.
+    `cameras` adds a scale and a perspective. The draw depends on the key alone, on every machine and in every order,
+    and is the same deformation at every size.
 
     Args:
         level: a `Level` or the name of one of `LEVELS`.

@@ -70,7 +70,7 @@ def without_paths(text: str) -> str:
     """A text with names in the place of the two folders of this machine that notebooks may print."""
     for place, name in {data_root().resolve(): "$FUSIONLIB_DATA", ROOT: "."}.items():
         if len(place.parts) > 2:  # such as /data: too short to be told from a part of another path
-            text = re.sub(rf"(?<![\w./-]){re.escape(str(place))}(?![\w.-])", name.replace("\\", r"\\"), text)
+            text = re.sub(rf"(?<![\w./-]){re.escape(str(place))}(?![\w.-])", name, text)
     return text
 
 

@@ -245,7 +245,7 @@ def _operations(folder: Path, level: str) -> tuple[list[Compared], str]:
 
 
 def _seconds(folder: Path, level: str) -> tuple[list[Compared], str]:
-    """By how much Ours is faster. "A bit longer" is read as a tenth: so much slower it may be, quartile by quartile."""
+    """By how much Ours is faster. PAPER-GAP: "a bit longer" is read as a tenth at most, quartile by quartile."""
     times = result_tables.read(folder / "tables" / TIMES)
     times = times[(times["side"] == times["side"].max()) & (times["threads"] == times["threads"].max())]
     times = times.set_index("method")

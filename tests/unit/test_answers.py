@@ -110,7 +110,8 @@ def test_short_trainings_stand_beside_the_start_that_they_share() -> None:
     pairs = {"method": ["first stage", "first stage", "ours"], "metric": ["EPE"] * 3, "value": [2.0, 9.0, 9.0]}
     start = pd.DataFrame(pairs | {"level": ["medium", "light", "medium"]})
     text = training_answers.beside_start(table, start, "medium").data
-    assert "an EPE of 2.00 px" in text and "the rows have 3.00 to 3.00 px" in text
+    assert "an EPE of 2.00 px" in text and "the rows have 3.00 to 3.00 px" in text and "is worse" in text
+    assert "is worse" not in training_answers.beside_start(table.assign(EPE=1.5), start, "medium").data
 
 
 def test_levels_agree_where_their_verdicts_are_equal() -> None:

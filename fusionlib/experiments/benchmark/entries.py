@@ -59,7 +59,8 @@ def means(part: Mapping) -> dict[str, dict]:
         values, totals = list(defined.values()), [1.0] * len(defined)
         if metric == "EPE_share":
             values = [scores[pair]["EPE"] for pair in defined]
-            totals = [error / (share or 1) for error, share in zip(values, defined.values(), strict=True)]  # identity
+            # Of the identity; where the error is exactly 0, it cannot be told from the share, and counts as 0.
+            totals = [error / (share or 1) for error, share in zip(values, defined.values(), strict=True)]
         if values:
             scenes = _scenes(part, defined)
             ends = share_interval(values, totals, scenes) if len(set(scenes)) >= LEAST_SCENES else (None, None)

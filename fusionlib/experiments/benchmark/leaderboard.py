@@ -173,7 +173,7 @@ def _pairs(rows: Sequence[tuple[str, Mapping]]) -> int:
 def _cell(part: Mapping, metric: str) -> str:
     facts = part["means"].get(metric)
     if facts is None:
-        return "no field" if metric in MAIN[:3] and not part["fields"] else ""
+        return "no field" if metric in MAIN[:3] and not part.get("fields") else ""
     sign = _SIGN[part["against"]["ours"][metric]["verdict"]] if metric in part["against"].get("ours", {}) else ""
     return f"{_digits(facts['mean'])} [{_interval(facts, ', ')}] {sign}".rstrip()
 
