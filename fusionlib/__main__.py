@@ -131,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--preset", default="paper", help="smoke, mini, paper or rehearsal; default paper")
     command.add_argument("--seeds", type=whole(1, 100), default=1, metavar="N", help="trainings of Ours; default 1")
     command.add_argument("--minutes", type=command_line.minutes, metavar="MIN", help="stop before these are over")
+    command.add_argument("--compiled", action="store_true", help="let torch compile the network first (minutes)")
     command.add_argument("--results", metavar="DIR", help="where results go; default results/ of the checkout")
     command.set_defaults(command=_train)
 

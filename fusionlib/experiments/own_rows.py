@@ -60,15 +60,17 @@ def trainings(preset: Preset, seeds: int, weights: Path) -> list[Own]:
     return wanted + [Own(OURS, preset.recipe.with_seed(seed), weights / f"seed_{seed}") for seed in others]
 
 
-def train(wanted: Sequence[Own], preset: Preset, device: str | None = None) -> None:
+def train(wanted: Sequence[Own], preset: Preset, compiled: bool = False) -> None:
     """Train what is not there or does not fit; a training that was stopped goes on after its last epoch.
+
+    With `compiled`, torch compiles the network first, see `fusionlib.training.compiled`.
 
     Raises:
         InputError: as `train_or_load` does.
         OutOfTimeError: the time is over (`fusionlib.support.long_training.allowed`).
     """
     for done, training in enumerate(wanted, 1):
-        run = train_or_load(training.recipe, training.folder, training.method, device=device)
+        run = train_or_load(training.recipe, training.folder, training.method, compiled=compiled)
         if training.method == OURS:
             _copy_to_sweeps(run.path, training.recipe, preset, wanted[0].folder / "sweeps")
         if not run.reused and done < len(wanted):

@@ -27,7 +27,13 @@ LOGGER = logging.getLogger(__name__)
 NOT_DONE = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
-def train(preset: str, seeds: int = 1, minutes: float | None = None, results: Path | str | None = None) -> int:
+def train(
+    preset: str,
+    seeds: int = 1,
+    minutes: float | None = None,
+    compiled: bool = False,
+    results: Path | str | None = None,
+) -> int:
     """Train and score our own rows (`fusionlib.experiments.own_rows`), and print them.
 
     Args:
@@ -35,6 +41,7 @@ def train(preset: str, seeds: int = 1, minutes: float | None = None, results: Pa
         seeds: how many trainings of Ours.
         minutes: stop before these are over, as far as the last epoch tells how long the next one takes; None for no
             limit.
+        compiled: let torch compile the network first, see `fusionlib.training.compiled`.
         results: root of the results; None for `results` of the checkout.
 
     Returns:
@@ -47,7 +54,7 @@ def train(preset: str, seeds: int = 1, minutes: float | None = None, results: Pa
     wanted, status, remaining = own_rows.trainings(config, seeds, kept_results.weights), 0, "nothing"
     try:
         with allowed(minutes):
-            own_rows.train(wanted, config)
+            own_rows.train(wanted, config, compiled)
             table = own_rows.score(wanted, config, kept_results.table("own_rows"))
             costs = own_rows.costs(config, kept_results.tables)
     except OutOfTimeError as stopped:
@@ -55,12 +62,14 @@ def train(preset: str, seeds: int = 1, minutes: float | None = None, results: Pa
     except KeyboardInterrupt:
         status, remaining = 130, "interrupted; what was done is kept to the last whole epoch"
     took = time.perf_counter() - start
-    facts = {"seconds": round(took, 1), "parameters": {"seeds": seeds, "minutes": minutes}, "left": remaining}
+    parameters = {"seeds": seeds, "minutes": minutes, "compiled": compiled}
+    facts = {"seconds": round(took, 1), "parameters": parameters, "left": remaining}
     facts |= {name: machine()[name] for name in ("cpu", "cores", "gpu")}
     provenance.note(kept_results.folder / "provenance.json", "train", facts, {"seed": 0, "preset": asdict(config)})
     if status:
         command = f"python -m fusionlib train --preset {preset} --seeds {seeds}"
         command += f" --minutes {minutes:g}" if minutes is not None else ""
+        command += " --compiled" if compiled else ""
         command += f" --results {shlex.quote(str(results))}" if results is not None else ""
         LOGGER.info(f"Stopped after {duration(took)}: {remaining}. This goes on from there:\n  {command}")
         return status

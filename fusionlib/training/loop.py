@@ -28,13 +28,18 @@ from fusionlib.support.inputs import checked_device
 from fusionlib.support.machine import peak_memory, uses_bfloat16
 from fusionlib.support.weights import save_weights
 from fusionlib.training.batches import Batch, batches
+from fusionlib.training.compiled import compile_network
 from fusionlib.training.recipe import Recipe, TrainingConfig
 from fusionlib.training.run import Run
 from fusionlib.training.schedules import one_cycle
 
 
 def train(
-    recipe: Recipe, path: Path, device: str | None = None, start: FusionNetwork | None = None
+    recipe: Recipe,
+    path: Path,
+    device: str | None = None,
+    start: FusionNetwork | None = None,
+    compiled: bool = False,
 ) -> tuple[FusionNetwork, Detector | None, pd.DataFrame]:
     """Train a recipe and write weights to `path`, the log beside it; goes on from the checkpoint of a killed run.
 
@@ -43,6 +48,7 @@ def train(
         path: of the weights, `.safetensors`; log, checkpoint and detector lie beside it.
         device: as in `train_or_load`.
         start: the network that the recipe's start has made; None starts from random weights.
+        compiled: let torch compile the network first, see `fusionlib.training.compiled`.
 
     Returns:
         Network, detector or None, and the log. It has one row an epoch: the mean of each loss term, `epe` (validation,
@@ -58,9 +64,11 @@ def train(
     device = checked_device(device)
     settings, key = recipe.training, recipe.key()
     pairs = open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs)
-    held_out = open_set(recipe.dataset, "val", recipe.size)
+    held_out = open_set(recipe.dataset, "val", recipe.size, count=settings.validation_pairs)
 
     model = Model(recipe, start).to(device, memory_format=torch.channels_last)  # on a CPU, 1.7 times as fast
+    if compiled:
+        compile_network(model.network)
     steps = max(1, len(pairs) // settings.batch)
     run = Run(path, key, settings.epochs, device)
     optimiser, schedule = optimiser_of(model, settings, steps, max(0, run.done - 1))

@@ -43,6 +43,7 @@ class TrainingConfig:
             `deformation`; a network trained on large displacements only fails on small ones.
         validate_every, validation_level: epochs between two measurements of the end-point error on the validation
             split, and the level of their deformations.
+        validation_pairs: only the first of that split; None for all.
         frozen_statistics: every BatchNorm except those of the specific extractors uses its running statistics instead
             of those of the batch. PAPER-GAP: not mentioned; after a start (`Recipe.start`) the weights are then trained
             with the statistics of inference, which a batch of eight images approximates badly.
@@ -64,6 +65,7 @@ class TrainingConfig:
     levels: tuple[str, ...] = ("light", "medium", "heavy")
     validate_every: int = 5
     validation_level: str = "medium"
+    validation_pairs: int | None = field(default=None, metadata=NEUTRAL)
     frozen_statistics: bool = False
     mixed_precision: tuple[str, ...] = ("cuda",)
 

@@ -44,7 +44,12 @@ class Trained:
 
 
 def train_or_load(
-    recipe: Recipe, folder: Path, name: str = "ours", retrain: bool = False, device: str | None = None
+    recipe: Recipe,
+    folder: Path,
+    name: str = "ours",
+    retrain: bool = False,
+    device: str | None = None,
+    compiled: bool = False,
 ) -> Trained:
     """The network of a recipe: from `folder`/`name`.safetensors if this recipe made these weights, else trained now.
 
@@ -58,12 +63,13 @@ def train_or_load(
             them as `name`_detector.safetensors.
         retrain: train even if the weights are there; not the start, which several recipes share.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
+        compiled: as in `train`.
 
     Raises:
         InputError: there are no weights of these settings, and a long training has not been asked for.
     """
     with locked(Path(folder) / LOCK):
-        run = _train_or_load(recipe, folder, name, retrain, device)
+        run = _train_or_load(recipe, folder, name, retrain, device, compiled)
         if not run.reused:
             remove_partial_files(run.path)
             remove_partial_files(run.path.with_stem(START))
@@ -95,7 +101,13 @@ def copy_start(recipe: Recipe, folder: Path, source: Path) -> None:
 
 
 def _train_or_load(
-    recipe: Recipe, folder: Path, name: str, retrain: bool, device: str | None, allowed: bool = False
+    recipe: Recipe,
+    folder: Path,
+    name: str,
+    retrain: bool,
+    device: str | None,
+    compiled: bool,
+    allowed: bool = False,
 ) -> Trained:
     """`train_or_load` without the lock; `allowed` is consent to a long training of missing weights."""
     path = Path(folder) / f"{name}.safetensors"
@@ -113,6 +125,6 @@ def _train_or_load(
         raise refused(f"The weights {path}", recipe.minutes())
     start = None
     if recipe.start is not None:
-        start = _train_or_load(recipe.start, folder, START, False, device, retrain or allowed).network
-    net, detector, log = train(recipe, path, device, start)
+        start = _train_or_load(recipe.start, folder, START, False, device, compiled, retrain or allowed).network
+    net, detector, log = train(recipe, path, device, start, compiled)
     return Trained(net, detector, log, path, reused=False)
