@@ -281,7 +281,7 @@ def _measure_switch(recipe: Recipe) -> pd.DataFrame:
     with TemporaryDirectory() as folder:
         network, _, log = train(recipe, Path(folder) / "switch.safetensors")
     pair_count = len(open_set(recipe.dataset, "train", recipe.size, count=recipe.train_pairs))
-    pairs = open_set(recipe.dataset, "val", recipe.size)
+    pairs = open_set(recipe.dataset, "val", recipe.size, count=recipe.training.validation_pairs)
     row = {
         "parameters": sum(weight.numel() for weight in network.parameters()) / 1e6,
         "steps": max(1, pair_count // recipe.training.batch) * len(log),

@@ -180,7 +180,7 @@ def pictures(
 
 def _scene(name: str, pair: str, preset: Preset, level: str) -> tuple[Tensor, Misaligned]:
     """The visible image (1, 1, H, W) of a test pair and its infrared, deformed as in the table."""
-    pairs = open_set(name, "test", preset.test_size, count=preset.bench.count)
+    pairs = open_set(name, "test", preset.test_size)
     ir, vi = pairs.stack([pairs.names.index(pair)])
     return vi, evaluation.deform(ir, pair, level)
 

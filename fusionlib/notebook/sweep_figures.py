@@ -146,7 +146,7 @@ def pictures(table: pd.DataFrame, scene: tuple[str, str], preset: Preset, weight
         scene: (set, name of the pair).
         preset, weights: as in `sweeps.run`.
     """
-    pairs = open_set(scene[0], "test", preset.test_size, count=preset.bench.count)
+    pairs = open_set(scene[0], "test", preset.test_size)
     ir, vi = pairs.stack([pairs.names.index(scene[1])])
     moved = evaluation.deform(ir, scene[1], preset.levels[0])
     results = {"before": (moved.ir, torch.zeros_like(moved.phi_gt))}

@@ -25,8 +25,8 @@ from fusionlib.support.weights import save_weights
 NOTHING = "None of these numbers means anything."
 COUNTS = {  # what may differ: how much, never what
     "name", "warning", "always_train", "epochs", "batch", "train_pairs", "count", "draws", "seeds", "runs",
-    "plain_epochs", "registration_epochs", "fusion_epochs", "switch_epochs", "sweep_epochs", "sweep_longer",
-    "sweep_seeds", "chains", "timed", "growth", "large",
+    "plain_epochs", "registration_epochs", "fusion_epochs", "validation_pairs", "switch_epochs", "sweep_epochs",
+    "sweep_longer", "sweep_seeds", "methods", "chains", "timed", "growth", "large",
 }  # fmt: skip
 
 
