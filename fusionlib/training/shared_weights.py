@@ -83,7 +83,8 @@ def copy_start(recipe: Recipe, folder: Path, source: Path) -> None:
     what is trained from it. Weights of any link of this chain that are there already therefore stay.
 
     Args:
-        recipe: the last training of the chain; one without a start needs no copy.
+        recipe: the last training of the chain; one without a start needs no copy, and neither does one whose first
+            training has not been made in `source`.
         folder: where its weights go.
         source: the folder in which the first training of the chain has left its weights.
     """
@@ -92,12 +93,13 @@ def copy_start(recipe: Recipe, folder: Path, source: Path) -> None:
         recipe = recipe.start
         chain.append(recipe.key())
     with locked(Path(folder) / LOCK):
-        path = Path(folder) / f"{START}.safetensors"
-        if not chain or (path.exists() and any(not key.differing(key_of(path)) for key in chain)):
+        path, first = (Path(place) / f"{START}.safetensors" for place in (folder, source))
+        is_here = path.exists() and any(not key.differing(key_of(path)) for key in chain)
+        if not chain or is_here or not first.exists():
             return
         for suffix in (".csv", ".safetensors"):
             with atomic(path.with_suffix(suffix)) as part:
-                shutil.copyfile(Path(source) / f"{START}{suffix}", part)
+                shutil.copyfile(first.with_suffix(suffix), part)
 
 
 def _train_or_load(

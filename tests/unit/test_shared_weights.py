@@ -18,6 +18,7 @@ from fusionlib.methods.retraining import Retraining
 from fusionlib.support import long_training
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import key_of, save_weights
+from fusionlib.training.recipe import Recipe
 
 WANT = """
 import sys
@@ -65,8 +66,9 @@ def test_a_chain_of_trainings_needs_its_first_start_once(tmp_path: Path) -> None
     assert start() == begun.key()  # of another chain
 
 
-def test_a_training_that_begins_with_nothing_needs_no_start(tmp_path: Path) -> None:
-    training.copy_start(TINY, tmp_path, tmp_path / "nowhere")
+@pytest.mark.parametrize("recipe", [TINY, replace(TINY, start=TINY)], ids=["no start", "a start still to be trained"])
+def test_what_is_not_there_is_not_copied(recipe: Recipe, tmp_path: Path) -> None:
+    training.copy_start(recipe, tmp_path, tmp_path / "nowhere")
     assert not list(tmp_path.glob("*.safetensors"))
 
 
