@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fusionlib.support.files import InputError
+from fusionlib.support.inputs import constants
 from fusionlib.support.random_fields import LEVELS as LEVELS
 from fusionlib.support.random_fields import Level, draw, get_level, pixel_grid
 
@@ -64,7 +65,7 @@ def warp(image: Tensor, phi: Tensor, exact: bool = True) -> Tensor:
     dtype = torch.float64 if exact else torch.promote_types(image.dtype, torch.float32)
     with torch.autocast(image.device.type, enabled=False):
         target = pixel_grid(height, width, phi.device, dtype) + phi.to(dtype)
-        scale = torch.tensor([max(width - 1, 1), max(height - 1, 1)], dtype=dtype, device=phi.device)
+        scale = constants(max(width - 1, 1), max(height - 1, 1), like=target)
         grid = target.permute(0, 2, 3, 1) * (2 / scale) - 1
         warped = F.grid_sample(image.to(dtype), grid, "bilinear", "border", align_corners=True)
     return warped.to(image.dtype)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fusionlib.network import Alignment, NetworkOutput
 from fusionlib.registration import Stage, resize_field
+from fusionlib.support.inputs import constants
 from fusionlib.support.settings import check
 
 
@@ -138,8 +139,9 @@ def sobel(image: Tensor) -> Tensor:
     >>> sobel(torch.tensor([[[[0.0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]]]))[0, 0, 1].tolist()
     [0.0, 4.0, 4.0, 4.0]
     """
-    kernel = image.new_tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).view(1, 1, 3, 3)
-    return F.conv2d(image, torch.cat([kernel, kernel.mT]), padding=1).abs().sum(1, keepdim=True)
+    kernel = constants(-1, 0, 1, -2, 0, 2, -1, 0, 1, like=image).view(1, 1, 3, 3)
+    with torch.autocast(image.device.type, enabled=False):
+        return F.conv2d(image, torch.cat([kernel, kernel.mT]), padding=1).abs().sum(1, keepdim=True)
 
 
 def alignment_terms(aligned: Alignment, common_ir: Tensor, phi_gt: Tensor) -> dict[str, Tensor]:

@@ -8,8 +8,7 @@
 Convention: images (B, 1, H, W) float32 in [0, 1]; features (B, C, H, W); the field phi (B, 2, H, W) in pixels of the
 input, see `fusionlib.deformation`. A leading `common_`/`specific_` names the extractor, `_ir`/`_vi` the modality.
 
-The default configuration registers well; `AS_IN_THE_PAPER` is the plainest reading of the text. They differ in switches
-of `NetworkConfig`, each marked PAPER-GAP.
+The default registers well; `AS_IN_THE_PAPER` is the plainest reading. They differ in switches marked PAPER-GAP.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from fusionlib.registration import CSEB, PyramidMSRB, Stage, UNetMSRB, feature_l
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import (
     STRUCTURE_CHANNELS,
+    WithoutAutocast,
     at_least_float32,
     check_pair,
     downsample,
@@ -296,5 +296,5 @@ def extractor(inputs: int, channels: int, layers: int) -> nn.Sequential:
 
 def reconstruction_head(inputs: int, channels: int) -> nn.Sequential:
     """Three feature extraction layers, the last ending in Tanh instead of LeakyReLU: (B, inputs, H, W) to [-1, 1]."""
-    last = nn.Sequential(nn.Conv2d(channels, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1), nn.Tanh())
+    last = WithoutAutocast(nn.Conv2d(channels, 1, 3, padding=1, bias=False), nn.BatchNorm2d(1), nn.Tanh())
     return nn.Sequential(feature_layer(inputs, channels), feature_layer(channels, channels), last)

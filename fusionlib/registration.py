@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fusionlib.deformation import warp
-from fusionlib.support.inputs import at_least_float32
+from fusionlib.support.inputs import at_least_float32, constants
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ class UNet(nn.Module):
         for layer in self.up:
             skip = skips.pop()
             x = layer(torch.cat([F.interpolate(x, skip.shape[-2:], mode="bilinear", align_corners=False), skip], 1))
-        return at_least_float32(self.to_field(x))  # a field in half precision would be exact to a tenth of a pixel only
+        with torch.autocast(x.device.type, enabled=False):  # in half precision, a field is exact to a tenth of a pixel
+            return at_least_float32(self.to_field(x.to(self.to_field.weight.dtype)))
 
 
 def field_layer(inputs: int) -> nn.Conv2d:
@@ -266,5 +267,5 @@ def resize_field(phi: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     height, width = phi.shape[-2:]
     if (height, width) == tuple(size):
         return phi
-    scale = torch.tensor([size[1] / width, size[0] / height], device=phi.device, dtype=phi.dtype).view(1, 2, 1, 1)
+    scale = constants(size[1] / width, size[0] / height, like=phi).view(1, 2, 1, 1)
     return F.interpolate(phi, tuple(size), mode="bilinear", align_corners=False) * scale

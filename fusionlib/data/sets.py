@@ -74,6 +74,10 @@ class PairSet(Sequence[Pair]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Pair:
+        return _map_images(self._stored(index), _as_float)
+
+    def _stored(self, index: int) -> Pair:
+        """A pair as it is kept, in bytes."""
         name = self.names[index]
         stored = self._cache.get(name)
         if stored is None:
@@ -82,7 +86,7 @@ class PairSet(Sequence[Pair]):
             if self._cached_bytes + size <= CACHE_BYTES:
                 self._cache[name] = stored
                 self._cached_bytes += size
-        return _map_images(stored, lambda image: image.float() / 255)
+        return stored
 
     def one_by_one(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, `ir` and `vi` of every pair, images (1, 1, H, W)."""
@@ -91,14 +95,14 @@ class PairSet(Sequence[Pair]):
 
     def stack(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Batch the pairs at these positions: `ir` and `vi`, each (B, 1, H, W); InputError if they differ in size."""
-        pairs = [self[index] for index in indices]
+        pairs = [self._stored(index) for index in indices]
         for pair in pairs:
             if pair.ir.shape != pairs[0].ir.shape:
                 raise InputError(
                     f"{pairs[0].name} is {_extent(pairs[0].ir)} and {pair.name} is {_extent(pair.ir)} pixels: "
                     "open the set with size=..., so that its pairs fit into one batch."
                 )
-        return torch.stack([pair.ir for pair in pairs]), torch.stack([pair.vi for pair in pairs])
+        return _as_float(torch.stack([pair.ir for pair in pairs])), _as_float(torch.stack([pair.vi for pair in pairs]))
 
 
 def read_pair(
@@ -257,6 +261,10 @@ def _how_to_get(key: str, root: Path) -> str:
 
 def _extent(image: Tensor) -> str:
     return f"{image.shape[-1]}x{image.shape[-2]}"
+
+
+def _as_float(image: Tensor) -> Tensor:
+    return image.float() / 255
 
 
 def _map_images(pair: Pair, change: Callable[[Tensor], Tensor]) -> Pair:

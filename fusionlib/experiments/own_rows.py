@@ -75,7 +75,8 @@ def train(wanted: Sequence[Own], preset: Preset, compiled: bool = False) -> None
             _copy_to_sweeps(run.path, training.recipe, preset, wanted[0].folder / "sweeps")
         if not run.reused and done < len(wanted):
             check_time(
-                f"{training.method} with seed {training.recipe.seed} is trained, {done} of {len(wanted)} trainings"
+                f"{training.method} with seed {training.recipe.seed} is trained, {done} of {len(wanted)} trainings",
+                run.log["seconds"].max(),
             )
 
 

@@ -87,9 +87,12 @@ class Ours:
         The images of the result have the dtype of the infrared; the field is float32, or float64 from a network in
         float64.
         """
-        output = self.network(ir.to(self.device), vi.to(self.device))
-        field, sure = output.field.to(ir.device), output.alignment.confidence
-        return Fused(output.image.to(ir), field, warp(ir, field), sure if sure is None else sure.to(ir.device))
+        moved = ir.to(self.device)
+        output = self.network(moved, vi.to(self.device))
+        field, sure = output.field, output.alignment.confidence
+        registered = warp(moved, field).to(ir.device)
+        sure = sure if sure is None else sure.to(ir.device)
+        return Fused(output.image.to(ir), field.to(ir.device), registered, sure)
 
 
 REFINED = "ours_refined"  # see `fusionlib.methods.field_refinement`

@@ -176,7 +176,7 @@ def train(settings: Retraining, path: Path, device: str | None = None) -> pd.Dat
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     parts = {"network": network, "optimiser": optimiser, "schedule": schedule}
-    run, losses, loss_of = Run(path, settings.key(), steps, device, "step", "loss"), [], systems.imported(system.loss)
+    run, losses, loss_of = Run(path, settings.key(), steps, "step", "loss"), [], systems.imported(system.loss)
     run.restore(**parts)
     stream = islice(batches(pairs, settings, device, run.done), steps - run.done)
     for step, batch in enumerate(stream, run.done + 1):

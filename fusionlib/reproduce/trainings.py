@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from fusionlib import presets
 from fusionlib.experiments import own_rows
 from fusionlib.methods import retraining
 from fusionlib.reproduce import provenance
-from fusionlib.support.files import check_writable
+from fusionlib.support.files import InputError, check_writable
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.long_training import OutOfTimeError, allowed
 from fusionlib.support.machine import machine
@@ -57,6 +59,8 @@ def train(
             own_rows.train(wanted, config, compiled)
             table = own_rows.score(wanted, config, kept_results.table("own_rows"))
             costs = own_rows.costs(config, kept_results.tables)
+    except torch.OutOfMemoryError:
+        raise InputError(f"The memory of this GPU is too small for the preset {preset}: take a larger one.") from None
     except OutOfTimeError as stopped:
         status, remaining = NOT_DONE, str(stopped)
     except KeyboardInterrupt:

@@ -71,6 +71,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
+            with open(part, "rb") as written:
+                os.fsync(written.fileno())  # else a power cut could leave the new name with nothing behind it
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

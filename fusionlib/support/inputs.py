@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fusionlib.support.files import InputError
 
@@ -91,6 +91,28 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def constants(*values: float, like: Tensor) -> Tensor:
+    """Numbers as a tensor of the same dtype, made on the device: a copy from the host would wait for all before it.
+
+    >>> constants(1, 2.5, like=torch.zeros(1))
+    tensor([1.0000, 2.5000])
+    """
+    return torch.cat([like.new_full((1,), value) for value in values])
+
+
+class WithoutAutocast(nn.Sequential):
+    """Layers that compute in the dtype of their weights also where `torch.autocast` has half precision for all others.
+
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     WithoutAutocast(nn.Linear(2, 1))(torch.ones(1, 2, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self[0].weight.dtype))
+
+
 STRUCTURE_CHANNELS = 3
 
 
@@ -112,9 +134,10 @@ def local_structure(image: Tensor) -> Tensor:
     True
     """
     dtype, image = image.dtype, at_least_float32(image)  # half precision rounds the square of a faint edge to 0
-    sobel = image.new_tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]]).view(1, 1, 3, 3)
+    sobel = constants(1, 2, 1, 0, 0, 0, -1, -2, -1, like=image).view(1, 1, 3, 3)
     smooth = F.avg_pool2d(F.pad(image, [1] * 4, mode="replicate"), 3, 1)
-    gradient = F.conv2d(F.pad(smooth, [1] * 4, mode="replicate"), torch.cat([sobel.mT, sobel]))
+    with torch.autocast(image.device.type, enabled=False):  # bfloat16 would round brightness to steps of 1/256
+        gradient = F.conv2d(F.pad(smooth, [1] * 4, mode="replicate"), torch.cat([sobel.mT, sobel]))
     gx, gy = gradient.split(1, 1)
     strength = torch.sqrt(gx**2 + gy**2 + 1e-8)
     near = F.avg_pool2d(F.pad(strength, [8] * 4, mode="replicate"), (1, 17), 1)

@@ -79,6 +79,8 @@ def computes_in_bfloat16() -> bool:
 def uses_bfloat16(device: torch.device | str, kinds: Collection[str]) -> bool:
     """Whether layers compute in bfloat16 on a device, if they may on these kinds of device; see `TrainingConfig`."""
     kind = torch.device(device).type
+    if kind == "cuda" and kind in kinds:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind in kinds and (kind != "cpu" or computes_in_bfloat16())
 
 

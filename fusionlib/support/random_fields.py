@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fusionlib.support.files import InputError
+from fusionlib.support.inputs import constants
 from fusionlib.support.settings import check
 
 _KNOTS = 64  # the elastic part is drawn on this many points a side, whatever the size of the image
@@ -102,13 +103,13 @@ def draw(level: Level, height: int, width: int, key: object, device: torch.devic
 
     # The rigid motion is applied to the displaced points: exact, without resampling a field.
     grid = pixel_grid(height, width, device, torch.float32)
-    centre = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=device).view(1, 2, 1, 1)
+    centre = constants((width - 1) / 2, (height - 1) / 2, like=grid).view(1, 2, 1, 1)
     x, y = (grid + elastic - centre).split(1, dim=1)
     if level.scale or level.perspective:
         x, y = _as_a_second_camera(level, rng, x, y, centre)
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
     turned = torch.cat([cos * x - sin * y, sin * x + cos * y], dim=1)
-    return turned + centre + torch.tensor(shift, dtype=torch.float32, device=device).view(1, 2, 1, 1) - grid
+    return turned + centre + constants(*shift, like=grid).view(1, 2, 1, 1) - grid
 
 
 def _as_a_second_camera(

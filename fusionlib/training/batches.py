@@ -7,6 +7,7 @@ alone, never on the state of a generator, so a resumed training sees the same im
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +46,18 @@ class Batch:
 def batches(pairs: PairSet, recipe: Recipe, epoch: int, device: str = "cpu") -> Iterator[Batch]:
     """The batches of one epoch of a recipe; with boxes if it has a detector."""
     return deformed_batches(pairs, recipe.training, recipe.seed, epoch, device, _boxes_of(pairs, recipe))
+
+
+def made_ahead(made: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each made by a thread while a GPU learns from the one before.
+
+    What is random does not depend on when it is drawn, so the batches are the same.
+    """
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = worker.submit(next, made, None)
+            yield batch
 
 
 def deformed_batches(

@@ -142,7 +142,7 @@ def train_detector(
         return net.eval()
 
     learning = _Learning(net.to(device, memory_format=torch.channels_last), config, max(1, len(images) // config.batch))
-    run = Run(path, key, config.epochs, device, loss="l_ob")
+    run = Run(path, key, config.epochs, loss="l_ob")
     run.restore(**learning.parts)
     for epoch in range(run.done, config.epochs):
         losses = []

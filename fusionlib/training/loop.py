@@ -27,7 +27,7 @@ from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.machine import peak_memory, uses_bfloat16
 from fusionlib.support.weights import save_weights
-from fusionlib.training.batches import Batch, batches
+from fusionlib.training.batches import Batch, batches, made_ahead
 from fusionlib.training.compiled import compile_network
 from fusionlib.training.recipe import Recipe, TrainingConfig
 from fusionlib.training.run import Run
@@ -70,7 +70,7 @@ def train(
     if compiled:
         compile_network(model.network)
     steps = max(1, len(pairs) // settings.batch)
-    run = Run(path, key, settings.epochs, device)
+    run = Run(path, key, settings.epochs)
     optimiser, schedule = optimiser_of(model, settings, steps, max(0, run.done - 1))
     run.restore(model=model, optimiser=optimiser, schedule=schedule)
     for epoch in range(run.done, settings.epochs):
@@ -139,7 +139,8 @@ class Model(nn.Module):
         labelled = [i for i, target in enumerate(boxes) if target is not None]
         if not labelled:
             return output.fused.new_zeros(())
-        return self.detector.loss(self.detector(output.fused[labelled]), [boxes[i] for i in labelled])
+        fused = output.fused if len(labelled) == len(boxes) else output.fused[labelled]
+        return self.detector.loss(self.detector(fused), [boxes[i] for i in labelled])
 
 
 def optimiser_of(
@@ -164,6 +165,8 @@ def one_epoch(
 ) -> dict[str, float]:
     """One pass over all pairs: the mean of each loss term, seconds, share spent on preparing images, memory in GiB.
 
+    On a GPU, images are prepared while it learns, and the share is what was spent on waiting for them and for the GPU.
+
     `check` is called with l_t and the number of the epoch, and raises an error if it is NaN or infinite.
     """
     settings = recipe.training
@@ -172,10 +175,11 @@ def one_epoch(
     model.prepare(settings, fusion_alone)
     kind = torch.device(device).type
     half = uses_bfloat16(device, settings.mixed_precision)
-    sums, names = 0.0, []
+    sums, lengths, names = 0.0, 0.0, []  # lengths: of the gradients, to notice one that is not finite
     start = stepped = time.perf_counter()
     preparing, count = 0.0, 0
-    for batch in batches(pairs, recipe, epoch, device):
+    made = batches(pairs, recipe, epoch, device)
+    for batch in made if kind == "cpu" else made_ahead(made):
         preparing += time.perf_counter() - stepped
         with torch.autocast(kind, torch.bfloat16, enabled=half):
             terms = model.terms(batch, registration_alone, fusion_alone)
@@ -188,13 +192,14 @@ def one_epoch(
         terms["l_t"].backward()
         # Each on its own: the large gradients of an untrained head would leave the network almost no step.
         for part in model.children():
-            torch.nn.utils.clip_grad_norm_(part.parameters(), settings.clip)
+            lengths = lengths + torch.nn.utils.clip_grad_norm_(part.parameters(), settings.clip)
         optimiser.step()
         schedule.step()
         count += 1
         stepped = time.perf_counter()
     means = dict(zip(names, (sums / count).tolist(), strict=True)) if count else {}
-    check(means.get("l_t", 0.0), epoch + 1)  # before the validation
+    for value in (means.get("l_t", 0.0), float(lengths)):
+        check(value, epoch + 1)  # before the validation, and before a checkpoint holds weights that are spoilt
     seconds = stepped - start
     return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": peak_memory(device)}
 

@@ -42,7 +42,6 @@ class Run:
         path: of the weights, `.safetensors`; log (`.csv`) and checkpoint (`.checkpoint`) lie beside it. None keeps
             nothing.
         key: of the weights; a checkpoint with another key is not used.
-        device: where the checkpoint is loaded to.
         unit: the column of the log that counts, "epoch" or "step".
         loss: the column that is reported and has to stay finite.
 
@@ -55,13 +54,12 @@ class Run:
         path: Path | None,
         key: Key,
         total: int,
-        device: torch.device | str,
         unit: str = "epoch",
         loss: str = "l_t",
     ) -> None:
         self.path, self.key, self.total, self.unit, self.loss = path, key, total, unit, loss
         self.name = path.stem if path else "detector"
-        self._saved = self._checkpoint(device) if path and path.with_suffix(".checkpoint").exists() else {}
+        self._saved = self._checkpoint() if path and path.with_suffix(".checkpoint").exists() else {}
         self.rows: list[dict[str, float]] = self._saved.get("rows", [])
         self._since = time.perf_counter()
         if self.rows:
@@ -120,10 +118,11 @@ class Run:
             self.path.with_suffix(".checkpoint").unlink(missing_ok=True)
         return log
 
-    def _checkpoint(self, device: torch.device | str) -> dict:
+    def _checkpoint(self) -> dict:
         checkpoint = self.path.with_suffix(".checkpoint")
         try:
-            state = torch.load(checkpoint, map_location=device, weights_only=True)
+            # To the CPU: each part copies its state to its own device, and Adam counts its steps on the CPU.
+            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
             made_by = state["made_by"]
         except OSError as error:
             fact = f"{checkpoint} cannot be read ({error.strerror})"

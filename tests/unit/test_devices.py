@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fusionlib import deformation, presets
 from fusionlib.detection import Detector
@@ -86,3 +87,28 @@ def test_a_folded_draw_is_replaced_in_a_batch_as_it_is_alone(monkeypatch: pytest
         alone = deformation.misalign(image[index : index + 1], deformation.sample_field("light", 48, 48, key))
         assert torch.allclose(together.phi_gt[index], alone.phi_gt[0], atol=1e-3)
     assert len(first) == 3  # in the batch, for the batch's second look, and here
+
+
+class FromNumbers(TorchFunctionMode):
+    """Counts the tensors that are made of Python numbers: on a GPU, each waits until all before it is computed."""
+
+    made = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.made += function in (torch.tensor, torch.as_tensor, Tensor.new_tensor)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_training_step_makes_no_tensor_of_python_numbers(alone: bool) -> None:
+    recipe = replace(presets.load("smoke").recipe, detector=None, start=None)
+    model = Model(recipe)
+    ir, vi = torch.rand(2, 2, 1, 64, 64)
+    batch = Batch(ir, vi, deformation.warp(ir, torch.ones(2, 2, 64, 64)), torch.ones(2, 2, 64, 64), [None] * 2)
+    with FromNumbers() as numbers:
+        terms = model.terms(batch, registration_alone=alone, fusion_alone=False)
+        total_loss(terms, recipe.losses).backward()
+    assert numbers.made == 0
+    with FromNumbers() as numbers:
+        torch.zeros(1).new_tensor([1.0])
+    assert numbers.made == 1  # it does count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fusionlib.support import boxes, long_training, weights
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.training import loop
-from fusionlib.training.batches import batches
+from fusionlib.training.batches import Batch, batches, made_ahead
 from fusionlib.training.recipe import TrainingConfig
 from fusionlib.training.run import Run
 
@@ -133,6 +134,29 @@ def test_a_batch_depends_on_seed_and_epoch_only():
     assert first[0].ir.shape == (2, 1, 32, 32) and first[0].boxes == [None, None]  # nobody asked for boxes
     other = next(batches(pairs, recipe, epoch=6))
     assert not torch.equal(first[0].moved, other.moved)
+
+
+def test_batches_made_ahead_are_the_same_and_so_are_their_errors():
+    recipe = replace(TINY, train_pairs=4)
+    pairs = data.open_set("synthetic", "train", recipe.size, count=4)
+    for one, other in zip(batches(pairs, recipe, 0), made_ahead(batches(pairs, recipe, 0)), strict=True):
+        assert torch.equal(one.moved, other.moved) and torch.equal(one.phi_gt, other.phi_gt)
+
+    def broken() -> Iterator[Batch]:
+        yield from batches(pairs, recipe, 0)
+        raise InputError("no such pair")
+
+    with pytest.raises(InputError, match="no such pair"):
+        list(made_ahead(broken()))
+    next(made_ahead(broken()))  # and whoever stops early is not kept waiting
+
+
+def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path, monkeypatch):
+    clip = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: clip(*given) * float("nan"))
+    with pytest.raises(InputError, match="The loss of ours is nan at epoch 1: lower the learning rate"):
+        loop.train(TINY, tmp_path / "ours.safetensors", "cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_boxes_follow_every_flip_and_crop():
