@@ -26,6 +26,7 @@ from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
+from fusionlib.support.machine import exact_float32
 from fusionlib.support.weights import key_of
 
 __all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "Rule", "load", "names", "network"]
@@ -76,8 +77,7 @@ class Ours:
     """The paper's network with trained weights."""
 
     def __init__(self, network: FusionNetwork, name: str = "ours", device: torch.device | str = "cpu") -> None:
-        self.name = name
-        self.device = torch.device(device)
+        self.name, self.device = name, torch.device(device)
         self.network = network.to(device).eval()
 
     @torch.inference_mode()
@@ -88,11 +88,10 @@ class Ours:
         float64.
         """
         moved = ir.to(self.device)
-        output = self.network(moved, vi.to(self.device))
-        field, sure = output.field, output.alignment.confidence
-        registered = warp(moved, field).to(ir.device)
-        sure = sure if sure is None else sure.to(ir.device)
-        return Fused(output.image.to(ir), field.to(ir.device), registered, sure)
+        with exact_float32():
+            output = self.network(moved, vi.to(self.device))
+        maps = output.field, warp(moved, output.field), output.alignment.confidence
+        return Fused(output.image.to(ir), *(each if each is None else each.to(ir.device) for each in maps))
 
 
 REFINED = "ours_refined"  # see `fusionlib.methods.field_refinement`

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -82,6 +82,11 @@ def uses_bfloat16(device: torch.device | str, kinds: Collection[str]) -> bool:
     if kind == "cuda" and kind in kinds:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind in kinds and (kind != "cpu" or computes_in_bfloat16())
+
+
+def exact_float32() -> AbstractContextManager:
+    """Inside the block, a GPU computes convolutions of float32 in float32; by default, it rounds to ten bits (TF32)."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def peak_memory(device: str) -> float:

@@ -25,7 +25,7 @@ from fusionlib.losses import alignment_terms, fusion_terms, total_loss
 from fusionlib.network import FusionNetwork, NetworkOutput
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
-from fusionlib.support.machine import peak_memory, uses_bfloat16
+from fusionlib.support.machine import exact_float32, peak_memory, uses_bfloat16
 from fusionlib.support.weights import save_weights
 from fusionlib.training.batches import Batch, batches, made_ahead
 from fusionlib.training.compiled import compile_network
@@ -214,7 +214,8 @@ def validation_error(net: FusionNetwork, pairs: PairSet, level: str, device: str
     for index, name in enumerate(pairs.names):
         ir, vi = (images.to(device) for images in pairs.stack([index]))
         moved = misalign_by_key(ir, level, [("validation", name)])
-        phi = net.align(moved.ir, vi).field
+        with exact_float32():
+            phi = net.align(moved.ir, vi).field
         errors.append(metrics.endpoint_error(phi, moved.phi_gt, moved.valid))
         identity_errors.append(metrics.endpoint_error(torch.zeros_like(phi), moved.phi_gt, moved.valid))
     error, identity = torch.cat(errors).mean().item(), torch.cat(identity_errors).mean().item()
