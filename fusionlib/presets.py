@@ -194,6 +194,7 @@ PRESETS = {
             PAPER,
             name="rehearsal",
             recipe=replace(PAPER.recipe, train_pairs=4, training=ONE_STEP),
+            test_sets=("M3FD",),
             always_train=True,
             augmented=replace(AUGMENTED, epochs=2, registration_epochs=1, fusion_epochs=1, batch=4, validation_pairs=1),
             plain_epochs=1,
@@ -211,11 +212,16 @@ PRESETS = {
                 seeds=(0,),
             ),
             cost=CostConfig(
-                chains=("crossraft+ydtr",), timed=((512, 2),), growth=(256, 512), large=(768, 1024), runs=1
+                joint=("ours", "ivfwsr", "superfusion"),
+                chains=("crossraft+ydtr",),
+                timed=((512, 2),),
+                growth=(256, 512),
+                large=(768, 1024),
+                runs=1,
             ),
             mri=replace(PAPER.mri, training=ONE_STEP),
             warning="A rehearsal of the preset `paper`, at its image size, with one step of each training and one test "
-            "pair of each set: it shows that everything runs. **None of these numbers means anything.**",
+            "pair: it shows that everything runs. **None of these numbers means anything.**",
         ),
     )
 }

@@ -26,7 +26,7 @@ NOTHING = "None of these numbers means anything."
 COUNTS = {  # what may differ: how much, never what
     "name", "warning", "always_train", "epochs", "batch", "train_pairs", "count", "draws", "seeds", "runs",
     "plain_epochs", "registration_epochs", "fusion_epochs", "validation_pairs", "switch_epochs", "sweep_epochs",
-    "sweep_longer", "sweep_seeds", "methods", "chains", "timed", "growth", "large",
+    "sweep_longer", "sweep_seeds", "test_sets", "methods", "joint", "chains", "timed", "growth", "large",
 }  # fmt: skip
 
 
