@@ -121,7 +121,7 @@ def run(
         key = runner.key_of(pairs, *components)
         for level, row in product(preset.levels, rows):
             where, origin = {"dataset": name, "level": level, "method": row.method}, origins[row.method]
-            if _can_be_measured(origin, result_tables.rows_of(kept, where)):
+            if _can_be_measured(origin, result_tables.rows_in(kept, where)):
                 measure = partial(_measure, row, origin, pairs, level, weights, score)
                 parts.append(runner.Part(where, key | origin.key, measure))
             else:
@@ -129,7 +129,7 @@ def run(
     table = runner.run(path, parts)
     for part in parts:
         if part.key is None:
-            kept_rows, method = result_tables.rows_of(table, part.where), part.where["method"]
+            kept_rows, method = result_tables.rows_in(table, part.where), part.where["method"]
             if len(kept_rows):
                 table.loc[kept_rows.index, "weights"] += ", not here"
             else:

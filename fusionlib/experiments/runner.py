@@ -92,7 +92,7 @@ def run(
     for part, rows in work(_measurable(parts) if again else outdated(path, parts, minutes)):
         result_tables.replace_part(path, part.where, part.key, rows)
     table = result_tables.read(path)
-    tables = [rows for part in parts if len(rows := result_tables.rows_of(table, part.where))]
+    tables = [rows for part in parts if len(rows := result_tables.rows_in(table, part.where))]
     return pd.concat(tables or [table.iloc[:0]], ignore_index=True).drop(columns=result_tables.MADE_BY, errors="ignore")
 
 

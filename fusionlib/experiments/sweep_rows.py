@@ -76,18 +76,18 @@ def table4() -> list[Row]:
 
 def table5(preset: Preset) -> list[Row]:
     """The rows of Table 5, and between each of them and the paper's optimum `sweep_between` more, evenly spaced."""
-    printed = {name: settings_of(name) for name in paper_table(5).index.get_level_values("row")}
-    best = settings_of(optimum(preset))
+    printed = {name: settings_in(name) for name in paper_table(5).index.get_level_values("row")}
+    best = settings_in(optimum(preset))
     rows = {_row_name(settings): name for name, settings in printed.items()}
     for settings in printed.values():
         for step in range(1, preset.sweep_between + 1):
             part = step / (preset.sweep_between + 1)
             between = {name: value + part * (best[name] - value) for name, value in settings.items()}
             rows.setdefault(_row_name(between))
-    return [Row(name, _changes(settings_of(name), preset.recipe), original) for name, original in rows.items()]
+    return [Row(name, _changes(settings_in(name), preset.recipe), original) for name, original in rows.items()]
 
 
-def settings_of(name: str) -> dict[str, float]:
+def settings_in(name: str) -> dict[str, float]:
     """ "gamma=2;lambda1=10;..." as numbers by name."""
     return {setting: float(value) for setting, value in (part.split("=") for part in name.split(";"))}
 
@@ -104,7 +104,7 @@ def optimum(preset: Preset) -> str:
         InputError: the preset has other settings.
     """
     for name in paper_table(5).index.get_level_values("row"):
-        if not _changes(settings_of(name), preset.recipe):
+        if not _changes(settings_in(name), preset.recipe):
             return name
     raise InputError(
         "Table 5 is swept around the paper's settings: leave gamma and the lambdas of the preset as they are."
@@ -159,20 +159,20 @@ def _changed(recipe: Recipe, row: Row) -> Recipe:
 
 def differing(name: str, best: str) -> list[str]:
     """Settings in which a row of Table 5 differs from the best."""
-    settings, best_settings = settings_of(name), settings_of(best)
+    settings, best_settings = settings_in(name), settings_in(best)
     return [setting for setting, value in settings.items() if value != best_settings[setting]]
 
 
 def line_of(rows: Sequence[Row], best: str, setting: str) -> dict[float, Row]:
     """Value to row along one setting, in order: the rows that differ from the best in it alone, and the best."""
-    line = {settings_of(row.name)[setting]: row for row in rows if differing(row.name, best) in ([], [setting])}
+    line = {settings_in(row.name)[setting]: row for row in rows if differing(row.name, best) in ([], [setting])}
     return dict(sorted(line.items()))
 
 
 def neighbours(rows: Sequence[Row], best: str) -> list[str]:
     """Names of the rows next to the best along each setting, on either side."""
     names = []
-    for setting, value in settings_of(best).items():
+    for setting, value in settings_in(best).items():
         line = line_of(rows, best, setting)
         below, above = [other for other in line if other < value][-1:], [other for other in line if other > value][:1]
         names += [line[other].name for other in (*below, *above)]
@@ -181,7 +181,7 @@ def neighbours(rows: Sequence[Row], best: str) -> list[str]:
 
 def to_train_longer(rows: Sequence[Row], best: str) -> list[Row]:
     """A few rows to train longer: the best, and for each lambda the row with its lowest value."""
-    lambdas = [setting for setting in settings_of(best) if setting.startswith("lambda")]
+    lambdas = [setting for setting in settings_in(best) if setting.startswith("lambda")]
     lowest = [next(iter(line_of(rows, best, setting).values())) for setting in lambdas]
     return [row for row in rows if row.name == best] + [row for row in lowest if row.name != best]
 

@@ -16,7 +16,7 @@ from fusionlib.data import open_set
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.experiments.sweep_rows import Row, line_of, settings_of
+from fusionlib.experiments.sweep_rows import Row, line_of, settings_in
 from fusionlib.experiments.sweeps import SCORED
 from fusionlib.methods import Ours
 from fusionlib.metrics.directions import sign, with_arrow
@@ -66,7 +66,7 @@ def setting_map(differences: pd.DataFrame, values: pd.DataFrame, rows: Sequence[
         best: name of the optimum's row, framed.
         metric: a column of `values`.
     """
-    by_setting = {setting: line_of(rows, best, setting) for setting in settings_of(best)}
+    by_setting = {setting: line_of(rows, best, setting) for setting in settings_in(best)}
     verdicts = differences[differences["metric"] == metric].set_index("row")["verdict"]
     middle = values.at[best, metric]
     width = max(map(len, by_setting.values()))
@@ -110,7 +110,7 @@ def lines(table: pd.DataFrame, rows: Sequence[Row], best: str, metrics: Sequence
     middle = by_seed.xs(best, level="row")
     change = 100 * by_seed.sub(middle, level="seed") / middle.mean().abs()
     printed = paper_table(5).droplevel("dataset")
-    settings = settings_of(best)
+    settings = settings_in(best)
     size = (plotting.WIDTH, 1.5 * len(metrics) + 0.5)
     figure, axes = plt.subplots(len(metrics), len(settings), figsize=size, sharex="col", sharey="row", squeeze=False)
     for column, (setting, value) in enumerate(settings.items()):

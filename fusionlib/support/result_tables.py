@@ -46,14 +46,14 @@ def replace_part(path: Path, part: Mapping[str, object], key: Key, rows: pd.Data
         if not set(part) <= set(table):
             table = pd.DataFrame()
         # A part that is measured again keeps its place in the file.
-        old = rows_of(table, part).index
+        old = rows_in(table, part).index
         rest, place = table.drop(index=old), old[0] if len(old) else len(table)
         frames = [frame for frame in (rest[rest.index < place], new, rest[rest.index >= place]) if not frame.empty]
         with atomic(path) as half:
             pd.concat(frames, ignore_index=True).to_csv(half, index=False, float_format="%.6g")
 
 
-def rows_of(table: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
+def rows_in(table: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
     """The rows of one part of a table as `read` gives it; none if the table lacks the columns of `part`."""
     if not set(part) <= set(table):
         return table.iloc[:0]
@@ -65,12 +65,12 @@ def rows_of(table: pd.DataFrame, part: Mapping[str, object]) -> pd.DataFrame:
 
 def read_part(path: Path, part: Mapping[str, object]) -> pd.DataFrame:
     """The rows of one part in the file, without the column `made_by`, whatever made them."""
-    return rows_of(read(path), part).drop(columns=MADE_BY, errors="ignore").reset_index(drop=True)
+    return rows_in(read(path), part).drop(columns=MADE_BY, errors="ignore").reset_index(drop=True)
 
 
 def keys_of(table: pd.DataFrame, part: Mapping[str, object]) -> list[Key]:
     """The keys of the rows of one part, each once."""
-    rows = rows_of(table, part)
+    rows = rows_in(table, part)
     return [Key.parse(str(text)) for text in rows[MADE_BY].unique()] if MADE_BY in rows else []
 
 
@@ -78,7 +78,7 @@ def in_order(path: Path, parts: Sequence[Mapping[str, object]]) -> None:
     """Write the parts of a file in this order; other rows follow in the order that they have."""
     with locked(path):
         table = read(path)
-        first = [place for part in parts for place in rows_of(table, part).index]
+        first = [place for part in parts for place in rows_in(table, part).index]
         order = [*first, *table.index.difference(first)]
         if order != list(table.index):
             with atomic(path) as half:

@@ -79,7 +79,7 @@ def test_between_the_rows_of_table_5_lie_others() -> None:
     line = sweep_rows.line_of(rows, best, "lambda1")
     assert list(line) == [1, 3.25, 5.5, 7.75, 10, 12.5, 15, 17.5, 20]
     assert [value for value, row in line.items() if row.printed] == [1, 10, 20]
-    near = [sweep_rows.settings_of(name)["lambda1"] for name in neighbours(rows, best)]
+    near = [sweep_rows.settings_in(name)["lambda1"] for name in neighbours(rows, best)]
     assert near == [10, 10, 7.75, 12.5, 10, 10, 10, 10]
     with pytest.raises(InputError, match="leave gamma and the lambdas"):
         optimum(presets.load("mini", recipe__losses__gamma=3.0))
@@ -364,7 +364,7 @@ def test_the_map_of_one_metric_has_a_square_for_each_value_and_frames_the_optimu
     for metric, better in (("Q_CC", 20), ("Q_CV", -20)):
         axis = sweep_figures.setting_map(found, values, rows, best, metric).axes[0]
         grid, lines = np.asarray(axis.images[0].get_array()), [text.get_text() for text in axis.texts]
-        lengths = [len(sweep_rows.line_of(rows, best, setting)) for setting in sweep_rows.settings_of(best)]
+        lengths = [len(sweep_rows.line_of(rows, best, setting)) for setting in sweep_rows.settings_in(best)]
         assert np.isfinite(grid).sum() == len(lines) == sum(lengths) and len(axis.patches) == len(lengths)
         assert np.isclose(grid, better).sum() == 1 and np.isclose(grid, 0).sum() == len(lines) - 1
         (row,) = np.argwhere(np.isclose(grid, better))
