@@ -11,7 +11,8 @@ import pytest
 from nbformat import v4
 
 from fusionlib import methods, presets
-from fusionlib.data import splits
+from fusionlib.data import data_root, splits
+from fusionlib.experiments import own_rows
 from fusionlib.methods import checkpoints
 from fusionlib.report import model_cards, pages
 from fusionlib.report.index_page import write_overview
@@ -86,3 +87,18 @@ def test_its_weights_and_tables_are_taken_for_no_result(results: Results, monkey
     with pytest.raises(InputError, match="There are no weights for 'ours' under results/"):
         methods.load("ours")
     assert pages.best_preset(results.folder.parent) is None
+
+
+@pytest.mark.skipif(
+    not all((data_root() / name).is_dir() for name in ("RoadScene", "M3FD", "FLIR_ADAS_v1")), reason="no real pairs"
+)
+def test_a_cut_of_it_trains_and_scores_at_the_size_of_the_paper(tmp_path: Path) -> None:
+    cut = presets.load("rehearsal", recipe__train_pairs=2, recipe__training__batch=2)
+    ours = own_rows.trainings(cut, 1, tmp_path)[:1]
+    own_rows.train(ours, cut)
+    table = own_rows.score(ours, cut, tmp_path / "own_rows.csv").set_index(["method", "dataset", "level"])
+    assert cut.recipe.size == cut.test_size == 512 and cut.recipe.detector is not None
+    assert table.index.to_list() == [
+        (method, name, level) for method in ("ours", own_rows.KEPT) for name in cut.test_sets for level in cut.levels
+    ]
+    assert table[["Q_CC", "EPE"]].notna().all(axis=None)
