@@ -74,9 +74,9 @@ class PairSet(Sequence[Pair]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Pair:
-        return _map_images(self._stored(index), _as_float)
+        return _map_images(self._in_bytes(index), _as_float)
 
-    def _stored(self, index: int) -> Pair:
+    def _in_bytes(self, index: int) -> Pair:
         """A pair as it is kept, in bytes."""
         name = self.names[index]
         stored = self._cache.get(name)
@@ -95,7 +95,7 @@ class PairSet(Sequence[Pair]):
 
     def stack(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Batch the pairs at these positions: `ir` and `vi`, each (B, 1, H, W); InputError if they differ in size."""
-        pairs = [self._stored(index) for index in indices]
+        pairs = [self._in_bytes(index) for index in indices]
         for pair in pairs:
             if pair.ir.shape != pairs[0].ir.shape:
                 raise InputError(
