@@ -1,4 +1,4 @@
-"""Checks and preparation of inputs: the device, pairs of images, padding, downsampling, local structure."""
+"""Checks and preparation of inputs: the device, precision, pairs of images, padding, downsampling, local structure."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def constants(*values: float, like: Tensor) -> Tensor:
-    """Numbers as a tensor of the same dtype, made on the device: a copy from the host would wait for all before it.
+    """Numbers as a tensor (N,) of the dtype of `like`, made on its device: a copy from the CPU would wait for the GPU.
 
     >>> constants(1, 2.5, like=torch.zeros(1))
     tensor([1.0000, 2.5000])

@@ -161,13 +161,13 @@ def one_epoch(
     recipe: Recipe,
     epoch: int,
     device: str,
-    check: Callable[[float, int], None] = lambda loss, epoch: None,
+    check: Callable[..., None] = lambda *_: None,
 ) -> dict[str, float]:
     """One pass over all pairs: the mean of each loss term, seconds, share spent on preparing images, memory in GiB.
 
     On a GPU, images are prepared while it learns, and the share is what was spent on waiting for them and for the GPU.
 
-    `check` is called with l_t and the number of the epoch, and raises an error if it is NaN or infinite.
+    `check` is `Run.check`, called with l_t and with the sum of the lengths of all gradients.
     """
     settings = recipe.training
     registration_alone = epoch < settings.registration_epochs
@@ -198,8 +198,8 @@ def one_epoch(
         count += 1
         stepped = time.perf_counter()
     means = dict(zip(names, (sums / count).tolist(), strict=True)) if count else {}
-    for value in (means.get("l_t", 0.0), float(lengths)):
-        check(value, epoch + 1)  # before the validation, and before a checkpoint holds weights that are spoilt
+    check(means.get("l_t", 0.0), epoch + 1)  # before the validation, and before a checkpoint holds spoilt weights
+    check(float(lengths), epoch + 1, "gradient")
     seconds = stepped - start
     return {**means, "seconds": seconds, "preparing": preparing / seconds, "memory": peak_memory(device)}
 

@@ -94,10 +94,10 @@ class Run:
         if self.done < self.total:
             check_time(f"{self.name} is trained to {self.unit} {self.done} of {self.total}", seconds)
 
-    def check(self, loss: float, at: int) -> None:
-        """InputError if the loss of an epoch or step is NaN or infinite."""
-        if not math.isfinite(loss):
-            raise InputError(f"The loss of {self.name} is {loss} at {self.unit} {at}: lower the learning rate.")
+    def check(self, value: float, at: int, what: str = "loss") -> None:
+        """InputError if the loss of an epoch or step, or `what` else is given, is NaN or infinite."""
+        if not math.isfinite(value):
+            raise InputError(f"The {what} of {self.name} is {value} at {self.unit} {at}: lower the learning rate.")
 
     def report(self) -> None:
         """Log the last loss, the last validation error, and the minutes left; about `REPORTS` times in a training."""

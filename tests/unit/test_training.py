@@ -154,7 +154,7 @@ def test_batches_made_ahead_are_the_same_and_so_are_their_errors():
 def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path, monkeypatch):
     clip = torch.nn.utils.clip_grad_norm_
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *given: clip(*given) * float("nan"))
-    with pytest.raises(InputError, match="The loss of ours is nan at epoch 1: lower the learning rate"):
+    with pytest.raises(InputError, match="The gradient of ours is nan at epoch 1: lower the learning rate"):
         loop.train(TINY, tmp_path / "ours.safetensors", "cpu")
     assert not list(tmp_path.iterdir())
 
