@@ -197,12 +197,14 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
 def harmed(rows: pd.DataFrame) -> list[str]:
     """The sets on which these pairs of one method are significantly farther out of register than unregistered.
 
-    At 5 %, by sign flips over scenes, with Holm's correction for the number of sets.
+    At 5 %, by sign flips over scenes, with Holm's correction for the number of sets; sets of fewer scenes than
+    `statistics.LEAST_SCENES` are not asked about.
     """
     p_values, farther = {}, {}
     for name, set_rows in rows.groupby("dataset", sort=False):
-        change = set_rows["EPE"] - identity_of(set_rows)
-        p_values[name], farther[name] = statistics.sign_flips(change, scenes_of(set_rows["pair"])), change.mean() > 0
+        change, scenes = set_rows["EPE"] - identity_of(set_rows), scenes_of(set_rows["pair"])
+        if len(set(scenes)) >= statistics.LEAST_SCENES:
+            p_values[name], farther[name] = statistics.sign_flips(change, scenes), change.mean() > 0
     corrected = statistics.holm(p_values)
     return [name for name in p_values if corrected[name] < 0.05 and farther[name]]
 

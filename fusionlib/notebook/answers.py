@@ -11,7 +11,7 @@ from dataclasses import replace
 import pandas as pd
 
 from fusionlib.data.scenes import scenes_of
-from fusionlib.experiments import comparison
+from fusionlib.experiments import comparison, evaluation
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS, Measured
 from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import interval
@@ -141,3 +141,19 @@ def signed(value: float) -> str:
     if size < 0.001:
         return f"{value:+.4f}"
     return f"{value:+.0f}" if size >= 10 else f"{value:+.1f}" if size >= 1 else f"{value:+#.2g}"
+
+
+def interval_reaches(rows: pd.DataFrame) -> str:
+    """Of which sets the 95 % interval of the share that a method leaves does not lie below 100 %, in brackets; "" of
+    none.
+
+    Args:
+        rows: of one method and level, with EPE and EPE_share.
+    """
+    ends = {name: evaluation.share_interval(set_rows) for name, set_rows in rows.groupby("dataset", sort=False)}
+    around = listed(name for name, (low, high) in ends.items() if low < 1 <= high)
+    above = listed(name for name, (low, _) in ends.items() if low >= 1)
+    few = listed(name for name, (low, _) in ends.items() if low != low)
+    texts = {"includes 100 % on ": around, "lies above it on ": above, "needs more scenes than there are on ": few}
+    texts = [text + names for text, names in texts.items() if names]
+    return f" (the 95 % interval {listed(texts)})" if texts else ""

@@ -37,9 +37,9 @@ def lines(
     x: str,
     y: str,
     logarithmic: bool = False,
-    reference: Mapping[str, float] | None = None,
+    reference: Mapping[str, float | pd.Series] | None = None,
 ) -> Figure:
-    """Lines in one panel, each a series over its index; `reference` adds dashed levels under their names."""
+    """Lines in one panel, each a series over its index; `reference` adds dashed grey levels or lines by name."""
     figure, axis = plt.subplots(figsize=(0.65 * WIDTH, 3.4))
     for place, (name, values) in enumerate(series.items()):
         values = values.dropna()
@@ -47,7 +47,8 @@ def lines(
         colour = COLOURS[place % len(COLOURS)]
         axis.plot(values.index, values, color=colour, ls=dash, marker=marker, ms=4, label=name)
     for name, level in (reference or {}).items():
-        axis.axhline(level, color="0.4", ls="--", lw=1, label=name)
+        look = {"color": "0.4", "ls": "--", "lw": 1, "label": name}
+        axis.plot(level, **look) if isinstance(level, pd.Series) else axis.axhline(level, **look)
     scale = "log" if logarithmic else "linear"
     axis.set(xlabel=x, ylabel=y, xscale=scale, yscale=scale)
     for ticks in (axis.xaxis, axis.yaxis) if logarithmic else ():

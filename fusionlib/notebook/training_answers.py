@@ -17,7 +17,7 @@ from fusionlib.experiments import sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.metrics.statistics import NOT_SIGNIFICANT, holm, interval, sign_flips
 from fusionlib.notebook.answers import LEVEL, counted, signed
-from fusionlib.notebook.sentences import listed
+from fusionlib.notebook.sentences import listed, percent
 
 # --- trainings with several seeds
 
@@ -29,26 +29,26 @@ def seeds_alone(table: pd.DataFrame) -> pd.DataFrame:
         table: long table of `sweeps.run`; each row trained with at least two seeds.
 
     Returns:
-        Rows metric: the mean absolute difference between two seeds of a row, the number of such comparisons, and in
-        how many of them a paired test over the test pairs, corrected by Holm, finds a significant difference. It is
-        the usual test of the field, and here it is wrong each time: the two trainings differ in nothing but chance.
+        Rows metric: the mean absolute difference between two seeds of a row, the number of such comparisons, in how
+        many of them a paired test over the test pairs finds a difference at 5 %, and in how many it would by chance.
+        It is the usual test of the field, each comparison by itself, and here it is wrong each time: the two trainings
+        differ in nothing but their seed.
     """
     lines = {}
     for metric in METRICS:
-        p_values, sizes = {}, []
-        for name, rows in table.groupby("row", sort=False):
+        p_values, sizes = [], []
+        for _, rows in table.groupby("row", sort=False):
             wide = rows.pivot(index=["dataset", "pair"], columns="seed", values=metric)
+            scenes = scenes_of(wide.index.get_level_values("pair"))
             for first, second in combinations(wide.columns, 2):
                 difference = wide[first] - wide[second]
-                p_values[name, first, second] = sign_flips(
-                    difference, scenes_of(difference.index.get_level_values("pair"))
-                )
+                p_values.append(sign_flips(difference, scenes))
                 sizes.append(abs(difference.mean()))
-        significant = sum(p < LEVEL for p in holm(p_values).values())
         lines[metric] = {
             "difference between two seeds, mean": sum(sizes) / len(sizes) if sizes else float("nan"),
             "comparisons": len(sizes),
-            "significant": significant,
+            "significant": sum(p < LEVEL for p in p_values),
+            "by chance": LEVEL * len(sizes),
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("metric")
 
@@ -64,14 +64,8 @@ def rows_and_seeds(table: pd.DataFrame, reference: str, alone: pd.DataFrame) -> 
     means = table.groupby(["row", "seed"])[METRICS].mean()
     others = means.drop(index=reference, level="row")
     changes = (others - means.loc[reference].reindex(others.index, level="seed")).abs().mean()
-    return alone.assign(**{"difference between a row and the full method, mean": changes})[
-        [
-            "difference between a row and the full method, mean",
-            "difference between two seeds, mean",
-            "comparisons",
-            "significant",
-        ]
-    ]
+    change = "difference between a row and the full method, mean"
+    return alone.assign(**{change: changes})[[change, *alone.columns]]
 
 
 def effects(differences: pd.DataFrame, rows: str, reference: str, alone: pd.DataFrame) -> str:
@@ -86,9 +80,9 @@ def effects(differences: pd.DataFrame, rows: str, reference: str, alone: pd.Data
     alone = alone.loc[differences["metric"].unique()]
     text = counted(differences, rows, reference).replace("c", "C", 1)
     return (
-        f"{text}. That is tested over {differences['seeds'].max()} trainings a row. A test over the pairs would find a "
-        f"significant difference between two seeds of one row in {alone['significant'].sum()} of "
-        f"{alone['comparisons'].sum()} comparisons, though they differ in the seed alone."
+        f"{text}. That is tested over {differences['seeds'].max()} trainings a row. A test over the pairs at "
+        f"{percent(LEVEL)} finds a difference between two seeds of one row in {alone['significant'].sum()} of "
+        f"{alone['comparisons'].sum()} comparisons, where chance would give {alone['by chance'].sum():.0f}."
     )
 
 
@@ -122,28 +116,33 @@ def do_levels_agree(at_levels: pd.DataFrame) -> Markdown:
 
 
 def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> str:
-    """Table 4 or 5 in a sentence: what is significant, level by level, and what the seed alone changes."""
-    printed, epochs = paper_table(number).index.get_level_values("row"), at_medium["epochs"].mode()[0]
-    texts = []
-    for table in (at_medium, *at_others):
-        table = table[table["row"].isin(printed) & (table["epochs"] == epochs)]
-        differences = sweep_tables.differences(table, sweep_rows.reference(number))
-        differences = differences[differences["data"] == differences["data"].iloc[-1]]
+    """Table 4 or 5 in a sentence: what is significant, level by level, and how large the differences are."""
+    printed, epochs, texts = paper_table(number).index.get_level_values("row"), at_medium["epochs"].mode()[0], []
+    tests = [
+        sweep_tables.differences(
+            table[table["row"].isin(printed) & (table["epochs"] == epochs)], sweep_rows.reference(number)
+        ).assign(level=table["level"].iloc[0])
+        for table in (at_medium, *at_others)
+    ]
+    sets = list(tests[0]["data"].unique())  # "all" is the last, if there are several
+    for differences in tests:
+        pooled = differences["data"] == sets[-1]
         significant = differences[differences["verdict"] != NOT_SIGNIFICANT]
         which = [
-            f"`{row}` {verdict} in {', '.join(lines['metric'])}"
-            for (row, verdict), lines in significant.groupby(["row", "verdict"], sort=False)
+            f"`{row}` {verdict} in {', '.join(lines['metric'])}" + (f" on {data} alone" if data != sets[-1] else "")
+            for (row, verdict, data), lines in significant.groupby(["row", "verdict", "data"], sort=False)
         ]
-        count = str(len(significant) or "none")
+        count = str((significant["data"] == sets[-1]).sum() or "none")
         verb = "" if texts else " is significant" if count in ("1", "none") else " are significant"
-        texts.append(f"{count}{verb} at `{table['level'].iloc[0]}`{f' ({listed(which)})' if which else ''}")
-    means = at_medium[at_medium["row"].isin(printed) & (at_medium["epochs"] == epochs)]
-    means = means.groupby(["row", "seed"])["Q_CC"].mean().unstack("seed")
-    rows, error = means.mean(axis=1), (means.var(axis=1).mean() / means.shape[1]) ** 0.5
+        texts.append(f"{count}{verb} at `{differences['level'].iloc[0]}`{f' ({listed(which)})' if which else ''}")
+    of_metric = tests[0][tests[0]["metric"] == "Q_CC"]
+    largest = of_metric["difference"].abs().groupby(of_metric["data"]).max().reindex(sets)
+    sizes = listed(f"{size:.3f} on {'all pairs' if name == 'all' else name}" for name, size in largest.items())
+    half = ((of_metric["high"] - of_metric["low"]) / 2)[of_metric["data"] == sets[-1]]
     return (
-        f"of Table {number}'s {len(differences)} comparisons with Ours, over {means.shape[1]} trainings of {epochs} "
-        f"epochs a row, {listed(texts)}: the rows' Q_CC differs by up to "
-        f"{rows.max() - rows.min():.3f}, and that of a row has a standard error of {error:.3f} over its seeds"
+        f"of Table {number}'s {pooled.sum()} comparisons with Ours, over {of_metric['seeds'].max()} trainings of "
+        f"{epochs} epochs a row, {listed(texts)}: in Q_CC the rows differ from Ours by up to {sizes}, where the 95 % "
+        f"interval of such a difference reaches {half.min():.3f} to {half.max():.3f} to each side"
     )
 
 

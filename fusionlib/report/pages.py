@@ -20,7 +20,8 @@ from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import BOUND, summary
 from fusionlib.notebook.reporting import markdown
 from fusionlib.notebook.sentences import listed
-from fusionlib.report import findings, tested_claims, verdicts, web
+from fusionlib.report import findings, verdicts, web
+from fusionlib.report.claims import tested
 from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, SWEPT, TEST_PAIRS
 from fusionlib.report.shipped import FOLDER as EXECUTED
 from fusionlib.support.files import InputError, write_text
@@ -108,7 +109,7 @@ def _preset_part(folder: Path) -> str:
     parts = [f"## What came out in the preset `{folder.name}`"]
     instead = presets.load(folder.name).warning or ONLY_A_PATH
     parts.append((findings_text(folder, folder.parent) if is_real else instead) or "No finding yet.")
-    if len(claims := tested_claims.tested(folder)):
+    if len(claims := tested.statements(folder)):
         parts += ["### The paper's statements, tested", CLAIMS, markdown(claims.set_index("section"))]
     if executed := sorted(folder.glob(f"{EXECUTED}/*.ipynb")):
         links = ", ".join(f"[{path.stem}]({folder.name}/{EXECUTED}/{path.name})" for path in executed)

@@ -98,6 +98,7 @@ def long_table(gap: float) -> pd.DataFrame:
 def test_a_test_over_pairs_tells_two_seeds_of_one_row_apart() -> None:
     apart, same = training_answers.seeds_alone(long_table(0.5)), training_answers.seeds_alone(long_table(0.0))
     assert (apart["comparisons"] == 2).all() and (apart["significant"] == 2).all() and (same["significant"] == 0).all()
+    assert apart["by chance"].tolist() == pytest.approx([0.1] * len(METRICS))
     assert apart["difference between two seeds, mean"].tolist() == pytest.approx([0.5] * len(METRICS), abs=0.01)
     table = long_table(0.5)
     table.loc[table["row"] == "two", "Q_CC"] += 0.3 * (-1) ** table["seed"]  # up with one seed, down with the other
@@ -130,7 +131,10 @@ def test_effects_are_counted_beside_what_a_test_over_pairs_would_find() -> None:
     found = pd.DataFrame([{"metric": "Q_CC", "p": p, "difference": 0.15, "seeds": 8} for p in (0.001, 0.5)])
     text = training_answers.effects(found, "a row", "Ours", training_answers.seeds_alone(long_table(0.5)))
     assert text.startswith("Compared with a row in 1 metrics, 2 comparisons, Ours is significantly better in 0 and ")
-    assert "over 8 trainings a row" in text and "two seeds of one row in 2 of 2 comparisons" in text
+    assert (
+        "over 8 trainings a row" in text
+        and "two seeds of one row in 2 of 2 comparisons, where chance would give 0" in text
+    )
 
 
 def bench(extra: float) -> pd.DataFrame:
@@ -212,3 +216,19 @@ def test_the_best_rows_stand_beside_the_printed_range() -> None:
     )
     text = training_answers.highest(rows, pd.Series([80.1, 82.5]))
     assert "on M3FD `b` with 30.0 % (60.0 % mAP50)" in text and "80.1 to 82.5" in text
+
+
+def test_an_interval_is_said_to_reach_what_it_reaches() -> None:
+    rng = np.random.default_rng(0)
+
+    def left(name: str, share: float, pairs: int = 12) -> pd.DataFrame:
+        shares = share + rng.permutation(np.linspace(-0.1, 0.1, pairs))
+        return pd.DataFrame({"dataset": name, "pair": [f"{name}{i}" for i in range(pairs)], "EPE_share": shares})
+
+    rows = pd.concat([left("a", 1.0), left("b", 1.5), left("c", 0.5), left("d", 0.99), left("e", 1.0, 3)])
+    rows = rows.assign(EPE=2 * rows["EPE_share"])
+    text = (
+        " (the 95 % interval includes 100 % on a and d, lies above it on b and needs more scenes than there are on e)"
+    )
+    assert answers.interval_reaches(rows) == text
+    assert answers.interval_reaches(rows[rows["dataset"] == "c"]) == ""

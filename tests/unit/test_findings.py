@@ -54,7 +54,7 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
     small = findings._small(folder)
     assert f"{50 * left['light', 'TNO']:.0f} % on TNO" in small and "better not to register" not in small
     edit(folder, ROADS, "EPE_share", 4, method="ours", level="light")
-    assert "so on RoadScene, M3FD and TNO it is better not to register" in findings._small(folder)
+    assert "; on RoadScene, M3FD and TNO it is better not to register" in findings._small(folder)
 
     assert re.search(
         r"at `light`, the average[^;]*significantly better than Ours in [^;]*Q_CC", findings._fusion(folder)

@@ -16,7 +16,8 @@ from fusionlib.__main__ import main
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.notebook import reporting
-from fusionlib.report import claims, model_cards, our_numbers, pages, publish, verdict_figures, verdicts
+from fusionlib.report import model_cards, our_numbers, pages, publish, verdict_figures, verdicts
+from fusionlib.report.claims import in_print
 from fusionlib.report.verdicts import ABSENT, AGREES, DIFFERS, RANKED
 from fusionlib.reproduce import provenance
 from fusionlib.support import machine
@@ -182,7 +183,7 @@ def test_ranks_follow_the_direction_and_orders_their_chance(tmp_path):
 
 
 def test_claims_are_found_in_the_tables_and_not_typed_in(monkeypatch):
-    found = claims.claims().set_index("the paper says")["verdict"]
+    found = in_print.claims().set_index("the paper says")["verdict"]
     assert found["Table 1: best in all four metrics"] == "holds" and "contradicted" in set(found)
     printed = paper_table
 
@@ -198,8 +199,8 @@ def test_claims_are_found_in_the_tables_and_not_typed_in(monkeypatch):
             table.loc[table.index[-1], "Time(s)"] = 0.28
         return table
 
-    monkeypatch.setattr(claims, "paper_table", other)
-    found = claims.claims()["verdict"]
+    monkeypatch.setattr(in_print, "paper_table", other)
+    found = in_print.claims()["verdict"]
     assert set(found) == {"holds"}  # Table 4's row is then no longer that of the others
 
 

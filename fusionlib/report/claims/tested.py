@@ -1,0 +1,151 @@
+"""The paper's statements about its results, tested on what was measured here: effect, interval, verdict.
+
+One rule for all. A statement says that Ours, or one setting, is better than some rows in some numbers:
+
+    supported       significantly better than each of these rows, in each of these numbers
+    contradicted    significantly worse than one of them in one number
+    by our choice   supported, but by a number that this companion has chosen itself, where the paper gives none
+    undecided       none of these; also where a row of the statement could not be measured
+
+Significant is p < 5 % after Holm's correction for all comparisons of the statement. Where the paper's own table does
+not show what its text says, a statement is tested in those numbers alone in which it does (`in_print` has the others).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib.metrics.statistics import holm
+from fusionlib.notebook.answers import LEVEL
+from fusionlib.notebook.sentences import listed
+from fusionlib.report.claims import evidence
+from fusionlib.report.claims.evidence import Compared, Evidence
+from fusionlib.report.claims.in_print import OPTIMUM
+from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, TIMES
+
+SUPPORTED, CONTRADICTED, CHOSEN, OPEN = VERDICTS = ("supported", "contradicted", "by our choice", "undecided")
+BUDGETS = "equal budgets for all systems, or their published weights; several trainings of each"
+SEEDS = "trainings in full: here a row goes on for a few epochs from a start that all share"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement of the paper: its section, what it says, and what gives (what was compared, on what, at which level).
+    `change` says what would settle or change the verdict; `chosen`, that the number is one of our choice.
+    """
+
+    section: str
+    says: str
+    files: tuple[str, ...]
+    compare: Evidence
+    change: str
+    levels: bool = False
+    chosen: bool = False
+
+
+def statements(folder: Path | str) -> pd.DataFrame:
+    """Every statement whose tables a preset has, whose results are in `folder`.
+
+    Returns:
+        Columns section, the paper says, tested on, effect (in each number the comparison that is worst for Ours, with
+        its interval; a positive number is in favour of Ours), verdict, at light (the verdict at the level `light`,
+        where that was measured), and what would change it.
+    """
+    folder, lines = Path(folder), []
+    for statement in STATEMENTS:
+        if all((folder / "tables" / name).exists() for name in statement.files):
+            comparisons, basis = statement.compare(folder, "medium")
+            if not comparisons:
+                continue
+            at_light = statement.compare(folder, "light")[0] if statement.levels else []
+            light = verdict(at_light) if at_light else "-"
+            effect = "; ".join(str(each) for each in _worst(comparisons))
+            decision = verdict(comparisons)
+            decision = CHOSEN if statement.chosen and decision == SUPPORTED else decision
+            lines.append((statement.section, statement.says, basis, effect, decision, light, statement.change))
+    columns = ["section", "the paper says", "tested on", "effect", "verdict", "at light", "what would change it"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def verdict(comparisons: list[Compared]) -> str:
+    """One of `VERDICTS`, by the rule above."""
+    p_values = holm({str(place): each.p for place, each in enumerate(comparisons)})
+    signs = [(1 if each.gain > 0 else -1) * (p_values[str(place)] < LEVEL) for place, each in enumerate(comparisons)]
+    return CONTRADICTED if min(signs, default=0) < 0 else SUPPORTED if min(signs, default=0) > 0 else OPEN
+
+
+def counted(lines: pd.DataFrame) -> dict[str, int]:
+    """How many statements have which verdict."""
+    return {name: int((lines["verdict"] == name).sum()) for name in VERDICTS}
+
+
+def sentence(folder: Path) -> str:
+    """The verdicts in half a sentence, as the findings have it."""
+    lines, parts = statements(folder), []
+    for name, count in counted(lines).items():
+        names = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
+        total = "" if parts else f" of the {len(lines)} that were tested"
+        is_, holds = ("is", "holds") if count == 1 else ("are", "hold")
+        word = f"{holds} by our choice alone" if name == CHOSEN else f"{is_} {name}"
+        if count or name != CHOSEN:
+            parts.append(f"{count}{total} {word}{names}")
+    at_light = lines.loc[lines["at light"] == CONTRADICTED, "the paper says"]
+    return f"by what was measured at `medium`, {listed(parts)}; at `light`, contradicted: {listed(at_light) or 'none'}"
+
+
+def _worst(comparisons: list[Compared]) -> Iterator[Compared]:
+    """In each number the comparison with the smallest gain."""
+    comparisons = [each for each in comparisons if each.gain == each.gain]  # not those that were not measured
+    for metric in dict.fromkeys(each.metric for each in comparisons):
+        yield min((each for each in comparisons if each.metric == metric), key=lambda each: each.gain)
+
+
+STATEMENTS = (
+    Statement(
+        "4.2.1", "Table 1: best in all four metrics", (COMPARED[1],), evidence.over_scenes(1), BUDGETS, levels=True
+    ),
+    Statement(
+        "4.2.2", "Table 2: best in all four metrics", (COMPARED[2],), evidence.over_scenes(2), BUDGETS, levels=True
+    ),
+    Statement(
+        "4.2.3", "Table 3: the highest accuracy of detection", (DETECTION,), evidence.over_detectors(),
+        "the other rows of Table 3; more labelled pairs: the full M3FD, which cannot be fetched by a program",
+    ),
+    Statement(
+        "3.4", "The detection loss makes the fusion target-aware", (DETECTION,),
+        evidence.over_detectors("ours, without l_ob"),
+        "several trainings of the network with and without it; there is one of each",
+    ),
+    *(
+        Statement(
+            "4.3", f"Figure 7: {loss} helps to correct local deformations", (SWEPT[4],),
+            evidence.over_trainings(4, "Ours", f"w/o {loss}", metrics=["EPE"]),
+            f"{SEEDS}, which has learned with this loss", levels=True,
+        )
+        for loss in ("l_c", "l_s")
+    ),
+    Statement(
+        "4.3", "Table 4: the concatenation helps", (SWEPT[4],),
+        evidence.over_trainings(4, "Ours", "w/o concat of F_i^r and F_v"), SEEDS, levels=True,
+    ),
+    Statement(
+        "4.4", "Table 5: optimal at gamma 2 and lambdas 10, 5, 5", (SWEPT[5],),
+        evidence.over_trainings(5, OPTIMUM), SEEDS,
+    ),
+    Statement(
+        "4.5", "Table 6: the fewest operations", (COUNTS,), evidence.operations,
+        "registration at full size, as the plain reading has it; other widths: the paper names none", chosen=True,
+    ),
+    Statement(
+        "4.5", "Table 6: hardly slower than the fastest", (TIMES,), evidence.seconds,
+        "a GPU, and the paper's widths: these are times on a CPU, of Ours in its fast form", chosen=True,
+    ),
+    Statement(
+        "4.8", "Table 7: significant advantages in fusion", (COMPARED[7],), evidence.over_heads,
+        "more heads: BraTS itself, for those who have it", levels=True,
+    ),
+)  # fmt: skip
