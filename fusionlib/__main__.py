@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output has gone, as behind `| head`.
     """
     os.environ.update(short_spin(os.environ))  # before torch is imported
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: nothing half-written stays
     command_line.prepare_output()
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
@@ -47,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not (sentence := command_line.system_error_message(error)):
                 raise
             print(f"fusionlib: error: {sentence}", file=sys.stderr)
+            return 2
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # of torch, which is imported by then; slow to import here
+                raise
+            advice = "give smaller images or, where the command has it, --device cpu"
+            print(f"fusionlib: error: The memory of the GPU is too small for this: {advice}.", file=sys.stderr)
             return 2
 
 
@@ -118,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("methods", help="list what can fuse, and where its weights come from")
     command.set_defaults(command=_methods)
 
-    command = commands.add_parser("retrain", help="train compared systems whose weights are not to be had")
+    command = commands.add_parser("retrain", help="train compared systems whose weights are not available")
     command.add_argument("names", nargs="+", metavar="NAME", help="see `fusionlib methods`")
     command.add_argument("--preset", default="mini", help="smoke, mini or paper; default mini")
     command.add_argument("--seed", type=whole(0), default=0, help="of weights, order and deformations; default 0")
@@ -143,7 +150,6 @@ def _reproduce(arguments: argparse.Namespace) -> int:
     from fusionlib.reproduce.reproduce import reproduce
     from fusionlib.support.paths import ROOT
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: no notebook goes on unseen
     options = _options(arguments)
     options["parameters"] = {name: command_line.parameter(text) for name, text in arguments.parameters}
     options["results"] = arguments.results or ROOT / "results"

@@ -16,7 +16,7 @@ class BenchConfig:
         sets: (set, split) pairs.
         sizes: sides in pixels to which the images are resized.
         levels: of deformation.
-        draws: deformations a pair and level.
+        draws: deformations per pair and level.
         count: only so many pairs of each split; None for all.
     """
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fusionlib.support.boxes import CLASSES, NAMES, batch_table, nms, scale
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.support.inputs import check_channels, pad_to_multiple
 from fusionlib.support.keys import NEUTRAL
 from fusionlib.support.quiet_import import import_quietly
 from fusionlib.support.settings import check
@@ -135,8 +135,7 @@ class Detector(nn.Module):
 
     def forward(self, features: Tensor) -> Predictions:
         """Predict from features (B, C, H, W) of any height and width, padded inside by repeating the border."""
-        if features.ndim != 4 or features.shape[1] != self.channels:
-            raise InputError(f"The detector takes (B, {self.channels}, H, W), not {tuple(features.shape)}.")
+        check_channels(features, self.channels)
         height, width = features.shape[-2:]
         raw = self.net(pad_to_multiple(features, MULTIPLE))
         raw = raw if self.training else raw[1]  # in eval mode there are decoded boxes before it, in the input's dtype
@@ -219,10 +218,10 @@ def decode(predictions: Predictions, config: DetectorConfig) -> list[Tensor]:
 
 def _positions(predictions: Predictions) -> tuple[Tensor, Tensor]:
     """Centre (2, A), x then y, and side (1, A) of every position, in pixels."""
-    device, longest = predictions.scores.device, predictions.grids[-1][0] * MULTIPLE
+    device, padded_height = predictions.scores.device, predictions.grids[-1][0] * MULTIPLE
     centres, sides = [], []
     for rows, columns in predictions.grids:
-        side = longest // rows
+        side = padded_height // rows
         y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
         centres.append((torch.stack([x, y]).flatten(1) + 0.5) * side)
         sides.append(torch.full((1, rows * columns), side, device=device))
@@ -232,11 +231,11 @@ def _positions(predictions: Predictions) -> tuple[Tensor, Tensor]:
 def select(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
     """Detections (M, 6) of one image, by falling score, of corners (A, 4) in pixels and scores (K, A) in [0, 1]."""
     kept = []
-    for label, score in enumerate(scores):
+    for place, score in enumerate(scores):
         score, order = score.sort(descending=True, stable=True)
         order = order[:CANDIDATES][score[:CANDIDATES] > config.confidence]
-        name = torch.full((len(order), 1), float(NAMES.index(config.names[label])))
-        rows = torch.cat([name, scores[label, order, None], corners[order]], 1)
+        class_column = torch.full((len(order), 1), float(NAMES.index(config.names[place])))
+        rows = torch.cat([class_column, scores[place, order, None], corners[order]], 1)
         rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(1)]  # boxes in the padding have no area
         kept.append(rows[nms(rows, config.overlap)])
     detections = torch.cat(kept)

@@ -89,8 +89,8 @@ def matching_loss(stage: Stage, phi_gt: Tensor) -> Tensor:
     Args:
         stage: with scores (B, W, K, h, w) of K = (2 radius + 1)^2 shifts, averaged over W windows; the loss is the mean
             over the windows.
-        phi_gt: the true field, (B, 2, H, W) pixels; a position whose true shift is beyond the radius adds 0 to the
-            mean.
+        phi_gt: the true field, (B, 2, H, W) pixels; a position whose true shift is beyond the radius counts
+            less, and from one pixel beyond it adds 0 to the mean.
 
     >>> zero = torch.zeros(1, 2, 4, 4)
     >>> f"{matching_loss(Stage(zero, zero, scores=torch.zeros(1, 1, 9, 4, 4)), zero):.3f}"  # log 9

@@ -46,8 +46,8 @@ class NetworkConfig:
             multiply-accumulates at 512x512 in all; the default stays below both and runs at speed on two CPU cores.
         extractor_layers: 3x3 convolutions per extractor. PAPER-GAP: not given; three, as in the CSEB and the head.
         common_input: input of the common extractors. PAPER-GAP: the paper feeds the images ("image"). On those the
-            registration stays at the identity for thousands of steps, since brightness has no stable relation between
-            the modalities; "structure" feeds `local_structure`, which has one.
+            registration learns more slowly (notebook 03), since brightness has no stable relation between the
+            modalities; "structure" feeds `local_structure`, which has one.
         registration_side: images with more pixels than a square of this side are downsampled to as many before they are
             registered, and the field is resized back; None registers at full size. PAPER-GAP: not given; the search
             range of a pyramid is a number of pixels, not a part of the image.
@@ -78,8 +78,9 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.common_input not in ("structure", "image") or self.msrb not in ("unet", "pyramid"):
             raise InputError("NetworkConfig knows common_input 'structure' or 'image' and msrb 'unet' or 'pyramid'.")
-        check(self, "channels", "extractor_layers", "registration_stride", least=1)
-        if any(side < 1 or side % 2 == 0 for side in self.windows):
+        check(self, "channels", "extractor_layers", "registration_side", "registration_stride", least=1)
+        check(self, "msrb_widths", "gathering_widths", "windows", "correlation_radius", least=1)
+        if any(side % 2 == 0 for side in self.windows):
             raise InputError(f"windows of NetworkConfig are {self.windows}; give odd sides, which have a middle.")
 
 
@@ -113,15 +114,15 @@ class Alignment:
     @classmethod
     def of(cls, stages: list[Stage], common_ir: Tensor, common_vi: Tensor, size: tuple[int, int]) -> Alignment:
         """Field and confidence of the last stage, resized to images of (H, W)."""
-        chance = stages[-1].confidence
-        chance = chance if chance is None else F.interpolate(chance, size, mode="bilinear", align_corners=False)
-        return cls(resize_field(stages[-1].field, size), stages, common_ir, common_vi, chance)
+        sure = stages[-1].confidence
+        sure = sure if sure is None else F.interpolate(sure, size, mode="bilinear", align_corners=False)
+        return cls(resize_field(stages[-1].field, size), stages, common_ir, common_vi, confidence=sure)
 
     def cropped(self, height: int, width: int) -> Alignment:
         """Without what padding has added; the stages stay."""
         whole = (self.field, self.common_ir, self.common_vi, self.confidence)
-        phi, ir, vi, chance = (each if each is None else each[..., :height, :width] for each in whole)
-        return Alignment(phi, self.stages, ir, vi, chance)
+        phi, ir, vi, confidence = (each if each is None else each[..., :height, :width] for each in whole)
+        return Alignment(phi, self.stages, ir, vi, confidence)
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,8 @@ class FusionNetwork(nn.Module):
         self.ir_cseb = CSEB(config.channels)
         self.vi_cseb = CSEB(config.channels)
         if config.msrb == "pyramid":
-            self.msrb = PyramidMSRB(
-                config.channels,
-                config.msrb_widths,
-                config.gathering_widths,
-                config.correlation_radius,
-                config.windows,
-            )
+            gathering = (config.gathering_widths, config.correlation_radius, config.windows)
+            self.msrb = PyramidMSRB(config.channels, config.msrb_widths, *gathering)
         else:
             self.msrb = UNetMSRB(config.channels, config.msrb_widths)
         self.head = reconstruction_head(self.fused_channels, config.channels)

@@ -26,7 +26,7 @@ from fusionlib.support.machine import computing_threads, machine
 
 
 def counts(config: CostConfig, path: Path) -> pd.DataFrame:
-    """A row a method: side, `thop`, `fvcore` and `executed` multiply-accumulates in G, `parameters` in M."""
+    """A row per method: side, `thop`, `fvcore` and `executed` multiply-accumulates in G, `parameters` in M."""
     sides = config.sides().items()
     parts = [Part({"method": name, "side": side}, _key(name), partial(_count, name, side)) for name, side in sides]
     return runner.run(path, parts)
@@ -40,7 +40,7 @@ def _count(name: str, side: int) -> pd.DataFrame:
 
 
 def memory(config: CostConfig, path: Path) -> pd.DataFrame:
-    """A row a method at its side: the GiB by which a process grows at most while it fuses, `memory`."""
+    """A row per method at its side: the GiB by which a process grows at most while it fuses, `memory`."""
     cases = list(config.sides().items())
 
     def measure() -> pd.DataFrame:
@@ -89,7 +89,7 @@ def _time(column: str, makers: Mapping[str, Callable[[], Method]], side: int, ru
 
 
 def growth(config: CostConfig, path: Path) -> pd.DataFrame:
-    """How the time of Ours grows with the image: a row a side with the seconds of `profiling.Timed`, on all cores."""
+    """How the time of Ours grows with the image: a row per side with the seconds of `profiling.Timed`, on all cores."""
 
     def measure() -> pd.DataFrame:
         method = profiling.quick("ours")

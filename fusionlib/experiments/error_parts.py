@@ -58,7 +58,7 @@ def parts(method: Method, pairs: PairSet, level: str, draws: int) -> pd.DataFram
         method: one that registers.
         pairs: aligned pairs.
         level: of deformation; keyed as in `fusionlib.experiments.evaluation`, draw by draw.
-        draws: deformations a pair, at least 2.
+        draws: deformations per pair, at least 2.
 
     Returns:
         Rows "to undo" and "left", columns EPE, affine, bent, own, chance: mean lengths in pixels over the valid pixels,

@@ -169,7 +169,7 @@ def means(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.D
     mean of the pairs' own shares would give pairs that are hardly misaligned more weight than those that are.
 
     Args:
-        rows: a row a pair, with EPE if EPE_share is among the columns.
+        rows: one row per pair, with EPE if EPE_share is among the columns.
         by: columns whose values make a group.
         columns: metrics.
 

@@ -100,7 +100,7 @@ def score(wanted: Sequence[Own], preset: Preset, path: Path) -> pd.DataFrame:
         path: CSV file that keeps the rows.
 
     Returns:
-        A row a pair: method, seed, dataset, level, pair and the numbers of `sweeps.SCORED`.
+        A row per pair: method, seed, dataset, level, pair and the numbers of `sweeps.SCORED`.
     """
     scored = [
         (training.method, training.recipe.seed, training.folder / f"{training.method}.safetensors")
@@ -125,7 +125,7 @@ def _measure(file: Path, method: str, dataset: str, level: str, preset: Preset) 
 
 
 def summary(table: pd.DataFrame, level: str) -> pd.DataFrame:
-    """Means over all pairs at a level: a line a training; of several seeds of Ours also their mean and range."""
+    """Means over all pairs at a level: a line per training; of several seeds of Ours also their mean and range."""
     rows = with_all_sets(table[table["level"] == level])
     rows = rows[rows["dataset"] == rows["dataset"].iloc[-1]]  # all pairs, or those of the only set
     means = evaluation.means(rows, ["method", "seed"], COLUMNS)

@@ -162,7 +162,7 @@ def refinement_steps(
         mark: key of the network, see `methods.key_of_network`.
         pairs, raw: validation pairs, aligned and raw, of the same set and split.
         levels: of deformation of the aligned pairs.
-        draws: deformations a pair and level.
+        draws: deformations per pair and level.
         path: CSV file in which the rows are kept; a part is one of `STEPS`.
 
     Returns:

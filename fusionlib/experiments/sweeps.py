@@ -109,14 +109,14 @@ def train_and_score(job: Job) -> Outcome:
             network = _network(job, path)
         detector_path(path).unlink(missing_ok=True)  # needed for the loss alone
         remove_partial_files(path)
+        files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
     method, rows = Ours(network), []
     for name in job.tests:
         for row in scored(method, open_set(name, "test", job.size, count=job.count), job.level):
             rows.append({"dataset": name, "level": job.level, "pair": row["pair"], "weights": path.stem} | row)
-    files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
     if path.parent != Path(job.folder):  # a worker with a disk of its own: what it has made is handed over
         for suffix in files:
-            path.with_suffix(suffix).unlink()
+            path.with_suffix(suffix).unlink(missing_ok=True)
     return Outcome(pd.DataFrame(rows), files)
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import check_pair, local_structure
+from fusionlib.support.quiet_import import opencv
 
 # cv2 and SimpleITK are imported where they are used: together they take a second, and few callers need them.
 
@@ -110,7 +111,7 @@ class PhaseCorrelation:
     side: int = 96
 
     def displacement(self, moving: np.ndarray, fixed: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-        cv2 = _opencv()
+        cv2 = opencv()
         factor = max(1, round(min(fixed.shape) / self.side))
         moving, fixed = (_reduced(image - image.mean(), factor) for image in (moving, fixed))
         window = cv2.createHanningWindow(fixed.shape[::-1], cv2.CV_32F)
@@ -138,7 +139,7 @@ class ECC:
     tolerance: float = 1e-5
 
     def displacement(self, moving: np.ndarray, fixed: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-        cv2 = _opencv()
+        cv2 = opencv()
         criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, self.iterations, self.tolerance)
         motion = np.eye(3)
         for factor in self.reductions:
@@ -235,16 +236,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-
-
-def _opencv():
-    """The module cv2; InputError where the system lacks a library that it links to."""
-    try:
-        import cv2
-    except ImportError as error:
-        advice = "install libgl1 and libglib2.0-0 (Debian's names), or choose another method"
-        raise InputError(f"OpenCV cannot be loaded ({error}): {advice}.") from error
-    return cv2
 
 
 def _simpleitk():

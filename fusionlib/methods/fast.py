@@ -29,6 +29,7 @@ from fusionlib.network import Alignment, FusionNetwork, NetworkOutput
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import check_pair, downsample
+from fusionlib.support.machine import exact_float32
 
 TILE = 1024  # pixels: images of more pixels than a square of this side are fused in tiles of at most this side
 STRIP = 128  # rows of a strip on a CPU: few enough for its cache, and enough to keep the overlap small
@@ -210,10 +211,11 @@ class FastOurs:
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> Fused:
         """As `FastNetwork.fuse`, and the infrared warped by the field; dtypes as those of `methods.Ours.fuse`."""
-        image, field, sure = self.network.fuse(ir.to(self.device), vi.to(self.device), tile)
-        field, sure = field.to(ir.device), sure if sure is None else sure.to(ir.device)
+        with exact_float32():
+            image, field, confidence = self.network.fuse(ir.to(self.device), vi.to(self.device), tile)
+        field, confidence = field.to(ir.device), confidence if confidence is None else confidence.to(ir.device)
         small = ir.shape[-2] * ir.shape[-1] <= tile**2
-        return Fused(image.to(ir), field, warp(ir, field) if small else warp_in_strips(ir, field, tile), sure)
+        return Fused(image.to(ir), field, warp(ir, field) if small else warp_in_strips(ir, field, tile), confidence)
 
 
 def fast(method: Method) -> Method:

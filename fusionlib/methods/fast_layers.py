@@ -110,13 +110,13 @@ def sample(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """
     batch, channels, height, width = features.shape
     left, top = x.floor(), y.floor()
-    right, below = x - left, y - top  # how much of the neighbours on those sides
-    weights = torch.stack([(1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below], -1)
-    left, top = left.int(), top.int()
+    a, b = x - left, y - top  # weights of the neighbours on the right and below
+    weights = torch.stack([(1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b], -1)
+    column, row = left.int(), top.int()
+    next_column, next_row = (column + 1).clamp_(max=width - 1), (row + 1).clamp_(max=height - 1)
     first = torch.arange(batch, dtype=torch.int32, device=x.device).view(-1, 1, 1) * (height * width)
-    upper, lower = first + top * width, first + (top + 1).clamp_(max=height - 1) * width
-    right = (left + 1).clamp_(max=width - 1)
-    places = torch.stack([upper + left, upper + right, lower + left, lower + right], -1)
+    upper, lower = first + row * width, first + next_row * width
+    places = torch.stack([upper + column, upper + next_column, lower + column, lower + next_column], -1)
     # A weighted sum of four rows of a table, one row a pixel: what an embedding bag is made for.
     table = features.permute(0, 2, 3, 1).reshape(-1, channels)
     samples = F.embedding_bag(places.view(-1, 4), table, mode="sum", per_sample_weights=weights.view(-1, 4))

@@ -156,7 +156,7 @@ def refine(phi: Tensor, confidence: Tensor, refinement: Refinement, by_chance: T
 
 
 def evidence(confidence: Tensor, refinement: Refinement, by_chance: Tensor | None = None) -> Tensor:
-    """Whether a pair matches: confidences (B, 1, h, w) to (B, 1, 1, 1), 0 where nothing matches; arguments of `refine`.
+    """How far a pair matches, from 0, nothing, to 1: confidences (B, 1, h, w) to (B, 1, 1, 1); arguments of `refine`.
 
     >>> evidence(torch.tensor([0.1, 0.2]).view(2, 1, 1, 1), Refinement()).flatten().tolist()
     [0.0, 1.0]

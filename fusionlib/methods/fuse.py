@@ -48,7 +48,8 @@ def fuse_files(
         field: also write the displacement field: NAME.npz; for folders the folder of them. Holds `phi`, float32
             (2, H, W) in pixels, `confidence`, float32 (H, W) in [0, 1], if the method gives one, and `convention`, a
             text.
-        weights: of a network, a file or a folder with METHOD.safetensors; by default those that come with the project.
+        weights: of a network, a file or a folder laid out as results/mini/weights, where that of `ours_robust` is
+            robust/ours.safetensors; by default those that come with the project.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
         skip_existing: leave out pairs whose results are there and newer than both images, whatever method made them.
         page: which one to take of a file with several, from 1; by default the first, with a warning.

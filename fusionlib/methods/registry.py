@@ -122,9 +122,10 @@ def load(name: str, weights: Path | str | None = None, device: str | None = "cpu
 
     Args:
         name: one of `names()`, or "a+b": registers with a and fuses with b.
-        weights: of a network, a file; or a folder, whose NAME.safetensors is taken where it is there. By default the
-            weights that come with the project, of the largest preset there is, or those that a system's authors
-            published: see `fusionlib.methods.checkpoints`.
+        weights: of a network, a file; or a folder laid out as results/mini/weights, where that of `ours_robust` is
+            robust/ours.safetensors; it is taken where it is there. By default the weights that come with the project,
+            of the largest preset there is, or those that a system's authors published: see
+            `fusionlib.methods.checkpoints`.
         device: where networks run; None takes a GPU if there is one.
         options: of the class of a compared system, such as `steps=0` of MURF; other methods have none.
 

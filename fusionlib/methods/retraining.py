@@ -29,7 +29,7 @@ from fusionlib.data import PairSet, open_set, systems
 from fusionlib.methods import checkpoints
 from fusionlib.methods.registry import SAME_BUDGET, weights_name
 from fusionlib.support.behaviour.components import LOSS
-from fusionlib.support.files import InputError, locked
+from fusionlib.support.files import InputError, locked, remove_partial_files
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import is_allowed, show_earlier
@@ -156,6 +156,7 @@ def train_or_load(settings: Retraining, folder: Path, retrain: bool = False, dev
     with locked(Path(folder) / LOCK):
         if retrain or not path.exists() or settings.key().differing(key_of(path)):
             train(settings, path, device)
+            remove_partial_files(path)
     return path
 
 

@@ -53,7 +53,7 @@ class Precision:
         return {name: float(value) for name, value in means_of(self.ap).items()}
 
     def table(self) -> pd.DataFrame:
-        """One row a class and one, "all", of their mean; columns `class`, `boxes`, AP50, ..., AP95 and the three means.
+        """One row per class and "all", their mean; columns `class`, `boxes`, AP50, ..., AP95 and the three means.
 
         The means of a class are over the thresholds alone.
         """
@@ -126,7 +126,7 @@ def intervals(
     With `scenes`, that of each image, whole scenes are drawn: images of one scene are no independent evidence.
 
     Returns:
-        A row a mean, `value` on the images as they are and `low` and `high`, between which the share `level` of the
+        A row per mean: `value` on the images as they are and `low` and `high`, between which the share `level` of the
         draws lies. They do not cover another training of the detector.
     """
     drawn = means_of(resampled(detections, truth, classes, draws, seed, scenes))

@@ -1,8 +1,8 @@
 """Nine further metrics that papers of this field print: EN, MI, SD, SF, AG, SCD, VIF, MS-SSIM and N_AB/F.
 
 Public codes of one name differ by more than methods do, so each function says which version it is and names the code
-whose values it has. Five do not look at the sources at all and can be raised by noise or by sharpening alone: see
-notebook 13.
+whose values it has. Four (EN, SD, SF, AG) do not look at the sources at all and can be raised by noise or by sharpening
+alone: see notebook 13.
 
 Convention: as in `fusionlib.metrics.fusion`. `a` infrared, `b` visible, `f` fused, (B, 1, H, W) in 0..255, of which EN
 and MI count whole levels (halves up). NaN is "undefined": SCD where a difference is constant, VIF of a constant source

@@ -9,7 +9,8 @@ Convention:
 - Each metric is (B,), one number per image, in the dtype given (sums run in double); `DIRECTION` says what is better.
 - NaN says "undefined", for that image only: Q_CC, its bound and NCC where an image is constant; Q_CV where an image is
   constant but not black, or no source has an edge; a registration metric where no pixel is valid.
-- What cannot be scored raises `InputError`: shapes or dtypes that do not fit, values out of range or not finite.
+- What cannot be scored raises `InputError`: shapes or dtypes that do not fit; of fused images also values out of range
+  or not finite. `endpoint_error`, `ncc` and `mse` take any size, any floating dtype and any values.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def interval(
     """95 % bootstrap interval of the mean, by percentiles (Efron, 1979).
 
     Args:
-        values: one a pair.
+        values: one per pair.
         scenes: of each pair; whole scenes are drawn, since pairs of one scene are no independent evidence. None takes
             each pair as a scene of its own.
         draws, seed: of the bootstrap.
@@ -81,9 +81,9 @@ def _by_scene(values: Sequence[float], scenes: Sequence[str] | None) -> np.ndarr
 def sign_flips(
     differences: Sequence[float], scenes: Sequence[str] | None = None, draws: int = 9999, seed: int = 0
 ) -> float:
-    """Two-sided p-value of a paired permutation test of the mean: had the two sides been swapped pair by pair?
+    """Two-sided p-value of a paired permutation test: how often is the mean as large with the sides of pairs swapped?
 
-    Fisher's randomisation test with so many random swaps; the smallest p is 1 / (draws + 1). NaN without differences,
+    Fisher's randomisation test with `draws` random swaps; the smallest p is 1 / (draws + 1). NaN without differences,
     or if one of them is.
     With `scenes`, as in `interval`, the two sides are swapped for all pairs of a scene together.
 

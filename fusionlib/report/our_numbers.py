@@ -2,11 +2,11 @@
 
 Each paper table has its own source (`FILES`), its own pairs and its own interval:
 
-    1, 2    all test pairs at the first level of the preset; bootstrap over pairs
+    1, 2    all test pairs at the first level of the preset; bootstrap over scenes
     3       the set the paper names, mean over the detectors of several seeds; bootstrap over images
-    4, 5    as printed: M3FD and all pairs; mean over seeds, then bootstrap over pairs
+    4, 5    as printed: M3FD and all pairs; mean over seeds, then bootstrap over scenes
     6       counts, which are exact, and the median of several calls with its quartiles
-    7       mean over heads, each the mean over its slices; bootstrap over heads
+    7       mean over heads, each the mean over its slices; from the lowest head to the highest
 
 Where a table has no csv, or its csv lacks a row, there is no number here, and `absent` says why.
 """
@@ -25,6 +25,7 @@ from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison, mri_study, profiling
 from fusionlib.experiments.evaluation import BOUND, with_all_sets
+from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.metrics.statistics import interval
 from fusionlib.support import result_tables
 
@@ -114,11 +115,11 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
         facts += (f"other pairs, deformed at level {level}: the paper names neither",)
         for metric in paper_table(table).columns:
             values = at_level.set_index("pair")[metric].dropna()
-            value, ends, over = values.mean(), _ends(values), f"{len(values)} pairs"
+            value, ends, over = values.mean(), _ends(values), _pairs_and_scenes(values)
             if heads is not None:
                 line = heads.loc[(row.part, row.method)]
                 value, ends = line[metric], (line[f"{metric}_low"], line[f"{metric}_high"])
-                over = f"{line['subjects']} heads"
+                over = f"{line['subjects']:.0f} heads"
             by_pair = {
                 name: level_rows.set_index("pair") for name, level_rows in method_rows.groupby("level", sort=False)
             }
@@ -135,16 +136,37 @@ def _ends(values: pd.Series) -> tuple[float, float]:
     return interval(values, scenes_of(values.index))
 
 
+def _pairs_and_scenes(values: pd.Series | pd.DataFrame) -> str:
+    return f"{len(values)} pairs of {len(set(scenes_of(values.index)))} scenes"
+
+
 def _training_facts(method: str, kinds: str, weights: Path, folder: str) -> Iterator[str]:
     """How long the parts of a method were trained here, from the logs beside their weights in a folder."""
     for name in method.split("+"):
-        minutes = minutes_of(weights / folder / f"{name}.csv")
+        minutes = _minutes_of_part(name, weights, folder)
         kind = "retrained" if name in systems.names() else "trained"
-        if kind == "trained":  # brains begin with the start of roads, and have a stage of their own before the last
-            starts = dict.fromkeys([weights / "registration.csv", weights / folder / "registration.csv"])
-            minutes += sum(map(minutes_of, starts))
         if minutes and kind in kinds.split(" + "):
             yield f"{name} {kind} for {_minutes_text(minutes)} min"
+
+
+def minutes_of_method(method: str, weights: Path, folder: str = "") -> float:
+    """How long all parts of a method, such as "crossraft+emma", were trained here; starts are included.
+
+    Args:
+        method: as in the tables.
+        weights: folder of the weights and logs of a preset.
+        folder: below it, "mri" for those of brains.
+    """
+    return sum(_minutes_of_part(name, weights, folder) for name in method.split("+"))
+
+
+def _minutes_of_part(name: str, weights: Path, folder: str) -> float:
+    if name == SAME_BUDGET:
+        return minutes_of_same_budget(weights)
+    minutes = minutes_of(weights / folder / f"{name}.csv")
+    if minutes and name not in systems.names():  # brains begin with the start of roads, and have a stage of their own
+        minutes += sum(map(minutes_of, {weights / "registration.csv", weights / folder / "registration.csv"}))
+    return minutes
 
 
 def minutes_of(log: Path) -> float:
@@ -161,7 +183,7 @@ def facts_of_systems(names: Iterable[str], weights: Path) -> pd.DataFrame:
     """
     lines = {}
     for system in map(systems.system, names):
-        not_here = "published, but not to be had here" if system.untried else "none published"
+        not_here = "published, but not available here" if system.untried else "none published"
         lines[system.title] = {
             "does": system.kind,
             "moves": system.moves or "–",
@@ -217,7 +239,7 @@ def _swept(table: pd.DataFrame, number: int) -> Iterator[tuple[Key, Number]]:
             f"other pairs, deformed at level {rows['level'].iloc[0]}: the paper names neither",
         )
         for metric in printed.columns:
-            yield (name, metric), Number(pairs[metric].mean(), *_ends(pairs[metric]), f"{len(pairs)} pairs", facts)
+            yield (name, metric), Number(pairs[metric].mean(), *_ends(pairs[metric]), _pairs_and_scenes(pairs), facts)
 
 
 def _counted(path: Path) -> Iterator[tuple[Key, Number]]:

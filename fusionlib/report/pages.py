@@ -22,7 +22,7 @@ from fusionlib.notebook.reporting import markdown
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import findings, verdicts, web
 from fusionlib.report.claims import tested
-from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, SWEPT, TEST_PAIRS
+from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, SWEPT, TEST_PAIRS, minutes_of_method
 from fusionlib.report.shipped import FOLDER as EXECUTED
 from fusionlib.support.files import InputError, write_text
 
@@ -40,8 +40,8 @@ CLAIMS = (
     "`contradicted`: significantly worse than one of them in one number; `by our choice`: supported, by a number that "
     "the paper leaves open and this companion has chosen; `undecided`: none of these. `effect` is the comparison "
     "that is worst for Ours, in each number, with its 95 % interval; positive is in favour of Ours. The replicate is "
-    "the scene, with the spread between trainings of Ours added, or the training where settings or detectors are "
-    "compared, or the head in Table 7."
+    "the scene, with the spread between short trainings of Ours added; or the training, where settings are compared, "
+    "and for detectors their test images as well; or the head, in Table 7."
 )
 READING = """The paper names neither its test pairs nor the size of its deformations, so its numbers and ours come from
 different images: only the rows of one table here can be compared with each other. EPE is the end-point error in pixels;
@@ -128,7 +128,7 @@ def _preset_part(folder: Path) -> str:
             parts.append(describe(pd.read_csv(by_name.pop(name)), _source(folder, name)))
     for number, name in COMPARED.items():
         if name in by_name:
-            parts.append(_compared(comparison.read(number, by_name.pop(name)), number, _source(folder, name)))
+            parts.append(_compared(comparison.read(number, by_name.pop(name)), number, folder, _source(folder, name)))
     for number, name in SWEPT.items():
         if name in by_name:
             parts.append(_swept(pd.read_csv(by_name.pop(name)), number, _source(folder, name)))
@@ -164,7 +164,7 @@ def _switches(rows: pd.DataFrame, source: str) -> str:
     return verdicts.fold(
         "Registration: what each of its parts does",
         f"Trainings of {steps} steps that differ in one switch: end-point error on validation pairs as a share of that "
-        f"of the identity field, from {source}.",
+        f"of the identity field, from {source}. One seed a row: small differences say nothing (notebook 03).",
         markdown(rows.drop(columns=["steps", "made_by"]).set_index("switch")),
     )
 
@@ -218,22 +218,27 @@ def _detection(rows: pd.DataFrame, source: str) -> str:
         "Table 3: detection",
         f"Average precision in %, from {source}: means over detectors of the same kind, start (COCO) and budget, on "
         "deformed pairs fused by each method; `head` is the one that learned along with Ours, from random weights. "
-        "Intervals are 95 %, by bootstrap over images. "
+        "Intervals are 95 %, by bootstrap over images, the mean of those of the detectors; neither other trainings nor "
+        "that some images show one scene is in them. "
         f"The paper prints mAP50:90 = {printed:.1f} for Ours, on images and with detectors that it does not name.",
         markdown(shown),
     )
 
 
-def _compared(measured: comparison.Measured, number: int, source: str) -> str:
+def _compared(measured: comparison.Measured, number: int, folder: Path, source: str) -> str:
     """The paper's Table 1, 2 or 7: every row measured, on all pairs together."""
     pairs = "slices, in the box around the head" if number == 7 else "pairs"
     parts = [
-        f"Means over all {pairs}, from {source}; `weights` says where those of a row come from, and "
-        f"`{comparison.ABSENT}` that there were none to measure it with.{_untried(number)}"
+        f"Means over all {pairs}, from {source}; `weights` says where those of a row come from, "
+        f"`{comparison.ABSENT}` that there were none to measure it with, and `minutes` how long it was trained here, "
+        f"by its logs.{_untried(number)}"
     ]
     for level in measured.table["level"].unique():
         means = comparison.means(measured, level)
         rows = means.loc[means.index[-1][0]]
+        of_brains = "mri" if number == 7 else ""
+        minutes = [minutes_of_method(method, folder / "weights", of_brains) for _, method in rows.index]
+        rows.insert(1, "minutes", [f"{value:.0f}" if value else "–" for value in minutes])
         parts += [f"Deformation `{level}`:", markdown(rows)]
     return verdicts.fold(f"Table {number}: every row, at each level of deformation", *parts)
 

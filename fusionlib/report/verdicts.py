@@ -7,7 +7,7 @@ The verdict follows one rule, whatever the table:
     differs         neither
     not measured    there is no number of ours
 
-An interval says what another choice of pairs would change. It does not cover what the paper leaves open, so `differs`
+An interval says what another choice of scenes would change. It does not cover what the paper leaves open, so `differs`
 says that two numbers differ, not that one of them is wrong; and a row of five has its rank by chance every fifth time.
 """
 
@@ -202,9 +202,10 @@ def _why(line: dict, number: Number | None, folder: Path) -> str:
 def summary_text(compared: pd.DataFrame) -> str:
     """The counts of `summary`, what chance alone gives (`by_chance`), and by which rule, as Markdown."""
     rule = (
-        f"`{AGREES}`: the paper's value lies in our 95 % interval; `{RANKED}`: it does not, but the row has the same "
-        f"rank among the measured rows of its table in this metric; `{DIFFERS}`: neither. An interval says what other "
-        "choices of pairs would change, not what the paper leaves open. `by chance` is how many values would get one "
+        f"`{AGREES}`: the paper's value lies in our 95 % interval (Table 7: between our lowest and our "
+        f"highest head); `{RANKED}`: it does not, but the row has the same rank among the measured rows of its table "
+        f"in this metric; `{DIFFERS}`: neither. An interval says what other choices of scenes would change, not what "
+        "the paper leaves open. `by chance` is how many values would get one "
         "of the first two verdicts if the rows of the paper were shuffled within each column, and `p` how often there "
         "would be at least as many as there are."
     )

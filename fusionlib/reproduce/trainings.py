@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -49,7 +48,6 @@ def train(
     Returns:
         Exit status: 0 if all is there, `NOT_DONE` if the time was over first, 130 if interrupted, by SIGTERM too.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config, start = presets.load(preset), time.perf_counter()
     kept_results = config.results(results or ROOT / "results")
     check_writable(kept_results.weights)
@@ -96,7 +94,7 @@ def retrain(
     device: str | None = None,
     results: Path | str | None = None,
 ) -> int:
-    """Train compared systems whose weights are not to be had, see `fusionlib.methods.retraining`; exit status.
+    """Train compared systems whose weights are not available, see `fusionlib.methods.retraining`; exit status.
 
     Args:
         names: of the systems.

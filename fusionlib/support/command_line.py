@@ -103,7 +103,7 @@ def parameter(text: str) -> object:
     """A parameter as Python would read it; anything else is a string. `1e-3` is a number, unlike in YAML."""
     try:
         return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 

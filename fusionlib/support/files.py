@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
@@ -66,7 +67,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         InputError: as `clear_write_errors`.
     """
     path = Path(path)
-    part = path.with_name(f".{_brief(path)}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{_brief(path)}.{os.getpid()}-{secrets.token_hex(4)}.part{path.suffix}")
     with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -31,6 +31,8 @@ def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
         raise InputError(f"Infrared {tuple(ir.shape)} and visible {tuple(vi.shape)} differ in size; resize one.")
     if min(ir.shape[-2:]) < smallest:
         raise InputError(f"Images of {ir.shape[-2]} x {ir.shape[-1]} are too small; each side needs {smallest} pixels.")
+    if not len(ir):
+        raise InputError("The batch holds no pair; give one or more.")
     learning = torch.is_grad_enabled() and ir.device.type != "cpu"
     if not learning and not (torch.isfinite(ir).all() and torch.isfinite(vi).all()):
         raise InputError("An image contains NaN or infinity; replace those pixels before fusing.")
@@ -40,6 +42,12 @@ def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
             if low < -HALF_A_LEVEL or high > 1 + HALF_A_LEVEL:
                 raise InputError(f"{name} has values from {low:.3g} to {high:.3g}; scale it to [0, 1].")
     return ir.shape[-2], ir.shape[-1]
+
+
+def check_channels(features: Tensor, channels: int) -> None:
+    """InputError unless these are features (B, channels, H, W)."""
+    if features.ndim != 4 or features.shape[1] != channels:
+        raise InputError(f"The detector takes (B, {channels}, H, W), not {tuple(features.shape)}.")
 
 
 def checked_device(name: str | None) -> str:

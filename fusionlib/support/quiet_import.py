@@ -1,4 +1,4 @@
-"""Import of ultralytics without its side effects."""
+"""Import of OpenCV and ultralytics: a clear error, and no side effects."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ from unittest import mock
 import torch
 from PIL import Image
 
+from fusionlib.support.files import InputError
+
+
+def opencv() -> ModuleType:
+    """The module cv2; InputError where the system lacks a library that it links to."""
+    try:
+        import cv2
+    except ImportError as error:
+        advice = "install libgl1 and libglib2.0-0 (Debian's names)"
+        raise InputError(f"OpenCV, which this needs, cannot be loaded ({error}): {advice}.") from error
+    return cv2
+
 
 def import_quietly(name: str) -> ModuleType:
     """A module of ultralytics, by its dotted name.
@@ -24,6 +36,7 @@ def import_quietly(name: str) -> ModuleType:
     """
     if name in sys.modules:
         return sys.modules[name]
+    opencv()
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(os.environ, YOLO_CONFIG_DIR=folder, YOLO_OFFLINE="true", YOLO_VERBOSE="false"),

@@ -19,18 +19,19 @@ def check(config: object, *names: str, least: float = 0, most: float = FINITE) -
 
     Args:
         config: a dataclass that is being made.
-        names: of settings that are numbers.
+        names: of settings that are numbers, or tuples of one or more of them; None stands for "not set" and passes.
 
     Raises:
         InputError: one is out of that range.
     """
     for name in names:
         value = getattr(config, name)
-        if not least <= value <= most:  # the other way round, NaN would pass
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        if value == () or not all(least <= number <= most for number in numbers):  # NaN is in no range
             limit = f" and {most:g} or less" if most < FINITE else ""
-            raise InputError(
-                f"{name} of {type(config).__name__} is {value:g}; give a finite number of {least:g} or more{limit}."
-            )
+            what = "finite numbers" if isinstance(value, tuple) else "a finite number"
+            text = value if isinstance(value, tuple) else f"{value:g}"
+            raise InputError(f"{name} of {type(config).__name__} is {text}; give {what} of {least:g} or more{limit}.")
 
 
 def changed(config: Config, path: str, value: object) -> Config:

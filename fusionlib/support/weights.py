@@ -38,9 +38,7 @@ def read_header(path: Path | str) -> dict[str, str]:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
     except FileNotFoundError:
-        raise InputError(
-            f"There are no weights at {path}; run `python -m fusionlib reproduce 03` to make them."
-        ) from None
+        raise InputError(f"There are no weights at {path}; check the path.") from None
     except Exception as error:
         raise InputError(f"{path} is not a readable safetensors file ({error}); fetch or train it again.") from None
     if not {"recipe", "made_by"} <= header.keys():
@@ -85,6 +83,7 @@ def with_weights(module: Module, path: Path | str) -> Module:
         module.load_state_dict(read_state(path))
     except RuntimeError:
         raise InputError(
-            f"{path} holds weights of an earlier network; train it again with `reproduce 03 --retrain`."
+            f"{path} holds weights of another network, or of an earlier version of it: give a file of this network, "
+            "or train it again with `--retrain`."
         ) from None
     return module.eval()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fusionlib.detection import MULTIPLE, Detector, DetectorConfig, select
 from fusionlib.support.boxes import batch_table, scale
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import pad_to_multiple
+from fusionlib.support.inputs import check_channels, pad_to_multiple
 from fusionlib.support.weights import config_of, read_state, with_weights
 from fusionlib.training import coco
 
@@ -90,6 +90,7 @@ class AnchorDetector(nn.Module):
 
     def forward(self, images: Tensor) -> Anchored:
         """Predict from images (B, C, H, W) of any height and width, padded inside by repeating the border."""
+        check_channels(images, self.channels)
         return Anchored(self.net(pad_to_multiple(images, MULTIPLE)), tuple(images.shape[-2:]))
 
     def loss(self, predictions: Anchored, targets: list[Tensor | None]) -> Tensor:

@@ -1,7 +1,7 @@
 """The batches of a training: aligned pairs, deformed differently in each epoch, with the true field and the boxes.
 
-What is random (order, flips, augmentation, crops, deformations) depends on the seed, the epoch and the pair's name
-alone, never on the state of a generator, so a resumed training sees the same images as an uninterrupted one.
+What is random depends on the seed and the epoch (order, flips, levels, crops) and on the pair's name (deformation,
+augmentation), never on what came before, so a resumed training sees the same images as an uninterrupted one.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def train_detector(
         boxes: (N, 5) of each image, in its pixels.
         config: settings; by default, those of a long training.
         seed: of the initial weights, the order and the windows.
-        path: of the weights, `.safetensors`, with the log (`.csv`, a row an epoch) beside them. If they are there and
+        path: of the weights, `.safetensors`, with the log (`.csv`, a row per epoch) beside them. If they are there and
             the same settings, seed, images and boxes made them, they are read; a training goes on from the checkpoint
             of a killed one. None keeps nothing.
         start: a detector whose weights the training starts from, instead of random ones or COCO's.

@@ -51,7 +51,7 @@ def train(
         compiled: let torch compile the network first, see `fusionlib.training.compiled`.
 
     Returns:
-        Network, detector or None, and the log. It has one row an epoch: the mean of each loss term, `epe` (validation,
+        Network, detector or None, and the log. It has one row per epoch: the mean of each loss term, `epe` (validation,
         pixels), its share of the identity's `epe_share`, seconds, what part of them preparing the images took, and the
         most `memory` used so far, in GiB.
 

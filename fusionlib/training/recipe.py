@@ -70,7 +70,7 @@ class TrainingConfig:
     mixed_precision: tuple[str, ...] = ("cuda",)
 
     def __post_init__(self) -> None:
-        check(self, "epochs", "batch", "validate_every", least=1)
+        check(self, "epochs", "batch", "validate_every", "crop", "crop_epochs", "validation_pairs", least=1)
         check(self, "learning_rate", "registration_epochs", "fusion_epochs")
         check(self, "clip", most=math.inf)
         if not self.levels:
@@ -108,8 +108,8 @@ class Recipe:
     start: Recipe | None = None
 
     def __post_init__(self) -> None:
-        if self.train_pairs is not None:
-            check(self, "train_pairs", least=1)
+        check(self, "seed")
+        check(self, "train_pairs", least=1)
         if self.detector is not None and self.detector.start != "random":
             raise InputError("The head on the fused feature starts from random weights: leave start of its settings.")
         if self.start is not None and self.start.network != self.network:

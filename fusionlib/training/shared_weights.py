@@ -31,7 +31,7 @@ class Trained:
     Attributes:
         network: ready to fuse.
         detector: the head on the fused feature that was trained with it; None if the recipe has none.
-        log: one row an epoch, see `train`; without the epochs of its start.
+        log: one row per epoch, see `train`; without the epochs of its start.
         path: of the network's weights.
         reused: they were read, not trained.
     """

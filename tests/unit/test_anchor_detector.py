@@ -101,6 +101,12 @@ def test_the_same_questions_are_refused_as_by_the_other_detector() -> None:
         detector.loss(predictions, [boxes.tensor(), None])
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 64, 64)])
+def test_other_channels_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"takes \(B, 1, H, W\), not"):
+        AnchorDetector(1).eval().detect(torch.rand(shape))
+
+
 def test_one_grey_channel_and_three_equal_ones_give_the_same(published) -> None:
     image = torch.rand(1, 1, 64, 64)
     outputs = [AnchorDetector.published(channels).eval()(image.expand(-1, channels, -1, -1)) for channels in (1, 3, 8)]

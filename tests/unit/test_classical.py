@@ -229,5 +229,5 @@ def test_opencv_and_simpleitk_are_loaded_when_they_are_used(monkeypatch, pair):
     fresh = runpy.run_path(classical.__file__)
     assert not fresh["register"](*pair, fresh["Identity"]()).failed.any()
     for name in ("phase_correlation", "ecc"):
-        with pytest.raises(InputError, match="OpenCV cannot be loaded"):
+        with pytest.raises(InputError, match="OpenCV, which this needs, cannot be loaded"):
             methods.load(name).fuse(*pair)

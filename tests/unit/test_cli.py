@@ -167,6 +167,37 @@ def test_mistakes_are_one_sentence(capsys):
         main([])
 
 
+def test_out_of_memory_is_one_sentence_and_other_errors_are_not_hidden(files, monkeypatch, capsys):
+    def fails(error):
+        def fuse_files(**options):
+            raise error
+
+        monkeypatch.setattr("fusionlib.methods.fuse.fuse_files", fuse_files)
+        return main(["fuse", *map(str, files), "-o", "fused.png"])
+
+    assert fails(torch.OutOfMemoryError("CUDA out of memory")) == 2
+    assert "too small for this: give smaller images" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="a bug"):
+        fails(RuntimeError("a bug"))
+
+
+@pytest.mark.parametrize("text", ["{[]: 1}", 5000 * "-" + "1"])
+def test_what_python_cannot_read_is_a_text(text):
+    assert command_line.parameter(text) == text
+
+
+def test_what_is_written_when_the_system_ends_a_command_is_removed(tmp_path):
+    code = (
+        "import os, signal, sys; from fusionlib import __main__; from fusionlib.support.files import atomic\n"
+        "def stopped(arguments):\n"
+        f"    with atomic({str(tmp_path / 'fused.png')!r}) as part:\n"
+        "        part.write_text('half'); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "__main__._fuse = stopped; sys.exit(__main__.main(['fuse', 'a', 'b', '-o', 'c']))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "fusionlib: stopped\n") and not any(tmp_path.iterdir())
+
+
 def test_methods_lists_every_method(capsys):
     assert main(["methods"]) == 0
     heading, *listed = capsys.readouterr().out.splitlines()

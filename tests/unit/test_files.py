@@ -49,6 +49,18 @@ def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path: Path, existin
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == ({"weights.bin": "old"} if existing else {})
 
 
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    with atomic(path) as first:
+        first.write_text("first, ")
+        with atomic(path) as second:
+            second.write_text("second")
+        with first.open("a") as part:
+            part.write("to its end")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first, to its end" and [each.name for each in tmp_path.iterdir()] == ["table.csv"]
+
+
 def test_a_block_that_writes_nothing_is_an_error_and_harms_nothing(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.txt", "old")
     with pytest.raises(FileNotFoundError), atomic(path):

@@ -240,7 +240,20 @@ def test_unknown_settings_are_refused(unknown: dict) -> None:
         replace(SMALL, **unknown)
 
 
-@pytest.mark.parametrize("impossible", [{"windows": (1, 4)}, {"channels": 0}, {"registration_stride": 0}])
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        {"windows": (1, 4)},
+        {"windows": ()},
+        {"windows": (-1,)},
+        {"channels": 0},
+        {"registration_stride": 0},
+        {"registration_side": 0},
+        {"msrb_widths": ()},
+        {"gathering_widths": (8, 0)},
+        {"correlation_radius": -1},
+    ],
+)
 def test_sizes_that_no_network_has_are_refused(impossible: dict) -> None:
     with pytest.raises(InputError, match=f"{next(iter(impossible))} of NetworkConfig"):
         replace(SMALL, **impossible)
@@ -248,6 +261,8 @@ def test_sizes_that_no_network_has_are_refused(impossible: dict) -> None:
 
 def test_unusable_images_are_refused() -> None:
     net, good = network(), noise(1, 1, 40, 48)
+    with pytest.raises(InputError, match="holds no pair"):
+        net(good[:0], good[:0])
     broken = good.clone()
     broken[0, 0, 3, 3] = math.nan
     infinite = good.clone()

@@ -67,6 +67,15 @@ def test_a_recipe_has_a_pair_at_least(count: int) -> None:
         Recipe(train_pairs=count)
 
 
+@pytest.mark.parametrize("settings", [{"crop": -5}, {"crop_epochs": -50}, {"validation_pairs": 0}])
+def test_what_may_be_left_out_is_checked_where_it_is_given(settings: dict) -> None:
+    TrainingConfig(**dict.fromkeys(settings))
+    with pytest.raises(InputError, match=f"{next(iter(settings))} of TrainingConfig is"):
+        TrainingConfig(**settings)
+    with pytest.raises(InputError, match="seed of Recipe is -1"):
+        load("smoke", seed=-1)
+
+
 def test_a_shortened_training_has_room_for_all_its_stages() -> None:
     for config in (AUGMENTED, REGISTRATION_FIRST, BRAINS, BRAINS_FUSED, ALL_TOGETHER):
         for share in range(1, 101):

@@ -144,7 +144,7 @@ def read_card(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, entry: Mapping) -> None:
-    """Write an entry, one line an image, so that a change can be read."""
+    """Write an entry, one line per image, so that a change can be read."""
     encode = json.JSONEncoder(ensure_ascii=False).encode
     parts = []
     for part in entry["parts"]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fusionlib.losses import fusion_loss
 from fusionlib.methods.protocol import Fused
 from fusionlib.support.inputs import check_pair
+from fusionlib.support.machine import exact_float32
 from fusionlib.training.batches import Batch
 
 
@@ -39,7 +40,8 @@ class NetworkMethod:
         """
         check_pair(ir, vi, smallest=32)
         dtype = next((weight.dtype for weight in self.network.parameters()), torch.float32)
-        fused = self.run(*(image.to(self.device, dtype) for image in (ir, vi)))
+        with exact_float32():
+            fused = self.run(*(image.to(self.device, dtype) for image in (ir, vi)))
         field, registered = (
             None if tensor is None else tensor.to(ir.device) for tensor in (fused.field, fused.registered_ir)
         )
