@@ -19,7 +19,7 @@ KINDS = ("fuses", "registers", "both")
 
 @dataclass(frozen=True)
 class Budget:
-    """What the retraining of a system may cost on two CPU cores, at 256 pixels: see `fusionlib.methods.retraining`.
+    """What the retraining of a system may cost, at 256 pixels: see `fusionlib.methods.retraining`.
 
     Attributes:
         steps: of the optimiser.

@@ -149,16 +149,12 @@ def _path(system: System, file: str) -> Path:
     raise InputError(f"The published weights of {system.title} are not here: {advice}.")
 
 
-def _index(checkpoint: Path) -> Path:
-    return checkpoint.with_name(f"{checkpoint.name}.index")
-
-
 def _command(system: System) -> str:
     return f"python -m fusionlib data fetch {system.name}"
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if _index(path).exists():
+    if path.with_name(f"{path.name}.index").exists():
         return load_checkpoint(path)
     try:
         return _tensors_by_name(torch.load(path, map_location="cpu", weights_only=True))

@@ -6,6 +6,7 @@ Convention: features with channels last, as a (B, C, H, W) whose memory is (B, H
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +31,8 @@ def folded(network: nn.Module) -> nn.Module:
     """
     copy = deepcopy(network).eval().requires_grad_(False)
     for block in [module for module in copy.modules() if isinstance(module, nn.Sequential)]:
-        for before, (name, layer) in zip(list(block), list(block.named_children())[1:], strict=False):
+        for (place, before), (name, layer) in pairwise(list(block.named_children())):
             if isinstance(before, nn.Conv2d) and isinstance(layer, nn.BatchNorm2d):
-                place = next(key for key, module in block.named_children() if module is before)
                 # In double: the product of two roundings would be one more source of difference.
                 setattr(block, place, fuse_conv_bn_eval(before.double(), layer.double()))
                 delattr(block, name)

@@ -48,16 +48,10 @@ def code_and_facts(cells: str | None = None) -> str:
         named = [entry for name in components.names() if name not in COMPONENTS for entry in components.entries(name)]
         plain = "\n".join(line for line in cells.splitlines() if not line.lstrip().startswith(("%", "!")))
         modules = list(source.modules_of(named, plain).values())
-    facts = [
-        *FACTS.glob("registry/**/*.json"),
-        *FACTS.glob("splits/*/*.txt"),
-        *FACTS.glob("*.json"),
-        *FACTS.glob("*.csv"),
-    ]
-    facts = [
-        path for path in facts if path != record.FILE
-    ]  # the record describes the code, which is part of the key already
-    return fingerprint([sha256(path) for path in (*modules, *sorted(facts))])
+    patterns = ("registry/**/*.json", "splits/*/*.txt", "*.json", "*.csv")
+    # Without the record: it describes the code, which is part of the key already.
+    facts = sorted(path for pattern in patterns for path in FACTS.glob(pattern) if path != record.FILE)
+    return fingerprint([sha256(path) for path in (*modules, *facts)])
 
 
 _own_state = cache(code_and_facts)  # read once, when this process began: a later edit does not change what runs
@@ -156,13 +150,8 @@ def running(cluster: str, cores: int) -> Iterator[str]:
     distributed, gpu_names = _dask(), gpus()
     count = int(rest or len(gpu_names) or cores)
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // count)))
-    local_options = {"host": "127.0.0.1", "silence_logs": logging.WARNING}
-    options = {
-        **local_options,
-        "nthreads": 1,
-        "memory_limit": 0,
-        "dashboard": False,
-    }  # Dask must not limit what torch uses
+    host, quiet = {"host": "127.0.0.1"}, {"silence_logs": logging.WARNING}
+    options = {**host, **quiet, "nthreads": 1, "dashboard": False, "memory_limit": 0}  # no limit to what torch uses
     shared = {"OMP_NUM_THREADS": threads, **short_spin(os.environ)}  # Dask's own workers would have one thread each
     workers = {}
     for index in range(count):
@@ -171,9 +160,8 @@ def running(cluster: str, cores: int) -> Iterator[str]:
         declared = {"resources": {"GPU": 1}} if gpu_names else {}
         workers[index] = {"cls": distributed.Nanny, "options": {**options, **declared, "env": {**shared, **own_gpu}}}
     # The dashboard takes any free port, for this machine alone.
-    addresses = {"host": local_options["host"], "dashboard_address": f"{local_options['host']}:0"}
-    scheduler = {"cls": distributed.Scheduler, "options": addresses}
-    local = distributed.SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.WARNING)
+    scheduler = {"cls": distributed.Scheduler, "options": {**host, "dashboard_address": f"{host['host']}:0"}}
+    local = distributed.SpecCluster(workers=workers, scheduler=scheduler, **quiet)
     with local, distributed.Client(local, set_as_default=False) as client:
         LOGGER.info(_described(client, local.scheduler_address))
         yield local.scheduler_address

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
-from types import NoneType, UnionType
+from types import UnionType
 from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fusionlib.support.files import InputError
@@ -70,4 +70,4 @@ def _fits(value: object, hint: object) -> bool:
         return len(kinds) == len(value) and all(map(_fits, value, kinds))
     if hint in (int, float):
         return isinstance(value, (int, float) if hint is float else int) and not isinstance(value, bool)
-    return isinstance(value, NoneType if hint is None else hint)
+    return isinstance(value, hint)
