@@ -158,8 +158,8 @@ def _systems(folder: Path) -> str:
         others += f"; the plainest reading of the paper, after {plain:.0f} minutes, {share} (on RoadScene)"
     return (
         f"**Compared systems**: those of Tables 1 and 2, trained here for {min(minutes):.0f} to {max(minutes):.0f} "
-        f"minutes where there are no published weights, leave {percent(min(shares))} to {percent(max(shares))} of a "
-        f"`medium` deformation where they give a field; "
+        f"minutes by the clock of a busy machine where there are no published weights, leave {percent(min(shares))} to "
+        f"{percent(max(shares))} of a `medium` deformation where they give a field; "
         f"Ours leaves {percent(method_shares['ours'])} after {_minutes(folder, *OURS):.0f} minutes{others}."
     )
 

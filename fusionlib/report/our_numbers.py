@@ -13,7 +13,7 @@ Where a table has no csv, or its csv lacks a row, there is no number here, and `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -172,28 +172,6 @@ def _minutes_of_part(name: str, weights: Path, folder: str) -> float:
 def minutes_of(log: Path) -> float:
     """How long the training took whose log this is; 0 if there is no log."""
     return pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else 0.0
-
-
-def facts_of_systems(names: Iterable[str], weights: Path) -> pd.DataFrame:
-    """Compared systems as a table, by title: what each does and moves, whose its weights are, and what it was trained.
-
-    Args:
-        names: of compared systems.
-        weights: folder of the weights and logs of what was trained here.
-    """
-    lines = {}
-    for system in map(systems.system, names):
-        not_here = "published, but not available here" if system.untried else "none published"
-        lines[system.title] = {
-            "does": system.kind,
-            "moves": system.moves or "–",
-            "weights": "published" if "" in system.published else not_here,
-            "licence": system.licence,
-            "upstream": f"{system.upstream}@{system.commit[:7]}",
-            "trained here, minutes": round(minutes_of(weights / f"{system.name}.csv")) or "–",
-            "retraining": system.retraining,
-        }
-    return pd.DataFrame.from_dict(lines, orient="index")
 
 
 def minutes_of_same_budget(weights: Path) -> float:

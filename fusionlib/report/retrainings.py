@@ -1,0 +1,69 @@
+"""The compared systems and how they were trained here: facts, loss curves, and whether the loss was still falling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib.data import systems
+from fusionlib.notebook.answers import signed
+from fusionlib.report.our_numbers import minutes_of
+
+
+def facts(names: Iterable[str], weights: Path) -> pd.DataFrame:
+    """Compared systems as a table, by title: what each does and moves, whose its weights are, and how it was trained.
+
+    Args:
+        names: of compared systems.
+        weights: folder of the weights and logs of what was trained here.
+    """
+    lines = {}
+    for system in map(systems.system, names):
+        log = weights / f"{system.name}.csv"
+        not_here = "published, but not available here" if system.untried else "none published"
+        lines[system.title] = {
+            "does": system.kind,
+            "moves": system.moves or "–",
+            "weights": "published" if "" in system.published else not_here,
+            "licence": system.licence,
+            "upstream": f"{system.upstream}@{system.commit[:7]}",
+            "trained here, minutes": round(minutes_of(log)) or "–",
+            "loss, last third - middle third": trend(pd.read_csv(log)["loss"]) if log.exists() else "–",
+            "retraining": system.retraining,
+        }
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def trend(loss: pd.Series) -> str:
+    """By how much the loss fell at the end: its mean in the last third minus that in the middle third.
+
+    Args:
+        loss: of a log, a mean per span of the training.
+
+    Returns:
+        The difference and its 95 % interval over spans (Welch's t); "–" of fewer than two spans in a third.
+
+    >>> trend(pd.Series([9.0, 9.0, 9.0, 5.0, 5.2, 4.8, 3.0, 3.2, 2.8]))
+    '-2.0 (-2.5 to -1.5)'
+    """
+    third = len(loss) // 3
+    if third < 2:
+        return "–"
+    from scipy import stats  # slow to import
+
+    middle, last = loss.iloc[-2 * third : -third], loss.iloc[-third:]
+    low, high = stats.ttest_ind(last, middle, equal_var=False).confidence_interval()
+    return f"{signed(last.mean() - middle.mean())} ({signed(low)} to {signed(high)})"
+
+
+def curves(names: Iterable[str], weights: Path) -> pd.DataFrame:
+    """Loss against the share of the steps: a column `share` and one for each system that was trained here, by title."""
+    logs = {systems.system(name).title: weights / f"{name}.csv" for name in names}
+    tables = []
+    for title, path in logs.items():
+        if path.exists():
+            log = pd.read_csv(path)
+            tables.append(pd.DataFrame({"share": log["step"] / log["step"].iloc[-1], title: log["loss"]}))
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["share"])
