@@ -59,11 +59,11 @@ def trend(loss: pd.Series) -> str:
 
 
 def curves(names: Iterable[str], weights: Path) -> pd.DataFrame:
-    """Loss against the share of the steps: a column `share` and one for each system that was trained here, by title."""
+    """Loss by title of the system, a column each for those trained here, and a column `share of the steps`."""
     logs = {systems.system(name).title: weights / f"{name}.csv" for name in names}
     tables = []
     for title, path in logs.items():
         if path.exists():
             log = pd.read_csv(path)
-            tables.append(pd.DataFrame({"share": log["step"] / log["step"].iloc[-1], title: log["loss"]}))
-    return pd.concat(tables) if tables else pd.DataFrame(columns=["share"])
+            tables.append(pd.DataFrame({"share of the steps": log["step"] / log["step"].iloc[-1], title: log["loss"]}))
+    return pd.concat(tables) if tables else pd.DataFrame(columns=["share of the steps"])
