@@ -273,7 +273,7 @@ def test_the_learning_rate_follows_its_schedule():
 def test_unreadable_weights_say_what_to_do(tmp_path):
     missing, broken = tmp_path / "missing.safetensors", tmp_path / "broken.safetensors"
     broken.write_bytes(b"not a weights file")
-    with pytest.raises(InputError, match="reproduce 03"):
+    with pytest.raises(InputError, match=r"There are no weights at .*missing.safetensors; check the path"):
         FusionNetwork.load(missing)
     with pytest.raises(InputError, match="not a readable safetensors file"):
         FusionNetwork.load(broken)
