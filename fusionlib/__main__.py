@@ -44,16 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             command_line.silence()
             return 141
-        except (OSError, ModuleNotFoundError) as error:
+        except (OSError, ModuleNotFoundError, RuntimeError) as error:
             if not (sentence := command_line.system_error_message(error)):
                 raise
             print(f"fusionlib: error: {sentence}", file=sys.stderr)
-            return 2
-        except RuntimeError as error:
-            if type(error).__name__ != "OutOfMemoryError":  # of torch, which is imported by then; slow to import here
-                raise
-            advice = "give smaller images or, where the command has it, --device cpu"
-            print(f"fusionlib: error: The memory of the GPU is too small for this: {advice}.", file=sys.stderr)
             return 2
 
 

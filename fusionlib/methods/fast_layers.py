@@ -110,8 +110,8 @@ def sample(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """
     batch, channels, height, width = features.shape
     left, top = x.floor(), y.floor()
-    a, b = x - left, y - top  # weights of the neighbours on the right and below
-    weights = torch.stack([(1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b], -1)
+    right, below = x - left, y - top  # how much of the neighbours on those sides
+    weights = torch.stack([(1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below], -1)
     column, row = left.int(), top.int()
     next_column, next_row = (column + 1).clamp_(max=width - 1), (row + 1).clamp_(max=height - 1)
     first = torch.arange(batch, dtype=torch.int32, device=x.device).view(-1, 1, 1) * (height * width)

@@ -134,6 +134,11 @@ def paired_t(differences: Sequence[float]) -> tuple[float, float, float]:
     return float(mean - half), float(mean + half), float(2 * stdtr(freedom, -abs(mean) / error))
 
 
+def deviation_of(low: float, high: float) -> float:
+    """Standard deviation of the normal distribution whose middle 95 % lie between two ends."""
+    return (high - low) / 3.92
+
+
 def with_more_spread(
     mean: float, low: float, high: float, p: float, deviation: float
 ) -> tuple[float, float, float, float]:
@@ -150,7 +155,7 @@ def with_more_spread(
     """
     from scipy.special import ndtr
 
-    more, spread = 1.96 * deviation, math.hypot((high - low) / 3.92, deviation)
+    more, spread = 1.96 * deviation, math.hypot(deviation_of(low, high), deviation)
     normal = 2 * float(ndtr(-abs(mean) / spread)) if spread else 0.0
     return mean, mean - math.hypot(mean - low, more), mean + math.hypot(high - mean, more), max(p, normal)
 

@@ -144,16 +144,20 @@ def signed(value: float) -> str:
 
 
 def interval_reaches(rows: pd.DataFrame) -> str:
-    """Of which sets the 95 % interval of the share that a method leaves does not lie below 100 %, in brackets; "" of
-    none.
+    """On which sets a method may not register at all: where the 95 % interval of its share reaches 100 %, in brackets.
 
     Args:
         rows: of one method and level, with EPE and EPE_share.
+
+    Returns:
+        Also names the sets with too few scenes for an interval; "" if every interval lies below 100 %.
     """
     ends = {name: evaluation.share_interval(set_rows) for name, set_rows in rows.groupby("dataset", sort=False)}
     around = listed(name for name, (low, high) in ends.items() if low < 1 <= high)
     above = listed(name for name, (low, _) in ends.items() if low >= 1)
     few = listed(name for name, (low, _) in ends.items() if low != low)
-    texts = {"includes 100 % on ": around, "lies above it on ": above, "needs more scenes than there are on ": few}
-    texts = [text + names for text, names in texts.items() if names]
-    return f" (the 95 % interval {listed(texts)})" if texts else ""
+    reached = listed(
+        text + names for text, names in (("includes 100 % on ", around), ("lies above it on ", above)) if names
+    )
+    texts = (f"the 95 % interval {reached}" if reached else "", f"too few scenes for an interval: {few}" if few else "")
+    return f" ({'; '.join(filter(None, texts))})" if any(texts) else ""

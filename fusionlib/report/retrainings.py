@@ -30,24 +30,27 @@ def facts(names: Iterable[str], weights: Path) -> pd.DataFrame:
             "licence": system.licence,
             "upstream": f"{system.upstream}@{system.commit[:7]}",
             "trained here, minutes": round(minutes_of(log)) or "–",
-            "loss, last third - middle third": trend(pd.read_csv(log)["loss"]) if log.exists() else "–",
+            "loss, last third - middle third": trend(pd.read_csv(log)) if log.exists() else "–",
             "retraining": system.retraining,
         }
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def trend(loss: pd.Series) -> str:
-    """By how much the loss fell at the end: its mean in the last third minus that in the middle third.
+def trend(log: pd.DataFrame) -> str:
+    """How the loss changed at the end: its mean in the last third minus that in the middle third; below 0, it fell.
 
     Args:
-        loss: of a log, a mean per span of the training.
+        log: of a retraining: the last step of each span and the mean loss over it. A shorter span at the end is left
+            out.
 
     Returns:
         The difference and its 95 % interval over spans (Welch's t); "–" of fewer than two spans in a third.
 
-    >>> trend(pd.Series([9.0, 9.0, 9.0, 5.0, 5.2, 4.8, 3.0, 3.2, 2.8]))
+    >>> trend(pd.DataFrame({"step": range(1, 10), "loss": [9.0, 9.0, 9.0, 5.0, 5.2, 4.8, 3.0, 3.2, 2.8]}))
     '-2.0 (-2.5 to -1.5)'
     """
+    steps = log["step"].diff().fillna(log["step"])
+    loss = log["loss"][steps == steps.iloc[0]]
     third = len(loss) // 3
     if third < 2:
         return "–"

@@ -52,8 +52,15 @@ def cluster(text: str) -> str:
     return text
 
 
-def system_error_message(error: OSError | ModuleNotFoundError) -> str:
-    """One sentence if an error comes from a closed folder, a full disk, a long name or a missing package; else ""."""
+def system_error_message(error: OSError | ModuleNotFoundError | RuntimeError) -> str:
+    """One sentence if an error comes from a closed folder, a full disk, a long name, a missing package or a GPU whose
+    memory is full; else "".
+    """
+    if isinstance(error, RuntimeError):
+        if type(error).__name__ != "OutOfMemoryError":  # by its name, since torch is slow to import
+            return ""
+        advice = "give smaller images or, where the command has it, --device cpu"
+        return f"The memory of the GPU is too small for this: {advice}."
     if isinstance(error, ModuleNotFoundError):
         if (error.name or "fusionlib").partition(".")[0] == "fusionlib":
             return ""

@@ -227,8 +227,6 @@ def test_an_interval_is_said_to_reach_what_it_reaches() -> None:
 
     rows = pd.concat([left("a", 1.0), left("b", 1.5), left("c", 0.5), left("d", 0.99), left("e", 1.0, 3)])
     rows = rows.assign(EPE=2 * rows["EPE_share"])
-    text = (
-        " (the 95 % interval includes 100 % on a and d, lies above it on b and needs more scenes than there are on e)"
-    )
+    text = " (the 95 % interval includes 100 % on a and d and lies above it on b; too few scenes for an interval: e)"
     assert answers.interval_reaches(rows) == text
     assert answers.interval_reaches(rows[rows["dataset"] == "c"]) == ""

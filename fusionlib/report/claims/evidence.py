@@ -23,7 +23,7 @@ from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison, mri_study, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.metrics.directions import sign
-from fusionlib.metrics.statistics import interval, paired_t, sign_flips, with_more_spread
+from fusionlib.metrics.statistics import deviation_of, interval, paired_t, sign_flips, with_more_spread
 from fusionlib.notebook.answers import signed
 from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
 from fusionlib.support import result_tables
@@ -58,6 +58,7 @@ Evidence = Callable[[Path, str], tuple[list[Compared], str]]  # folder and level
 
 
 def many(count: int, what: str) -> str:
+    """ "1 row", "2 rows"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
@@ -146,7 +147,7 @@ def over_trainings(number: int, reference: str, *names: str, metrics: Sequence[s
 
 
 def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
-    """Of Ours - row, one value a seed or head."""
+    """Of Ours - row, one value per seed or head."""
     return Compared(row, metric, sign(metric) * difference.mean(), *paired_t(sign(metric) * difference))
 
 
@@ -163,7 +164,7 @@ def over_detectors(*methods: str) -> Evidence:
         for dataset, set_rows in overall.groupby("dataset", sort=False):
             wide = 100 * set_rows.pivot(index="seed", columns="method", values=metric)
             ends = 100 * set_rows.groupby("method")[[f"{metric}_low", f"{metric}_high"]].mean()
-            over_images = (ends[f"{metric}_high"] - ends[f"{metric}_low"]) / 3.92  # a standard deviation
+            over_images = deviation_of(ends[f"{metric}_low"], ends[f"{metric}_high"])
             for name in methods or rows:
                 numbers = NOT_MEASURED
                 if name in wide and OURS in wide:

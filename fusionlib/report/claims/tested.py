@@ -120,7 +120,7 @@ STATEMENTS = (
         evidence.over_detectors("ours, without l_ob"),
         "several trainings of the network with and without it; there is one of each",
     ),
-    *(
+    *(  # PAPER-GAP: the paper shows a picture and gives no number; here it is the end-point error of the field
         Statement(
             "4.3", f"Figure 7: {loss} helps to correct local deformations", (SWEPT[4],),
             evidence.over_trainings(4, "Ours", f"w/o {loss}", metrics=["EPE"]),
