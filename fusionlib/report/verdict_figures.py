@@ -20,7 +20,7 @@ MARKERS = "os^Dv*P"
 def bars(compared: pd.DataFrame) -> Figure:
     """A bar for each table of the paper, divided by verdict, with the counts in it.
 
-    A black line says where the first two parts would end by chance (`verdicts.by_chance`).
+    A black line says where the first two parts, agrees and same ranking, would end by chance (`verdicts.by_chance`).
     """
     counts = summary(compared).drop(index="all")[list(VERDICTS)]
     figure, axis = plt.subplots(figsize=(0.8 * plotting.WIDTH, 0.9 + 0.32 * len(counts)))
@@ -31,7 +31,7 @@ def bars(compared: pd.DataFrame) -> Figure:
         axis.bar_label(drawn_bars, labels, label_type="center", fontsize="small")
         left_ends += counts[verdict].to_numpy()
     chance = by_chance(compared).drop(index="all")["by chance"]
-    axis.plot(chance, chance.index, "|", color="black", ms=14, mew=2, label="agrees or same ranking, by chance")
+    axis.plot(chance, chance.index, "|", color="black", ms=14, mew=2, label="by chance")
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set(xlabel="values of the table")
