@@ -6,9 +6,9 @@
   field. `System.retraining` says which, and what was left out.
 - Weights start at random; parts with published weights stay as published.
 - Adam with cosine annealing and a clipped norm of the gradient, for as many steps as `System.budget` says: about an
-  hour on one CPU core for CrossRAFT, IMF, IVFWSR and MURF, a quarter of an hour on two for the others. That is little:
-  some of the published trainings have a thousand epochs. The learning rate is the same for all, unless a system
-  diverges at it (`System.learning_rate`).
+  hour on one CPU core for the systems of Tables 1 and 2 that register, a quarter of an hour on two for the others. That
+  is little: some of the published trainings have a thousand epochs. The learning rate is the same for all, unless a
+  system diverges at it (`System.learning_rate`).
 
 PAPER-GAP: the paper does not say whether its compared systems were retrained, or on what.
 """
