@@ -54,6 +54,29 @@ def heat_map(differences: pd.DataFrame, values: pd.DataFrame) -> Figure:
     return figure
 
 
+@plotting.style()
+def paired_lines(found: pd.DataFrame, column: str, rows: Sequence[str]) -> Figure:
+    """A panel for each set, in it a line for each seed from one row to the next, in %, and the mean of all seeds.
+
+    Args:
+        found: one line for each row, seed and dataset.
+        column: a share, such as "mAP50:90".
+        rows: names, in the order in which the lines join them.
+    """
+    panels = dict(list(found.groupby("dataset", sort=False)))
+    figure, axes = plt.subplots(1, len(panels), figsize=(plotting.WIDTH, 2.6), layout="constrained", squeeze=False)
+    for axis, (dataset, panel) in zip(axes[0], panels.items(), strict=True):
+        values = 100 * panel.pivot(index="row", columns="seed", values=column).loc[list(rows)]
+        axis.plot(values.to_numpy(), "o-", color="C0", alpha=0.5, ms=3, lw=1)
+        axis.plot(values.mean(axis=1).to_numpy(), color="C1", lw=3)
+        axis.set_title(dataset)
+        axis.set_xticks(range(len(rows)), rows)
+        axis.margins(x=0.2)
+    axes[0, 0].set_ylabel(f"{column}, %")
+    return figure
+
+
+@plotting.style()
 def setting_map(differences: pd.DataFrame, values: pd.DataFrame, rows: Sequence[Row], best: str, metric: str) -> Figure:
     """One metric over the grid: a line a setting, a square a value, colour how much better than the optimum.
 

@@ -14,18 +14,19 @@ from pathlib import Path
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table, systems_in
-from fusionlib.experiments import comparison, detection_bench, evaluation, mri_study, registration_bench, reliability
+from fusionlib.experiments import comparison, evaluation, mri_study, registration_bench, reliability
+from fusionlib.experiments.detection_bench import target_awareness
 from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
-from fusionlib.notebook import answers, training_answers
+from fusionlib.notebook import answers, detection_answers, training_answers
 from fusionlib.notebook.sentences import listed, percent
-from fusionlib.report import verdicts
+from fusionlib.report import our_numbers, verdicts
 from fusionlib.report.claims import tested
-from fusionlib.report.our_numbers import BENCH, COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES, minutes_of
+from fusionlib.report.our_numbers import BENCH, COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
 from fusionlib.support import result_tables
 
 ROADS, RAW, AT_REST, RELIABILITY = "generalisation.csv", "raw_frames.csv", "at_rest.csv", "reliability.csv"
-UNTRAINED = "detection_untrained.csv"
+UNTRAINED, AWARENESS = "detection_untrained.csv", (our_numbers.WITH_AND_WITHOUT, our_numbers.AWARENESS)
 OURS, ROBUST = ("registration", "ours"), ("registration", "robust/registration", "robust/ours")  # all their trainings
 
 
@@ -149,7 +150,7 @@ def _systems(folder: Path) -> str:
         method_shares = evaluation.means(table, ["method"], ["EPE_share"])["EPE_share"]
         shares += method_shares[method_shares != 1].reindex(names).dropna().to_list()  # 1 stands for no field
         logs = {part for name in names for part in name.split("+")}
-        minutes += filter(None, (minutes_of(folder / "weights" / f"{name}.csv") for name in logs))
+        minutes += filter(None, (our_numbers.minutes_of(folder / "weights" / f"{name}.csv") for name in logs))
     others = ""
     if SAME_BUDGET in method_shares:
         others = f", and {percent(method_shares[SAME_BUDGET])} after {percent(SHARE)} of its epochs"
@@ -194,18 +195,13 @@ def _detection(folder: Path) -> str:
     untrained, name = 100 * untrained.set_index("method")["mAP50:90"], means.idxmax()
     best = " (the best row)" if name == "visible" else f"; `{name}` has {means.max():.1f} %, the most"
     printed = paper_table(3).droplevel("dataset").loc["Ours", "mAP50:90"]
-    groups = detection_bench.against(table).groupby(["method", "mean"])
-    differences = groups.get_group(("ours, without l_ob", "mAP50:90")).set_index("dataset")
-    effects = [
-        f"by {answers.signed(100 * line['difference'])} points on {name} "
-        f"({'' if line['p'] < answers.LEVEL else 'not '}significant)"
-        for name, line in differences.iterrows()
-    ]
+    short, found = (result_tables.read(folder / "tables" / name) for name in AWARENESS)
+    awareness = detection_answers.in_short(target_awareness.differences(found), target_awareness.effects(short))
     return (
         f"**Detection**: detectors begun from COCO and trained on RoadScene reach a mAP50:90 of {means['ours']:.1f} % "
         f"({low:.1f} to {high:.1f}) on what Ours makes of M3FD, where the paper prints {printed:.1f} %, and "
         f"{means['visible']:.1f} % on the visible images alone{best}; COCO's own, without that training, "
-        f"{untrained['ours']:.1f} % and {untrained['visible']:.1f} %; the detection loss changes it {listed(effects)}."
+        f"{untrained['ours']:.1f} % and {untrained['visible']:.1f} %; {awareness}."
     )
 
 
@@ -236,8 +232,8 @@ def _brains(folder: Path) -> str:
     heads = mri_study.by_subject(measured, "medium").droplevel("part")
     shares = heads["EPE"] / heads.at["average", "EPE"]  # the average registers nothing
     corrmlp = next(name for name in _printed_rows(7) if name in shares.index)
-    minutes = {name: minutes_of(folder / "weights" / "mri" / f"{name}.csv") for name in ("ours", "corrmlp")}
-    minutes["ours"] += minutes_of(folder / "weights" / "mri" / "registration.csv")
+    minutes = {name: our_numbers.minutes_of(folder / "weights" / "mri" / f"{name}.csv") for name in ("ours", "corrmlp")}
+    minutes["ours"] += our_numbers.minutes_of(folder / "weights" / "mri" / "registration.csv")
     return (
         f"**Brains**: on {heads.at['ours', 'subjects']} heads Ours, after {minutes['ours']:.0f} minutes on brains and "
         f"its start on roads, leaves {percent(shares['ours'])} of a `medium` deformation and CorrMLP, retrained for "
@@ -256,7 +252,7 @@ SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
     ("03b", (AT_REST, RELIABILITY), _rest),
     ("04", (COMPARED[1],), _fusion),
     ("05", (COMPARED[1], COMPARED[2]), _systems),
-    ("06", (DETECTION, UNTRAINED), _detection),
+    ("06", (DETECTION, UNTRAINED, *AWARENESS), _detection),
     ("08", (*SWEPT.values(), *SWEPT_AT_LIGHT.values()), _sweeps),
     ("09", (COUNTS, TIMES), _cost),
     ("10", (COMPARED[7],), _brains),
@@ -289,7 +285,7 @@ def _printed_rows(number: int) -> list[str]:
 
 
 def _minutes(folder: Path, *names: str) -> float:
-    return sum(minutes_of(folder / "weights" / f"{name}.csv") for name in names)
+    return sum(our_numbers.minutes_of(folder / "weights" / f"{name}.csv") for name in names)
 
 
 def _shares_text(shares: pd.Series) -> str:

@@ -17,7 +17,7 @@ from fusionlib.experiments import detection_bench, sweep_rows
 from fusionlib.methods import registry, retraining
 from fusionlib.methods.retraining import Retraining
 from fusionlib.presets import Preset
-from fusionlib.report.our_numbers import SWEPT, SWEPT_AT_LIGHT
+from fusionlib.report.our_numbers import SWEPT, WITH_AND_WITHOUT
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import components, record
 from fusionlib.support.files import InputError
@@ -177,7 +177,7 @@ def _components(key: Key, today: Mapping[str, str]) -> list[str]:
 def _minutes_of_a_part(table: str, preset: Preset) -> float | None:
     """Of a table whose parts cost a training each; None for the others."""
     recipe, pairs = preset.recipe, max(1, len(data.splits(preset.recipe.dataset).get("train", [])))
-    if f"{table}.csv" in (*SWEPT.values(), *SWEPT_AT_LIGHT.values()):
+    if f"{table}.csv" in (*SWEPT.values(), WITH_AND_WITHOUT):  # those at light score the same trainings
         return minutes_for(preset.sweep_epochs * pairs * (preset.sweep_crop or recipe.size) ** 2)
     if table == "switches":
         return sweep_rows.short_recipe(sweep_rows.SWITCHES[0], preset).minutes()

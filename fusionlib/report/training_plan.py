@@ -58,7 +58,9 @@ def plan(preset: Preset) -> pd.DataFrame:
     rows, seeds = sweep_rows.table5(preset), range(preset.sweep_seeds)
     fourth = _trainings(sweep_rows.table4(), preset, seeds, preset.sweep_epochs)
     fifth = _trainings(rows, preset, seeds, preset.sweep_epochs)
+    aware = _trainings(sweep_rows.target_awareness(), preset, seeds, preset.sweep_epochs)
     lines.append(_line("table 4: rows", fourth, "07"))
+    lines.append(_line("rows without l_ob", [recipe for recipe in aware if recipe not in fourth], "06"))
     lines.append(_line("table 5: rows, without Ours", [recipe for recipe in fifth if recipe not in fourth], "08"))
     if preset.sweep_longer != preset.sweep_epochs:
         few = sweep_rows.to_train_longer(rows, sweep_rows.optimum(preset))

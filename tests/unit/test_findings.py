@@ -62,11 +62,12 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
     edit(folder, "table1.csv", "Q_CC", 2, method="ours", level="light")
     assert re.search(r"at `light`, the average[^;]*significantly worse [^;]*Q_CC", findings._fusion(folder))
 
-    table = pd.read_csv(folder / "tables" / "detection.csv")
-    other = table["method"] == "ours, without l_ob"
+    path = folder / "tables" / "target_awareness_found.csv"
+    table = pd.read_csv(path)
+    other = table["row"] == "without l_ob"
     for points, says in ((-20, "significant"), (0, "not significant")):
         changed = table.assign(**{"mAP50:90": 0.3 + table["seed"] / 100 + other * points / 100})
-        changed.to_csv(folder / "tables" / "detection.csv", index=False)
+        changed.to_csv(path, index=False)
         text = findings._detection(folder)
         assert f"points on M3FD ({says})" in text and ("by +20 points" in text) == (points < 0)
 

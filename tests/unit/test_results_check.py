@@ -73,7 +73,7 @@ def test_a_table_is_outdated_row_by_row(results: Path, capsys: pytest.CaptureFix
     where = {"dataset": "RoadScene", "level": "medium", "method": "ours"}
     (key,) = result_tables.keys_of(result_tables.read(path), where)
     rows = result_tables.read_part(path, where).drop(columns=list(where))
-    result_tables.replace_part(path, where, key | Key({"scores": "0", "ours:weights": "00000000"}), rows)
+    result_tables.replace_part(path, where, Key({**key.parts, "scores": "0", "ours:weights": "00000000"}), rows)
     assert results_check.command(results, "mini") == 1
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "table1.csv" in line]
     assert line.startswith("tables/table1.csv: 1 of 96 parts outdated by scores, ours:weights, about 1 min")
@@ -84,7 +84,7 @@ def test_other_images_and_other_settings_outdate(
 ) -> None:
     path = results / "mini" / "weights" / "ours.safetensors"
     header, state = read_header(path), read_state(path)
-    save_weights(path, state, {"recipe": header["recipe"]}, key_of(path) | Key({"settings": "0" * 8}))
+    save_weights(path, state, {"recipe": header["recipe"]}, Key({**key_of(path).parts, "settings": "0" * 8}))
     own = results_check.data.checksum
     monkeypatch.setattr(
         results_check.data, "checksum", lambda name, *rest: "0" * 8 if name == "M3FD" else own(name, *rest)

@@ -94,7 +94,7 @@ def test_who_breaks_down_at_the_rate_of_all_has_its_own(tmp_path: Path, monkeypa
 def test_weights_of_earlier_code_are_shown_under_a_line(root: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.delenv(long_training.ASKED, raising=False)
     source = root / "results" / "mini" / "weights" / "emma.safetensors"
-    earlier = key_of(source) | Key({"retraining": "0"})
+    earlier = Key({**key_of(source).parts, "retraining": "0"})
     save_weights(tmp_path / "emma.safetensors", {"x": torch.zeros(1)}, {}, earlier)
     retraining.prepare(["emma"], presets.load("mini").recipe, tmp_path)
     (line,) = capsys.readouterr().out.splitlines()

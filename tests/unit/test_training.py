@@ -300,7 +300,7 @@ def test_a_long_training_starts_when_asked_alone(tmp_path: Path, monkeypatch: py
 
     header = weights.read_header(made.path)
     state = weights.read_state(made.path)
-    earlier = Key.parse(header["made_by"]) | Key({"training": "0"})
+    earlier = Key({**Key.parse(header["made_by"]).parts, "training": "0"})
     weights.save_weights(made.path, state, asdict(TINY), earlier)
     capsys.readouterr()
     assert training.train_or_load(TINY, tmp_path).reused

@@ -5,7 +5,8 @@ the same kind learns on the fused training images, with the same budget and the 
 that it has not seen. With each seed, all detectors begin with the same weights: YOLOv5n as COCO has made it
 (`fusionlib.training.coco`), trained on the aligned training pairs as they are. What has a detection head of its own is
 scored end to end: its head finds objects on its fused feature. And COCO's detector as published is scored on all images
-(`untrained`): what it says depends on no training here.
+(`untrained`): what it says depends on no training here. So it also judges several short trainings of Ours, with the
+detection loss and without (`target_awareness`).
 
 PAPER-GAP: the paper says "YOLOv5", "M3FD" and "mAP 50->90" and nothing about who trained which detector on what, nor
 where the boxes of its 152 training pairs come from, since RoadScene has none. Here they are those that FLIR drew on the

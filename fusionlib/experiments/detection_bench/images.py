@@ -104,8 +104,13 @@ def pictures(method: Method, mark: Key, config: DetectionBenchConfig, folder: Pa
         images = {TRAIN: fused(method, trained(config), config.level, side)}
         for title, splits in tested(config).items():
             images[title] = torch.cat([fused(method, split, config.level, side) for split in splits])
-        save_weights(path, {name: (255 * image).round().byte() for name, image in images.items()}, {}, key)
+        save_weights(path, {name: with_8_bits(image) for name, image in images.items()}, {}, key)
     return path
+
+
+def with_8_bits(images: Tensor) -> Tensor:
+    """Images in [0, 1] as they are kept: uint8."""
+    return (255 * images).round().byte()
 
 
 def read_images(path: Path) -> dict[str, Tensor]:

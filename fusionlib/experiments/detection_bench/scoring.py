@@ -60,12 +60,10 @@ def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path:
     Images are enlarged before by `anchor_detector.ENLARGED`. Arguments as in `run`. Without COCO's weights, the rows
     that are kept.
     """
-    key = images_key(config) | Key.of(BEHAVIOUR[1:], enlarged=ENLARGED)
+    key = published_key(config)
 
     def measure(method: Method, mark: Key) -> pd.DataFrame:
-        images = read_images(pictures(method, mark, config, folder))
-        detector = AnchorDetector.published(1, DetectorConfig(names=config.own.detector.names))
-        return score_images(partial(detector.detect, enlarged=ENLARGED), images, config)
+        return published(read_images(pictures(method, mark, config, folder)), config)
 
     parts = [
         runner.Part(
@@ -74,6 +72,17 @@ def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path:
         for method, mark in methods.items()
     ]
     return runner.run(path, parts)
+
+
+def published_key(config: DetectionBenchConfig) -> Key:
+    """What the rows of `published` rest on, besides the method whose images they are of."""
+    return images_key(config) | Key.of(BEHAVIOUR[1:], enlarged=ENLARGED)
+
+
+def published(images: Mapping[str, Tensor], config: DetectionBenchConfig) -> pd.DataFrame:
+    """The rows of COCO's detector as published, on images as in `score_images`."""
+    detector = AnchorDetector.published(1, DetectorConfig(names=config.own.detector.names))
+    return score_images(partial(detector.detect, enlarged=ENLARGED), images, config)
 
 
 def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, key: Key, path: Path) -> pd.DataFrame:

@@ -5,7 +5,8 @@ settings are, the head in Table 7. Counts are exact. Where one replicate is not 
 
 - Tables 1 and 2 have one training of each system. That of Ours gets the spread of Table 4's trainings of the full
   method, which are short and share a start, so it is a lower bound; for the other systems there is none.
-- Detectors are compared over their trainings. The spread of their test images is added as if two methods had
+- Detectors are compared over their trainings, and the detection loss also over short trainings of the network, by a
+  detector that is not trained here. The spread of their test images is added as if two methods had
   independent images, which makes the intervals too wide rather than too narrow.
 """
 
@@ -25,7 +26,7 @@ from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import deviation_of, interval, paired_t, sign_flips, with_more_spread
 from fusionlib.notebook.answers import signed
-from fusionlib.report.our_numbers import COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
+from fusionlib.report.our_numbers import AWARENESS, COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
 from fusionlib.support import result_tables
 
 OURS = "ours"
@@ -151,37 +152,47 @@ def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
     return Compared(row, metric, sign(metric) * difference.mean(), *paired_t(sign(metric) * difference))
 
 
-def over_detectors(*methods: str) -> Evidence:
-    """The detectors on images of Ours against those on the images of some methods, or of the paper's own rows."""
+def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
+    """The detectors of Table 3 on the images of Ours against those on the images of the paper's other rows."""
+    table = result_tables.read(folder / "tables" / DETECTION)
+    rows = [row.method for number in (1, 2) for row in comparison.rows_of(number) if row.printed and row.method != OURS]
+    comparisons = _of_detectors(table, OURS, rows)
+    seeds, measured = table["seed"].nunique(), set(rows) & set(table["method"])
+    basis = f"{len(measured)} of the paper's {len(rows)} rows, {many(seeds, 'seed')} of the detectors and their images"
+    return comparisons if measured else [], f"{basis}, in points"
 
-    def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
-        table = result_tables.read(folder / "tables" / DETECTION)
-        overall = table[(table["class"] == "all") & ~table["method"].str.endswith("head")]
-        rows = [
-            row.method for number in (1, 2) for row in comparison.rows_of(number) if row.printed and row.method != OURS
-        ]
-        comparisons, metric = [], "mAP50:90"
-        for dataset, set_rows in overall.groupby("dataset", sort=False):
-            wide = 100 * set_rows.pivot(index="seed", columns="method", values=metric)
-            ends = 100 * set_rows.groupby("method")[[f"{metric}_low", f"{metric}_high"]].mean()
-            over_images = deviation_of(ends[f"{metric}_low"], ends[f"{metric}_high"])
-            for name in methods or rows:
-                numbers = NOT_MEASURED
-                if name in wide and OURS in wide:
-                    gain = (wide[OURS] - wide[name]).dropna()
-                    spread = math.hypot(over_images[OURS], over_images[name])
-                    numbers = with_more_spread(gain.mean(), *paired_t(gain), spread)
-                comparisons.append(Compared(name, f"{metric} on {dataset}", *numbers))
-        is_asked = overall["method"].isin(methods or rows)
-        measured = overall.loc[is_asked, "method"].nunique()
-        rows_text = many(measured, "row") if methods else f"{measured} of the paper's {len(rows)} rows"
-        seeds = many(overall["seed"].nunique(), "seed")
-        return (
-            comparisons if is_asked.any() else [],
-            f"{rows_text}, {seeds} of the detectors and their images, in points",
-        )
 
-    return compare
+def with_and_without_detection(folder: Path, level: str) -> tuple[list[Compared], str]:
+    """Ours against Ours without the detection loss: the networks of Table 3 by their detectors, and short trainings of
+    both by COCO's detector as published.
+    """
+    table, short = (result_tables.read(folder / "tables" / name) for name in (DETECTION, AWARENESS))
+    comparisons = _of_detectors(table, OURS, ["ours, without l_ob"])
+    short = short.rename(columns={"row": "method"})
+    comparisons += _of_detectors(short, sweep_rows.OURS, [sweep_rows.WITHOUT_DETECTION])
+    basis = (
+        f"one network of each in full, {many(table['seed'].nunique(), 'seed')} of its detectors, and "
+        f"{many(short['seed'].nunique(), 'short training')} of each with COCO's detector as published"
+    )
+    return comparisons, f"{basis}; and their images; in points"
+
+
+def _of_detectors(table: pd.DataFrame, reference: str, names: Sequence[str]) -> list[Compared]:
+    """On each set, the detectors of a row against those of others, seed by seed; the spread of the images is added."""
+    overall, comparisons, metric = table[table["class"] == "all"], [], "mAP50:90"
+    for dataset, set_rows in overall.groupby("dataset", sort=False):
+        of_methods = set_rows[set_rows["method"].isin([reference, *names])]
+        wide = 100 * of_methods.pivot(index="seed", columns="method", values=metric)
+        ends = 100 * of_methods.groupby("method")[[f"{metric}_low", f"{metric}_high"]].mean()
+        over_images = deviation_of(ends[f"{metric}_low"], ends[f"{metric}_high"])
+        for name in names:
+            numbers = NOT_MEASURED
+            if name in wide and reference in wide:
+                gain = (wide[reference] - wide[name]).dropna()
+                spread = math.hypot(over_images[reference], over_images[name])
+                numbers = with_more_spread(gain.mean(), *paired_t(gain), spread)
+            comparisons.append(Compared(name, f"{metric} on {dataset}", *numbers))
+    return comparisons
 
 
 def operations(folder: Path, level: str) -> tuple[list[Compared], str]:
