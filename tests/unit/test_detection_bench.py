@@ -93,6 +93,8 @@ def test_a_row_is_measured_once(tmp_path, monkeypatch) -> None:
     first = detection_bench.run(TINY, compared, path, tmp_path)
     assert trainings == ["average_0", "average_1", "visible_0", "visible_1"]
     assert first.groupby(["method", "seed"], sort=False).ngroups == 4
+    starts = first.groupby("seed")["start"].unique()
+    assert starts.str.len().eq(1).all() and starts[0][0] != starts[1][0]  # one for all methods of a seed
     again = detection_bench.run(TINY, compared, path, tmp_path)
     assert len(trainings) == 4 and again.equals(first)
     detection_bench.run(

@@ -12,9 +12,9 @@ PAPER-GAP: the paper says "YOLOv5", "M3FD" and "mAP 50->90" and nothing about wh
 where the boxes of its 152 training pairs come from, since RoadScene has none. Here they are those that FLIR drew on the
 same frames (`fusionlib.data.labels`).
 
-Columns of the table: method, seed, dataset, class ("all" is their mean), boxes, AP50 to AP95, mAP50, mAP50:90,
-mAP50:95; of "all" also the ends of the bootstrap interval over images, or over scenes if the settings say so, as
-mAP50:90_low and so on.
+Columns of the table: method, seed, start (the file of weights that the detector began with, by its checksum), dataset,
+class ("all" is their mean), boxes, AP50 to AP95, mAP50, mAP50:90, mAP50:95; of "all" also the ends of the bootstrap
+interval over images, or over scenes if the settings say so, as mAP50:90_low and so on.
 
 On M3FD in full (`with_dataset`), which has to be downloaded by hand, detectors learn and are scored on its own splits,
 with its six classes.

@@ -109,13 +109,18 @@ def pictures(method: Method, mark: Key, config: DetectionBenchConfig, folder: Pa
 
 
 def with_8_bits(images: Tensor) -> Tensor:
-    """Images in [0, 1] as they are kept: uint8."""
+    """Images in [0, 1] as they are kept: uint8, of the same shape."""
     return (255 * images).round().byte()
+
+
+def from_8_bits(images: Tensor) -> Tensor:
+    """Images that were kept, float32 in [0, 1]."""
+    return images.float() / 255
 
 
 def read_images(path: Path) -> dict[str, Tensor]:
     """The images of a file of `pictures`, float32 in [0, 1]."""
-    return {name: image.float() / 255 for name, image in read_state(path).items()}
+    return {name: from_8_bits(image) for name, image in read_state(path).items()}
 
 
 def images_key(config: DetectionBenchConfig, *more: object) -> Key:

@@ -3,6 +3,8 @@
 Table 3 has one network of each kind, so it cannot tell what the loss does from what another seed does. Here the
 replicate is the training of the network, as in Tables 4 and 5. What each network makes of the test pairs of Table 3 is
 shown to COCO's detector as published (`scoring.published`), which no training here changes.
+
+PAPER-GAP: the paper has no such ablation. Here "without" is a weight of 0 in Eq. (12), as in its Table 4.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch
 from fusionlib.benches import DetectionBenchConfig
 from fusionlib.experiments import runner, sweep_rows, sweep_tables
 from fusionlib.experiments.detection_bench import scoring
-from fusionlib.experiments.detection_bench.images import fused, tested, with_8_bits
+from fusionlib.experiments.detection_bench.images import from_8_bits, fused, tested, with_8_bits
 from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.support.keys import Key
@@ -38,10 +40,8 @@ def run(config: DetectionBenchConfig, trainings: pd.DataFrame, weights: Path, pa
     key, parts = scoring.published_key(config), []
     for (row, seed), file in trainings.groupby(["row", "seed"], sort=False)["weights"].first().items():
         network = weights / "sweeps" / f"{file}.safetensors"
-        is_measurable = network.exists() and coco.is_available()
-        part_key = (
-            key | Key.of(["network"], trained=file) if is_measurable else None
-        )  # named by all it was trained with
+        mark = Key.of(["network"], trained=file)  # the file is named after all that it was trained with
+        part_key = key | mark if network.exists() and coco.is_available() else None
         parts.append(runner.Part({"row": row, "seed": seed}, part_key, partial(_measure, config, network)))
     return runner.run(path, parts)
 
@@ -49,7 +49,7 @@ def run(config: DetectionBenchConfig, trainings: pd.DataFrame, weights: Path, pa
 def _measure(config: DetectionBenchConfig, network: Path) -> pd.DataFrame:
     ours = Ours(FusionNetwork.load(network))
     images = {
-        title: torch.cat([with_8_bits(fused(ours, split, config.level)) for split in splits]).float() / 255
+        title: from_8_bits(with_8_bits(torch.cat([fused(ours, split, config.level) for split in splits])))
         for title, splits in tested(config).items()
     }
     return scoring.published(images, config)

@@ -16,6 +16,7 @@ from fusionlib.experiments import runner
 from fusionlib.experiments.detection_bench.images import TRAIN, images_key, pictures, read_images, trained
 from fusionlib.experiments.detection_bench.scoring import BEHAVIOUR, score_images
 from fusionlib.methods import Method
+from fusionlib.support.files import sha256
 from fusionlib.support.keys import Key
 from fusionlib.support.parallel import spread
 from fusionlib.training import coco, detectors
@@ -51,7 +52,9 @@ def train_and_score(job: Job) -> pd.DataFrame:
     detector = detectors.train_detector(
         images[TRAIN], train_pairs.boxes, job.config.own, job.seed, job.path, start=start_detector
     )
-    return score_images(detector.detect, images, job.config)
+    rows = score_images(detector.detect, images, job.config)
+    rows.insert(0, "start", f"sha256:{sha256(job.start)[:8]}")  # a start trained again need not be the same to the bit
+    return rows
 
 
 def run(
