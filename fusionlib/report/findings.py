@@ -193,7 +193,8 @@ def _detection(folder: Path) -> str:
     low, high = 100 * overall[overall["method"] == "ours"][["mAP50:90_low", "mAP50:90_high"]].mean()
     untrained = result_tables.read(folder / "tables" / UNTRAINED).query("`class` == 'all' and dataset == 'M3FD'")
     untrained, name = 100 * untrained.set_index("method")["mAP50:90"], means.idxmax()
-    best = " (the best row)" if name == "visible" else f"; `{name}` has {means.max():.1f} %, the most"
+    best = {"visible": " (the best row)", "ours": "; no row has more than Ours"}
+    best = best.get(name, f"; `{name}` has {means.max():.1f} %, the most")
     printed = paper_table(3).droplevel("dataset").loc["Ours", "mAP50:90"]
     short, found = (result_tables.read(folder / "tables" / name) for name in AWARENESS)
     awareness = detection_answers.in_short(target_awareness.differences(found), target_awareness.effects(short))
