@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from fusionlib.support.keys import NEUTRAL
 from fusionlib.training.detectors import FROM_COCO, DetectorTraining
 
 
@@ -44,7 +43,6 @@ class DetectionBenchConfig:
         own_sides: (method, another side) at which it fuses; its images are then enlarged. IVFWSR's script makes images
             of 256 pixels and takes ten seconds for each; at 512, it would take minutes.
         seeds: of the detectors, the same for every method.
-        scenes: the intervals draw whole scenes (`data.scenes`), not images; not yet where rows are kept.
     """
 
     dataset: str = "RoadScene"
@@ -73,7 +71,6 @@ class DetectionBenchConfig:
     )
     own_sides: tuple[tuple[str, int], ...] = (("ivfwsr", 256),)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    scenes: bool = field(default=False, metadata=NEUTRAL)
 
 
 @dataclass(frozen=True)

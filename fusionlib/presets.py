@@ -110,7 +110,6 @@ PAPER = Preset(
     "paper",
     Recipe("RoadScene", size=512, training=TrainingConfig(epochs=150), detector=DetectorConfig()),
     augmented=replace(AUGMENTED, epochs=150, registration_epochs=120, fusion_epochs=30),
-    detection=DetectionBenchConfig(scenes=True),
     mri=MriConfig(training=TrainingConfig(epochs=150), finish=None),
 )
 ONE_STEP = TrainingConfig(epochs=1, batch=4, validation_pairs=1)  # of a rehearsal, on as many pairs

@@ -133,7 +133,7 @@ def does_it_help(
     The verdict is that of the replicated trainings alone; of the networks trained in full there is one of each.
 
     Args:
-        replicated: of `target_awareness.differences`.
+        replicated: of `target_awareness.compared`.
         differences: of `detection_bench.against`, Ours as the reference.
         by_metric: of `difference_by_metric`, with l_ob - without.
         without: the method without the loss in `differences`.
@@ -154,8 +154,7 @@ def does_it_help(
         f"**{verdict}.** With $\\ell_{{ob}}$ minus without, over {tested['seeds'].max()} short trainings of each, "
         f"COCO's detector finds {_points(tested)}. Of the networks trained in full there is one of each: detectors "
         f"trained on their images find {in_full}, and {fused}. In brackets: 95 % interval and p, corrected for the "
-        "rows of a set; for the short trainings over networks, for those in full over detectors. Neither says what "
-        "other images would change."
+        "rows of a set: over scenes, and for the short trainings over networks, for those in full over detectors."
     )
 
 
@@ -192,8 +191,8 @@ def precision(scores: pd.DataFrame, differences: pd.DataFrame, marked: str = "ou
     """One set of Table 3 in sentences: the best method besides Ours, and whether the order is certain.
 
     Args:
-        scores: rows method; columns value, low, high, in %, intervals over images.
-        differences: rows method; columns difference, low, high and p over seeds, in points; may lack rows.
+        scores: rows method; columns value, low, high, in %, intervals over scenes.
+        differences: rows method; columns difference, low, high and p over seeds and scenes, in points; may lack rows.
         marked: the method that is compared with the best of the others, its own variants aside.
     """
     others = scores[~scores.index.str.startswith(marked)]
@@ -207,8 +206,8 @@ def precision(scores: pd.DataFrame, differences: pd.DataFrame, marked: str = "ou
     line = differences.loc[name]
     more = "more" if line["p"] < LEVEL else "no more"
     size, low, high = (signed(line[column]) for column in ("difference", "low", "high"))
-    change = f"the difference of {size} points ({low} to {high} over seeds)"
-    return f"{text}; {change} is {more} than another training of the detector changes."
+    change = f"the difference of {size} points ({low} to {high})"
+    return f"{text}; {change} is {more} than other trainings of the detector and other scenes change."
 
 
 def highest(average: pd.DataFrame, printed: pd.Series) -> str:

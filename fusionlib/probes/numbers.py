@@ -116,8 +116,9 @@ def average_precision() -> Iterator[Seen]:
         for what in rows.select_dtypes("number"):
             yield what, rows[what].to_numpy(), SINGLE
         yield "given", means, SINGLE
-        of_scenes = bench.scores(detections, replace(config, scenes=True))
-        yield "ends over scenes", of_scenes[["mAP50:90_low", "mAP50:90_high"]].to_numpy(), SINGLE
+        half = {title: [each[: len(each) // 2] for each in found] for title, found in detections.items()}
+        one, other = (bench.differences.draws([found], config) for found in (detections, half))
+        yield "difference over scenes", bench.differences.over_scenes(one, other)["deviation"].to_numpy(), SINGLE
         fused = bench.fused(_Averaging(), bench.labelled("RoadScene", "val", 64, 3), "medium")
         yield "fused", fused, SINGLE
 

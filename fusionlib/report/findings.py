@@ -26,7 +26,8 @@ from fusionlib.report.our_numbers import BENCH, COMPARED, COUNTS, DETECTION, SWE
 from fusionlib.support import result_tables
 
 ROADS, RAW, AT_REST, RELIABILITY = "generalisation.csv", "raw_frames.csv", "at_rest.csv", "reliability.csv"
-UNTRAINED, AWARENESS = "detection_untrained.csv", (our_numbers.WITH_AND_WITHOUT, our_numbers.AWARENESS)
+UNTRAINED = "detection_untrained.csv"
+AWARENESS = (our_numbers.WITH_AND_WITHOUT, our_numbers.AWARENESS, our_numbers.AWARENESS_SCENES)
 OURS, ROBUST = ("registration", "ours"), ("registration", "robust/registration", "robust/ours")  # all their trainings
 
 
@@ -196,8 +197,8 @@ def _detection(folder: Path) -> str:
     best = {"visible": " (the best row)", "ours": "; no row has more than Ours"}
     best = best.get(name, f"; `{name}` has {means.max():.1f} %, the most")
     printed = paper_table(3).droplevel("dataset").loc["Ours", "mAP50:90"]
-    short, found = (result_tables.read(folder / "tables" / name) for name in AWARENESS)
-    awareness = detection_answers.in_short(target_awareness.differences(found), target_awareness.effects(short))
+    short, *found = (result_tables.read(folder / "tables" / name) for name in AWARENESS)
+    awareness = detection_answers.in_short(target_awareness.compared(*found), target_awareness.effects(short))
     return (
         f"**Detection**: detectors begun from COCO and trained on RoadScene reach a mAP50:90 of {means['ours']:.1f} % "
         f"({low:.1f} to {high:.1f}) on what Ours makes of M3FD, where the paper prints {printed:.1f} %, and "

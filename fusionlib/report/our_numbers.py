@@ -3,7 +3,7 @@
 Each paper table has its own source (`FILES`), its own pairs and its own interval:
 
     1, 2    all test pairs at the first level of the preset; bootstrap over scenes
-    3       the set the paper names, mean over the detectors of several seeds; bootstrap over images
+    3       the set the paper names, mean over the detectors of several seeds; bootstrap over scenes
     4, 5    as printed: M3FD and all pairs; mean over seeds, then bootstrap over scenes
     6       counts, which are exact, and the median of several calls with its quartiles
     7       mean over heads, each the mean over its slices; from the lowest head to the highest
@@ -32,11 +32,13 @@ from fusionlib.support import result_tables
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.run` on the test pairs of a preset
 BENCH = "registration_bench.csv"  # the rows of `registration_bench.run`
 DETECTION = "detection.csv"  # the rows of `detection_bench`
+DETECTION_SCENES = "detection_scenes.csv"  # how much their differences to Ours change from scenes to scenes
 COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables
 SWEPT = {4: "table4.csv", 5: "table5.csv"}  # what `sweeps.run` keeps of them
 SWEPT_AT_LIGHT = {4: "table4_light.csv"}  # the same trainings, scored at `light`
 WITH_AND_WITHOUT = "target_awareness.csv"  # what `sweeps.run` keeps of Ours with and without the detection loss
 AWARENESS = "target_awareness_found.csv"  # what COCO's detector finds on what those trainings make
+AWARENESS_SCENES = "target_awareness_scenes.csv"  # how much that difference changes from scenes to scenes
 BRATS = "table7_brats2020.csv"  # Table 7 on the paper's own set, for those who have it
 COUNTS, TIMES = "cost_counts.csv", "cost_times.csv"  # what `cost` keeps
 COST = {"FLOPs(G)": "thop", "Size(M)": "parameters"}  # what Table 6 calls two columns of COUNTS

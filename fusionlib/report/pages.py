@@ -218,8 +218,7 @@ def _detection(rows: pd.DataFrame, source: str) -> str:
         "Table 3: detection",
         f"Average precision in %, from {source}: means over detectors of the same kind, start (COCO) and budget, on "
         "deformed pairs fused by each method; `head` is the one that learned along with Ours, from random weights. "
-        "Intervals are 95 %, by bootstrap over images, the mean of those of the detectors; neither other trainings nor "
-        "that some images show one scene is in them. "
+        "Intervals are 95 %, by bootstrap over scenes, the mean of those of the detectors, without other trainings. "
         f"The paper prints mAP50:90 = {printed:.1f} for Ours, on images and with detectors that it does not name.",
         markdown(shown),
     )

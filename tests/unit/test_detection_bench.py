@@ -14,7 +14,7 @@ from fusionlib.benches import DetectionBenchConfig
 from fusionlib.data import labels
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.experiments import detection_bench, evaluation
-from fusionlib.experiments.detection_bench import labelled
+from fusionlib.experiments.detection_bench import differences, labelled, scoring
 from fusionlib.experiments.detection_bench import training as bench_training
 from fusionlib.support import boxes
 from fusionlib.support.keys import Key
@@ -161,18 +161,67 @@ def test_rows_from_coco_are_shown_where_its_weights_are_not(tmp_path, monkeypatc
     assert detection_bench.detections(asked, method, mark, boxed, tmp_path).equals(drawn)
 
 
-def test_methods_are_compared_seed_by_seed() -> None:
+def test_methods_are_compared_seed_by_seed_and_over_scenes() -> None:
     rows = [
         {"method": method, "seed": seed, "dataset": "drawn", "class": name, "mAP50": value + seed / 10, "mAP50:90": 0.1}
         for method, value in {"ours": 0.5, "average": 0.3, "visible": 0.5}.items()
         for seed in (0, 1, 2)
         for name in ("car", "all")
     ]
-    lines = detection_bench.against(pd.DataFrame(rows)).set_index(["mean", "method"])
+    scenes = [("drawn", mean, name, 0.05) for mean in ("mAP50", "mAP50:90") for name in ("average", "visible")]
+    scenes = pd.DataFrame(scenes, columns=["dataset", "mean", "method", "deviation"])
+    lines = detection_bench.against(pd.DataFrame(rows), scenes).set_index(["mean", "method"])
     better, equal = lines.loc[("mAP50", "average")], lines.loc[("mAP50", "visible")]
-    assert better["difference"] == pytest.approx(0.2) and better["p"] == 0 and better["seeds"] == 3
+    # The seeds agree, so only the scenes make it uncertain: 4 deviations, p = 6.3e-5, for the first of four questions.
+    assert better["difference"] == pytest.approx(0.2) and better["seeds"] == 3
+    assert better["low"] == pytest.approx(0.2 - 1.96 * 0.05) and better["p"] == pytest.approx(4 * 6.334e-5, rel=1e-3)
     assert equal["difference"] == pytest.approx(0) and equal["p"] == 1
-    assert detection_bench.against(pd.DataFrame(rows), reference="imf").empty
+    exact = detection_bench.pairwise(pd.DataFrame(rows), scenes.assign(deviation=0.0)).set_index(["mean", "method"])
+    assert exact.at[("mAP50", "average"), "p"] == 0
+    assert detection_bench.against(pd.DataFrame(rows), scenes, reference="imf").empty
+    assert detection_bench.against(pd.DataFrame(rows), scenes[scenes["method"] == "visible"])["method"].nunique() == 1
+
+
+def test_scenes_are_drawn_for_both_methods_at_once() -> None:
+    """What makes a scene hard for both cancels out: a method that finds the same differs from the other in no draw."""
+    config = DetectionBenchConfig("synthetic", tests=(("drawn", "synthetic", ("test",)),), size=64, count=6)
+    boxes_of = [pair.boxes for pair in data.open_set("synthetic", "test", 64, count=6)]
+    found = [torch.cat([each[:, :1], torch.ones(len(each), 1), each[:, 1:]], 1) for each in boxes_of]
+    some = {"drawn": [each if place % 2 else each[:0] for place, each in enumerate(found)]}  # none in every other scene
+    alone = differences.draws([some], config)
+    assert alone["drawn", "mAP50"].std() > 0.05
+    same = differences.over_scenes(alone, differences.draws([some, some], config))
+    assert (same["deviation"] == 0).all() and len(same) == 3
+    other = differences.over_scenes(alone, differences.draws([{"drawn": found}], config)).set_index("mean")
+    assert other.at["mAP50", "deviation"] == pytest.approx(alone["drawn", "mAP50"].std(), rel=0.2)
+
+
+def test_what_detectors_find_is_kept_and_scored_again_without_looking(tmp_path, monkeypatch) -> None:
+    compared = {methods.load(name): methods.origin(name).key for name in ("average", "visible")}
+    ours = next(iter(compared))
+    rows = detection_bench.run(TINY, compared, tmp_path / "detection.csv", tmp_path)
+    scenes = detection_bench.over_scenes(TINY, ours, compared, tmp_path / "scenes.csv", tmp_path)
+    assert set(scenes["method"]) == {"visible"} and scenes["deviation"].notna().all()
+    shown = detection_bench.detections(TINY, ours, compared[ours], tmp_path / "found.csv", tmp_path)
+    assert set(shown["place"]) == {0, 1, 2}
+    monkeypatch.setattr(bench_training, "look_at", None)
+    for file in ("detection.csv", "scenes.csv"):
+        (tmp_path / file).unlink()
+    assert detection_bench.run(TINY, compared, tmp_path / "detection.csv", tmp_path).equals(rows)
+    again = detection_bench.over_scenes(TINY, ours, compared, tmp_path / "scenes.csv", tmp_path)
+    assert again.equals(scenes)
+
+
+def test_detections_are_read_as_they_were_found(tmp_path) -> None:
+    found = {"drawn": [torch.rand(2, 6), torch.zeros(0, 6), torch.rand(1, 6)], "none": [torch.zeros(0, 6)]}
+    path, key = tmp_path / "found.safetensors", Key({"images": "1"})
+    first = scoring.kept(path, key, lambda: found)
+    again = scoring.kept(path, key, pytest.fail)
+    for each in (first, again):
+        assert list(each) == list(found)
+        assert all(torch.equal(a, b) for title in found for a, b in zip(each[title], found[title], strict=True))
+    other = {"drawn": [torch.rand(3, 6)]}
+    assert scoring.kept(path, Key({"images": "2"}), lambda: other)["drawn"][0].equal(other["drawn"][0])
 
 
 def test_layers_that_are_frozen_stay_as_they_began(tmp_path, monkeypatch) -> None:

@@ -243,14 +243,14 @@ def test_only_m3fd_in_full_can_be_asked_for(root: Path, tmp_path: Path, monkeypa
 
 
 def test_kept_rows_fit_the_settings_of_today(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classes and scenes are settings that count where they are not as usual."""
+    """Classes are a setting that counts where they are not as usual."""
     mini = presets.load("mini").detection
     shipped = data.SHIPPED.table("detection").read_text(encoding="utf-8")
     key = images_key(mini, mini.start, mini.own)
     assert f"settings={key.parts['settings']} " in shipped
     six = detection_bench.with_dataset(mini, "m3fd_full")
-    others = [images_key(each) for each in (mini, replace(mini, scenes=True), six, replace(six, own=mini.own))]
-    assert len({each.parts["settings"] for each in others}) == 4
+    others = [images_key(each) for each in (mini, six, replace(six, own=mini.own))]
+    assert len({each.parts["settings"] for each in others}) == 3
     assert images_key(six).parts["M3FD_full"] != images_key(replace(six, tests=mini.tests)).parts["M3FD_full"]
 
 

@@ -14,12 +14,13 @@ same frames (`fusionlib.data.labels`).
 
 Columns of the table: method, seed, start (the file of weights that the detector began with, by its checksum), dataset,
 class ("all" is their mean), boxes, AP50 to AP95, mAP50, mAP50:90, mAP50:95; of "all" also the ends of the bootstrap
-interval over images, or over scenes if the settings say so, as mAP50:90_low and so on.
+interval over scenes, as mAP50:90_low and so on. How certain the difference of two methods is: `differences`.
 
 On M3FD in full (`with_dataset`), which has to be downloaded by hand, detectors learn and are scored on its own splits,
 with its six classes.
 """
 
+from fusionlib.experiments.detection_bench.differences import against, pairwise
 from fusionlib.experiments.detection_bench.images import (
     Labelled,
     fused,
@@ -29,8 +30,8 @@ from fusionlib.experiments.detection_bench.images import (
     tested,
     with_dataset,
 )
-from fusionlib.experiments.detection_bench.scoring import against, end_to_end, head, score_images, scores, untrained
-from fusionlib.experiments.detection_bench.training import detections, minutes, run, start
+from fusionlib.experiments.detection_bench.scoring import end_to_end, head, scores, untrained
+from fusionlib.experiments.detection_bench.training import detections, minutes, over_scenes, run, start
 
 __all__ = [
     "Labelled",
@@ -41,10 +42,11 @@ __all__ = [
     "head",
     "labelled",
     "minutes",
+    "over_scenes",
+    "pairwise",
     "pictures",
     "read_images",
     "run",
-    "score_images",
     "scores",
     "start",
     "tested",

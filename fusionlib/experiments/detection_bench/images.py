@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusionlib import data
 from fusionlib.benches import DetectionBenchConfig
-from fusionlib.data import PairSet, data_root, labels, open_set, scenes_of
+from fusionlib.data import PairSet, data_root, labels, open_set
 from fusionlib.experiments import evaluation
 from fusionlib.methods import Method
 from fusionlib.support import boxes
@@ -54,7 +54,7 @@ def with_dataset(config: DetectionBenchConfig, dataset: str) -> DetectionBenchCo
         for name, training in {"start": config.start, "own": config.own}.items()
     }
     tests = (("M3FD in full", IN_FULL, ("test",)),)
-    return replace(config, dataset=IN_FULL, tests=tests, scenes=True, **six)
+    return replace(config, dataset=IN_FULL, tests=tests, **six)
 
 
 def labelled(
@@ -126,7 +126,7 @@ def read_images(path: Path) -> dict[str, Tensor]:
 def images_key(config: DetectionBenchConfig, *more: object) -> Key:
     """What the images of every method rest on: the pairs, their boxes, size, number and deformation, and `more`.
 
-    Other classes than usual, and the scenes where whole ones are drawn, are part of it, too.
+    Other classes than usual are part of it, too.
     """
     sets = {config.dataset: [TRAIN]}
     for _, dataset, splits in config.tests:
@@ -138,6 +138,4 @@ def images_key(config: DetectionBenchConfig, *more: object) -> Key:
     settings = [config.dataset, config.tests, config.level, config.count, *more]
     if config.own.detector.names != boxes.CLASSES:
         settings.append(config.own.detector.names)
-    if config.scenes:
-        settings.append({name: scenes_of(members) for name, members in names.items()})
     return Key.of([*behaviour, "deformation"], size=config.size, settings=settings, **pairs)

@@ -1,8 +1,9 @@
-"""Average precision: of detections, of detectors that learned nothing here, and what those of two methods differ by."""
+"""What detectors find, and its average precision; of COCO's detector as published, and of Ours' own head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from fusionlib import data
 from fusionlib.benches import DetectionBenchConfig
 from fusionlib.data import scenes_of
 from fusionlib.detection import Detector, DetectorConfig
@@ -17,33 +19,64 @@ from fusionlib.experiments import runner
 from fusionlib.experiments.detection_bench.images import images_key, pictures, read_images, tested
 from fusionlib.methods import Method, Ours
 from fusionlib.metrics import average_precision
-from fusionlib.metrics.statistics import holm, paired_t
 from fusionlib.support import boxes
 from fusionlib.support.keys import Key
+from fusionlib.support.weights import key_of, read_state, save_weights
 from fusionlib.training import coco
 from fusionlib.training.anchor_detector import ENLARGED, AnchorDetector
 
 Find = Callable[[Tensor, Tensor], list[Tensor]]  # deformed infrared and visible (B, 1, H, W) to detections of each
-BEHAVIOUR = ("detector", "anchor-detector", "average-precision")
+Found = Mapping[str, list[Tensor]]  # detections (M, 6) on each image of each test
+DETECTORS, SCORED = ("detector", "anchor-detector"), "average-precision"  # components of the code
 
 
-def score_images(
+def look_at(
     detect: Callable[[Tensor], list[Tensor]], images: Mapping[str, Tensor], config: DetectionBenchConfig
-) -> pd.DataFrame:
-    """The rows of a detector on images (N, 1, H, W) in [0, 1] of each test."""
-    return scores({title: [detect(each[None])[0] for each in images[title]] for title, *_ in config.tests}, config)
+) -> Found:
+    """What a detector finds on images (N, 1, H, W) in [0, 1] of each test."""
+    return {title: [detect(each[None])[0] for each in images[title]] for title, *_ in config.tests}
 
 
-def scores(found: Mapping[str, list[Tensor]], config: DetectionBenchConfig) -> pd.DataFrame:
-    """The rows, see the top of this module, without method and seed, of the detections (M, 6) of each test's images."""
-    rows = []
+def kept(path: Path, key: Key, find: Callable[[], Found]) -> Found:
+    """Detections from the file `path` if it is there and its key fits, else those that `find` gives, which are kept."""
+    if not path.exists() or key.differing(key_of(path)):
+        tensors = {}
+        for title, of_images in find().items():
+            tensors[title] = torch.cat(of_images)
+            tensors[f"{title}, counts"] = torch.tensor([len(each) for each in of_images])
+        save_weights(path, tensors, {}, key)
+    tensors = read_state(path)
+    counts = {name.removesuffix(", counts"): tensors.pop(name) for name in list(tensors) if name.endswith(", counts")}
+    return {title: list(tensors[title].split(counts[title].tolist())) for title in counts}
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The boxes (N, 5) of each image of a test, the classes that have any, and the scene that each image shows."""
+
+    boxes: list[Tensor]
+    classes: list[str]
+    scenes: list[str]
+
+
+def truth(config: DetectionBenchConfig) -> dict[str, Truth]:
+    """What detections are scored against, by test."""
+    truths = {}
     for title, splits in tested(config).items():
-        detections, truth = found[title], [each for split in splits for each in split.boxes]
-        all_boxes = torch.cat(truth)
-        present = [name for name in config.own.detector.names if len(boxes.of_classes(all_boxes, [name]))]
+        of_images = [each for split in splits for each in split.boxes]
+        together = torch.cat(of_images)
+        present = [name for name in config.own.detector.names if len(boxes.of_classes(together, [name]))]
         scenes = scenes_of(split.pairs.names[place] for split in splits for place in split.places)
-        table = average_precision.average_precision(detections, truth, present).table()
-        intervals = average_precision.intervals(detections, truth, present, scenes=scenes if config.scenes else None)
+        truths[title] = Truth(of_images, present, scenes)
+    return truths
+
+
+def scores(found: Found, config: DetectionBenchConfig) -> pd.DataFrame:
+    """The rows of detections, see the top of the package, without method and seed."""
+    rows = []
+    for title, true in truth(config).items():
+        table = average_precision.average_precision(found[title], true.boxes, true.classes).table()
+        intervals = average_precision.intervals(found[title], true.boxes, true.classes, scenes=true.scenes)
         intervals = intervals.set_index("mean")
         overall = table["class"] == "all"
         for mean, end in ((mean, end) for mean in intervals.index for end in ("low", "high")):
@@ -54,16 +87,22 @@ def scores(found: Mapping[str, list[Tensor]], config: DetectionBenchConfig) -> p
     return pd.concat(rows, ignore_index=True)
 
 
+def scored(config: DetectionBenchConfig) -> Key:
+    """What the rows of detections rest on besides these: how precision is averaged, and the scenes that are drawn."""
+    splits = [(name, split) for _, name, parts in config.tests for split in parts]
+    return Key.of([SCORED], scenes=[scenes_of(data.splits(name).get(split, [])) for name, split in splits])
+
+
 def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path: Path, folder: Path) -> pd.DataFrame:
     """The rows of COCO's detector as published, on the images of every method, kept in the CSV file `path`.
 
     Images are enlarged before by `anchor_detector.ENLARGED`. Arguments as in `run`. Without COCO's weights, the rows
     that are kept.
     """
-    key = published_key(config)
+    key = published_key(config) | scored(config)
 
     def measure(method: Method, mark: Key) -> pd.DataFrame:
-        return published(read_images(pictures(method, mark, config, folder)), config)
+        return scores(published(read_images(pictures(method, mark, config, folder)), config), config)
 
     parts = [
         runner.Part(
@@ -75,14 +114,14 @@ def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path:
 
 
 def published_key(config: DetectionBenchConfig) -> Key:
-    """What the rows of `published` rest on, besides the method whose images they are of."""
-    return images_key(config) | Key.of(BEHAVIOUR[1:], enlarged=ENLARGED)
+    """What the detections of `published` rest on, besides the method whose images they are of."""
+    return images_key(config) | Key.of(["anchor-detector"], enlarged=ENLARGED)
 
 
-def published(images: Mapping[str, Tensor], config: DetectionBenchConfig) -> pd.DataFrame:
-    """The rows of COCO's detector as published, on images as in `score_images`."""
+def published(images: Mapping[str, Tensor], config: DetectionBenchConfig) -> Found:
+    """What COCO's detector as published finds, on images as in `look_at`."""
     detector = AnchorDetector.published(1, DetectorConfig(names=config.own.detector.names))
-    return score_images(partial(detector.detect, enlarged=ENLARGED), images, config)
+    return look_at(partial(detector.detect, enlarged=ENLARGED), images, config)
 
 
 def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, key: Key, path: Path) -> pd.DataFrame:
@@ -97,7 +136,7 @@ def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, key: Key,
         }
         return scores(detections, config)
 
-    mark = images_key(config) | Key.of(BEHAVIOUR) | key
+    mark = images_key(config) | Key.of(DETECTORS) | scored(config) | key
     return runner.run(path, [runner.Part(where, mark, measure)])
 
 
@@ -109,34 +148,3 @@ def end_to_end(ours: Ours, head: Detector) -> Find:
         return head.detect(ours.network(ir, vi).fused)
 
     return find
-
-
-def against(
-    table: pd.DataFrame, reference: str = "ours", columns: Sequence[str] = ("mAP50", "mAP50:90")
-) -> pd.DataFrame:
-    """Every method's detectors against those of one, seed by seed: is it more than another training of them changes?
-
-    Args:
-        table: of `run`.
-        reference: the method that the others are subtracted from.
-        columns: means that are compared.
-
-    Returns:
-        A row for each dataset, mean and method: seeds, mean `difference` of reference - method, its 95 % interval `low`
-        and `high`, and `p` of Student's t over seeds (`statistics.paired_t`), corrected by Holm for all methods
-        and means of the set. None where the reference or a second seed is missing.
-    """
-    overall, rows = table[table["class"] == "all"], []
-    for dataset, set_rows in overall.groupby("dataset", sort=False):
-        values = set_rows.pivot(index="seed", columns="method", values=list(columns))
-        lines = {}
-        for mean in columns:
-            for method in set_rows["method"].unique():
-                if method == reference or reference not in values[mean]:
-                    continue
-                differences = (values[mean, reference] - values[mean, method]).dropna()
-                if len(differences) > 1:
-                    lines[mean, method] = (len(differences), differences.mean(), *paired_t(differences))
-        corrected = holm({name: line[-1] for name, line in lines.items()})
-        rows += [(dataset, *name, *line[:-1], corrected[name]) for name, line in lines.items()]
-    return pd.DataFrame(rows, columns=["dataset", "mean", "method", "seeds", "difference", "low", "high", "p"])

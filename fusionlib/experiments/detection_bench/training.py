@@ -1,9 +1,10 @@
-"""One detector for every method and seed: its start, its training, its rows."""
+"""One detector for every method and seed: its start, its training, what it finds, its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +14,9 @@ from fusionlib import data
 from fusionlib.benches import DetectionBenchConfig
 from fusionlib.detection import Detector
 from fusionlib.experiments import runner
+from fusionlib.experiments.detection_bench import differences
 from fusionlib.experiments.detection_bench.images import TRAIN, images_key, pictures, read_images, trained
-from fusionlib.experiments.detection_bench.scoring import BEHAVIOUR, score_images
+from fusionlib.experiments.detection_bench.scoring import DETECTORS, Found, kept, look_at, scored, scores
 from fusionlib.methods import Method
 from fusionlib.support.files import sha256
 from fusionlib.support.keys import Key
@@ -36,24 +38,40 @@ def start(config: DetectionBenchConfig, seed: int, path: Path) -> Detector | Anc
 
 @dataclass(frozen=True)
 class Job:
-    """The detector of one method and seed: its images and its start, as files, and where it is kept while it learns."""
+    """The detector of one method and seed: the files of its images, its start and itself, and what it rests on."""
 
     config: DetectionBenchConfig
     seed: int
     pictures: Path
     start: Path
     path: Path
+    key: Key
+
+
+def train_and_find(job: Job) -> Found:
+    """What the detector of a job finds on the test images: as it was kept, or with the detector, which may be trained
+    for it, or go on where it was stopped.
+    """
+
+    def find() -> Found:
+        train_pairs = trained(job.config)
+        images, start_detector = read_images(job.pictures), detectors.read(job.start)
+        detector = detectors.train_detector(
+            images[TRAIN], train_pairs.boxes, job.config.own, job.seed, job.path, start=start_detector
+        )
+        return look_at(detector.detect, images, job.config)
+
+    if not job.start.exists():
+        start(job.config, job.seed, job.start)
+    # A start that was trained again need not be the same to the bit.
+    key = job.key | Key.of(start=sha256(job.start)[:8])
+    return kept(job.path.with_name(f"{job.path.stem}_found.safetensors"), key, find)
 
 
 def train_and_score(job: Job) -> pd.DataFrame:
-    """Train the detector of a job, or go on where it was stopped, and give its rows."""
-    train_pairs = trained(job.config)
-    images, start_detector = read_images(job.pictures), detectors.read(job.start)
-    detector = detectors.train_detector(
-        images[TRAIN], train_pairs.boxes, job.config.own, job.seed, job.path, start=start_detector
-    )
-    rows = score_images(detector.detect, images, job.config)
-    rows.insert(0, "start", f"sha256:{sha256(job.start)[:8]}")  # a start trained again need not be the same to the bit
+    """The rows of the detector of a job."""
+    rows = scores(train_and_find(job), job.config)
+    rows.insert(0, "start", f"sha256:{sha256(job.start)[:8]}")
     return rows
 
 
@@ -72,25 +90,18 @@ def run(
             measured yet starts from random ones.
         methods: each with the key of what it is, see `methods.origin`.
         path: CSV file in which the rows are kept, part by part.
-        folder: where images (57 MB a method at 512 pixels), starts and unfinished detectors are kept.
+        folder: where images (57 MB a method at 512 pixels), starts, detectors and what they find are kept.
         cluster: as in `parallel.spread`; its workers must see `folder`.
     """
-    parts, methods_and_seeds = _parts(config, methods)
-    wanted = {str(part) for part, _ in runner.lacking(path, parts)}
-    if wanted and (available := _with_available_weights(config)) != config:
-        config = available
-        parts = [
-            part if str(part) not in wanted else new
-            for part, new in zip(parts, _parts(available, methods)[0], strict=True)
-        ]
+    config, parts = _fitting(config, path, partial(_parts, methods=methods))
+    method_of = {method.name: method for method in methods}
 
     def work(missing: list[runner.Part]) -> Iterator[tuple[runner.Part, pd.DataFrame]]:
-        jobs, starts = {}, {}
-        for part in missing:
-            method, seed = methods_and_seeds[str(part)]
-            starts[f"start, seed {seed}"] = start_job = (config, seed, folder / f"start_{seed}.safetensors")
-            images = pictures(method, methods[method], config, folder)
-            jobs[str(part)] = Job(config, seed, images, start_job[-1], _detector_path(folder, method.name, seed))
+        jobs = {
+            str(part): _job(config, method_of[part.where["method"]], methods, part.where["seed"], folder)
+            for part in missing
+        }
+        starts = {f"start, seed {job.seed}": (config, job.seed, job.start) for job in jobs.values()}
         for _ in spread(_train_start, starts, cluster):
             pass
         parts_by_name = {str(part): part for part in missing}
@@ -98,6 +109,38 @@ def run(
             yield parts_by_name[name], rows
 
     return runner.run(path, parts, minutes=minutes(config), work=work)
+
+
+def over_scenes(
+    config: DetectionBenchConfig, reference: Method, methods: Mapping[Method, Key], path: Path, folder: Path
+) -> pd.DataFrame:
+    """How much other scenes would change what is found more on the images of `reference` than on those of the others.
+
+    Other arguments as in `run`, which has trained the detectors; `reference` is one of `methods`.
+
+    Returns:
+        The rows of `differences.over_scenes` for each other method, with `method` in front.
+    """
+    others = {method: mark for method, mark in methods.items() if method is not reference}
+
+    def draws(method: Method, config: DetectionBenchConfig) -> differences.Draws:
+        jobs = [_job(config, method, methods, seed, folder) for seed in config.seeds]
+        return differences.draws(map(train_and_find, jobs), config)
+
+    of_reference = cache(partial(draws, reference))
+
+    def parts_of(config: DetectionBenchConfig) -> list[runner.Part]:
+        key = _key(config) | scored(config) | Key.of(reference=methods[reference].digest, seeds=config.seeds)
+        return [runner.Part({"method": method.name}, key | mark) for method, mark in others.items()]
+
+    config, parts = _fitting(config, path, parts_of)
+    names = {method.name: method for method in methods}
+
+    def measure(name: str) -> pd.DataFrame:
+        return differences.over_scenes(of_reference(config), draws(names[name], config))
+
+    parts = [replace(part, measure=partial(measure, part.where["method"])) for part in parts]
+    return runner.run(path, parts, minutes=_minutes_left(config, methods, folder))
 
 
 def detections(config: DetectionBenchConfig, method: Method, mark: Key, path: Path, folder: Path) -> pd.DataFrame:
@@ -112,22 +155,36 @@ def detections(config: DetectionBenchConfig, method: Method, mark: Key, path: Pa
     seed = config.seeds[0]
 
     def measure() -> pd.DataFrame:
-        detector, rows = detectors.read(_detector_path(folder, method.name, seed)), []
-        images = read_images(pictures(method, mark, config, folder))
-        for title, *_ in config.tests:
-            for place, image in enumerate(images[title]):
-                objects = detector.detect(image[None])[0]
+        rows = []
+        for title, of_images in train_and_find(_job(config, method, {method: mark}, seed, folder)).items():
+            for place, objects in enumerate(of_images):
                 shown = objects[objects[:, 1] > SHOWN].tolist() or [[float("nan")] * 6]
                 rows += [(title, place, *values) for values in shown]
         return pd.DataFrame(rows, columns=["dataset", "place", "class", "score", "x0", "y0", "x1", "y1"])
 
-    parts, _ = _parts(replace(config, seeds=(seed,)), {method: mark})
-    training_minutes = None if _detector_path(folder, method.name, seed).exists() else minutes(config)
-    return runner.run(path, [replace(part, measure=measure) for part in parts], minutes=training_minutes)
+    part = runner.Part({"method": method.name, "seed": seed}, _key(config) | mark, measure)
+    left = _minutes_left(replace(config, seeds=(seed,)), [method], folder)
+    return runner.run(path, [part], minutes=left)
+
+
+def _job(config: DetectionBenchConfig, method: Method, methods: Mapping[Method, Key], seed: int, folder: Path) -> Job:
+    images, path = pictures(method, methods[method], config, folder), _detector_path(folder, method.name, seed)
+    return Job(config, seed, images, _start_path(folder, seed), path, _key(config) | methods[method])
 
 
 def _detector_path(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name}_{seed}.safetensors"
+
+
+def _minutes_left(config: DetectionBenchConfig, methods: Iterable[Method], folder: Path) -> float | None:
+    """How long the trainings of a method take; None if all detectors and their starts are there."""
+    paths = [_detector_path(folder, method.name, seed) for method in methods for seed in config.seeds]
+    paths += [_start_path(folder, seed) for seed in config.seeds]
+    return None if all(path.exists() for path in paths) else len(config.seeds) * minutes(config)
+
+
+def _start_path(folder: Path, seed: int) -> Path:
+    return folder / f"start_{seed}.safetensors"
 
 
 def _train_start(job: tuple[DetectionBenchConfig, int, Path]) -> None:
@@ -146,17 +203,30 @@ def _with_available_weights(config: DetectionBenchConfig) -> DetectionBenchConfi
     return replace(config, **trainings)
 
 
-def _parts(
-    config: DetectionBenchConfig, methods: Mapping[Method, Key]
-) -> tuple[list[runner.Part], dict[str, tuple[Method, int]]]:
-    """A part for every method and seed, and by its text the method and the seed."""
-    behaviour = Key.of(BEHAVIOUR)
-    key, parts, methods_and_seeds = images_key(config, config.start, config.own) | behaviour, [], {}
-    for method, mark in methods.items():
-        for seed in config.seeds:
-            parts.append(runner.Part({"method": method.name, "seed": seed}, key | mark))
-            methods_and_seeds[str(parts[-1])] = method, seed
-    return parts, methods_and_seeds
+def _fitting(
+    config: DetectionBenchConfig, path: Path, parts_of: Callable[[DetectionBenchConfig], list[runner.Part]]
+) -> tuple[DetectionBenchConfig, list[runner.Part]]:
+    """The settings for what has yet to be measured, by the weights that are here, and all parts of the table."""
+    parts = parts_of(config)
+    wanted = {str(part) for part, _ in runner.lacking(path, parts)}
+    available = _with_available_weights(config) if wanted else config
+    new_parts = {str(part): part for part in parts_of(available)}
+    return available, [new_parts[str(part)] if str(part) in wanted else part for part in parts]
+
+
+def _parts(config: DetectionBenchConfig, methods: Mapping[Method, Key]) -> list[runner.Part]:
+    """A part for every method and seed."""
+    key = _key(config) | scored(config)
+    return [
+        runner.Part({"method": method.name, "seed": seed}, key | mark)
+        for method, mark in methods.items()
+        for seed in config.seeds
+    ]
+
+
+def _key(config: DetectionBenchConfig) -> Key:
+    """What the detections of every method rest on."""
+    return images_key(config, config.start, config.own) | Key.of(DETECTORS)
 
 
 def minutes(config: DetectionBenchConfig) -> float:

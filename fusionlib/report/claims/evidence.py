@@ -6,8 +6,7 @@ settings are, the head in Table 7. Counts are exact. Where one replicate is not 
 - Tables 1 and 2 have one training of each system. That of Ours gets the spread of Table 4's trainings of the full
   method, which are short and share a start, so it is a lower bound; for the other systems there is none.
 - Detectors are compared over their trainings, and the detection loss also over short trainings of the network, by a
-  detector that is not trained here. The spread of their test images is added as if two methods had
-  independent images, which makes the intervals too wide rather than too narrow.
+  detector that is not trained here. The spread of the scenes is added, which are drawn for both methods at once.
 """
 
 from __future__ import annotations
@@ -21,12 +20,23 @@ import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
-from fusionlib.experiments import comparison, mri_study, sweep_rows, sweep_tables
+from fusionlib.experiments import comparison, detection_bench, mri_study, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
+from fusionlib.experiments.detection_bench import target_awareness
 from fusionlib.metrics.directions import sign
-from fusionlib.metrics.statistics import deviation_of, interval, paired_t, sign_flips, with_more_spread
+from fusionlib.metrics.statistics import interval, paired_t, sign_flips, with_more_spread
 from fusionlib.notebook.answers import signed
-from fusionlib.report.our_numbers import AWARENESS, COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
+from fusionlib.report.our_numbers import (
+    AWARENESS,
+    AWARENESS_SCENES,
+    COMPARED,
+    COUNTS,
+    DETECTION,
+    DETECTION_SCENES,
+    SWEPT,
+    SWEPT_AT_LIGHT,
+    TIMES,
+)
 from fusionlib.support import result_tables
 
 OURS = "ours"
@@ -154,11 +164,11 @@ def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
 
 def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
     """The detectors of Table 3 on the images of Ours against those on the images of the paper's other rows."""
-    table = result_tables.read(folder / "tables" / DETECTION)
+    table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
     rows = [row.method for number in (1, 2) for row in comparison.rows_of(number) if row.printed and row.method != OURS]
-    comparisons = _of_detectors(table, OURS, rows)
+    comparisons = _of_detectors(detection_bench.pairwise(table, scenes), rows)
     seeds, measured = table["seed"].nunique(), set(rows) & set(table["method"])
-    basis = f"{len(measured)} of the paper's {len(rows)} rows, {many(seeds, 'seed')} of the detectors and their images"
+    basis = f"{len(measured)} of the paper's {len(rows)} rows, {many(seeds, 'seed')} of the detectors and their scenes"
     return comparisons if measured else [], f"{basis}, in points"
 
 
@@ -166,31 +176,39 @@ def with_and_without_detection(folder: Path, level: str) -> tuple[list[Compared]
     """Ours against Ours without the detection loss: the networks of Table 3 by their detectors, and short trainings of
     both by COCO's detector as published.
     """
-    table, short = (result_tables.read(folder / "tables" / name) for name in (DETECTION, AWARENESS))
-    comparisons = _of_detectors(table, OURS, ["ours, without l_ob"])
-    short = short.rename(columns={"row": "method"})
-    comparisons += _of_detectors(short, sweep_rows.OURS, [sweep_rows.WITHOUT_DETECTION])
+    table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
+    comparisons = _of_detectors(detection_bench.pairwise(table, scenes), ["ours, without l_ob"])
+    found, found_scenes = _tables(folder, AWARENESS, AWARENESS_SCENES)
+    comparisons += _of_detectors(target_awareness.compared(found, found_scenes), [sweep_rows.WITHOUT_DETECTION])
     basis = (
         f"one network of each in full, {many(table['seed'].nunique(), 'seed')} of its detectors, and "
-        f"{many(short['seed'].nunique(), 'short training')} of each with COCO's detector as published"
+        f"{many(found['seed'].nunique(), 'short training')} of each with COCO's detector as published"
     )
-    return comparisons, f"{basis}; and their images; in points"
+    return comparisons, f"{basis}; and their scenes; in points"
 
 
-def _of_detectors(table: pd.DataFrame, reference: str, names: Sequence[str]) -> list[Compared]:
-    """On each set, the detectors of a row against those of others, seed by seed; the spread of the images is added."""
-    overall, comparisons, metric = table[table["class"] == "all"], [], "mAP50:90"
-    for dataset, set_rows in overall.groupby("dataset", sort=False):
-        of_methods = set_rows[set_rows["method"].isin([reference, *names])]
-        wide = 100 * of_methods.pivot(index="seed", columns="method", values=metric)
-        ends = 100 * of_methods.groupby("method")[[f"{metric}_low", f"{metric}_high"]].mean()
-        over_images = deviation_of(ends[f"{metric}_low"], ends[f"{metric}_high"])
+def _tables(folder: Path, *names: str) -> list[pd.DataFrame]:
+    return [result_tables.read(folder / "tables" / name) for name in names]
+
+
+def _of_detectors(differences: pd.DataFrame, names: Sequence[str]) -> list[Compared]:
+    """What is found on the images of Ours against those of other methods, on each set, in points.
+
+    Args:
+        differences: of `detection_bench.pairwise`.
+        names: the other methods; those that are not in it have not been measured.
+    """
+    metric = "mAP50:90"
+    lines = differences[differences["mean"] == metric].set_index(["dataset", "method"])[
+        ["difference", "low", "high", "p"]
+    ]
+    comparisons = []
+    for dataset in lines.index.unique("dataset"):
         for name in names:
             numbers = NOT_MEASURED
-            if name in wide and reference in wide:
-                gain = (wide[reference] - wide[name]).dropna()
-                spread = math.hypot(over_images[reference], over_images[name])
-                numbers = with_more_spread(gain.mean(), *paired_t(gain), spread)
+            if (dataset, name) in lines.index:
+                line = lines.loc[(dataset, name)]
+                numbers = (*(100 * line[["difference", "low", "high"]]), line["p"])
             comparisons.append(Compared(name, f"{metric} on {dataset}", *numbers))
     return comparisons
 

@@ -52,6 +52,8 @@ COMPONENTS = {
     "error-parts": ("fusionlib.experiments.error_parts.parts",),
     "average-precision": (
         "fusionlib.experiments.detection_bench.scoring.scores",
+        "fusionlib.experiments.detection_bench.differences.over_scenes",
+        "fusionlib.experiments.detection_bench.differences.draws",
         "fusionlib.experiments.detection_bench.images.fused",
     ),
     "cost": (
