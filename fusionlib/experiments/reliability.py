@@ -93,12 +93,17 @@ def _measure(pairs: PairSet, condition: Condition, method: Method) -> pd.DataFra
     return pd.concat(rows)[["pair", "places", "confidence", "right"]]
 
 
+def means(rows: pd.DataFrame, by: object) -> pd.DataFrame:
+    """Rows of `run`, grouped as pandas groups them, to one row for each group: places, confidence, right."""
+    weighed = rows.assign(confidence=rows["confidence"] * rows["places"], right=rows["right"] * rows["places"])
+    total = weighed.groupby(by, sort=False)[["places", "confidence", "right"]].sum()
+    return total.assign(confidence=total["confidence"] / total["places"], right=total["right"] / total["places"])
+
+
 def diagram(rows: pd.DataFrame) -> pd.DataFrame:
     """The reliability diagram: rows of `run` to one row for each bin: places, confidence, right."""
-    weighed = rows.assign(confidence=rows["confidence"] * rows["places"], right=rows["right"] * rows["places"])
     bins = np.minimum((rows["confidence"] * BINS).astype(int), BINS - 1).rename("bin")
-    total = weighed.groupby(bins)[["places", "confidence", "right"]].sum()
-    return total.assign(confidence=total["confidence"] / total["places"], right=total["right"] / total["places"])
+    return means(rows, bins).sort_index()
 
 
 def calibration_error(rows: pd.DataFrame) -> float:

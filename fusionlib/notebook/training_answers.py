@@ -132,12 +132,14 @@ def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> 
         count = str((significant["data"] == sets[-1]).sum() or "none")
         verb = "" if texts else " is significant" if count in ("1", "none") else " are significant"
         texts.append(f"{count}{verb} at `{differences['level'].iloc[0]}`{f' ({listed(which)})' if which else ''}")
-    of_metric = tests[0][tests[0]["metric"] == "Q_CC"]
-    largest = of_metric["difference"].abs().groupby(of_metric["data"]).max().reindex(sets)
-    sizes = listed(f"{size:.3f} on {'all pairs' if name == 'all' else name}" for name, size in largest.items())
-    half = ((of_metric["high"] - of_metric["low"]) / 2)[of_metric["data"] == sets[-1]]
+    sizes = []
+    for name in sets:
+        of_set = tests[0].query("metric == 'Q_CC' and data == @name")
+        half = (of_set["high"] - of_set["low"]) / 2
+        size = f"{of_set['difference'].abs().max():.3f} (±{half.min():.3f} to {half.max():.3f})"
+        sizes.append(f"{size} on {'all pairs' if name == 'all' else name}")
     return (
-        f"of Table {number}'s {pooled.sum()} comparisons with Ours, over {of_metric['seeds'].max()} trainings of "
-        f"{epochs} epochs a row, {listed(texts)}: in Q_CC the rows differ from Ours by up to {sizes}, where the 95 % "
-        f"interval of such a difference reaches {half.min():.3f} to {half.max():.3f} to each side"
+        f"of Table {number}'s {pooled.sum()} comparisons with Ours, over {of_set['seeds'].max()} trainings of "
+        f"{epochs} epochs a row, {listed(texts)}: in Q_CC the rows differ from Ours by up to {listed(sizes)}, in "
+        "brackets half of the 95 % interval of such a difference"
     )

@@ -14,18 +14,18 @@ from pathlib import Path
 import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table, systems_in
-from fusionlib.experiments import comparison, evaluation, mri_study, registration_bench, reliability
+from fusionlib.experiments import comparison, evaluation, mri_study
 from fusionlib.experiments.detection_bench import target_awareness
 from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
 from fusionlib.notebook import answers, detection_answers, training_answers
-from fusionlib.notebook.sentences import listed, percent
-from fusionlib.report import our_numbers, verdicts
+from fusionlib.notebook.sentences import percent
+from fusionlib.report import our_numbers, registration_findings, verdicts
 from fusionlib.report.claims import tested
 from fusionlib.report.our_numbers import BENCH, COMPARED, COUNTS, DETECTION, SWEPT, SWEPT_AT_LIGHT, TIMES
+from fusionlib.report.registration_findings import AT_REST, RAW, RELIABILITY, ROADS
 from fusionlib.support import result_tables
 
-ROADS, RAW, AT_REST, RELIABILITY = "generalisation.csv", "raw_frames.csv", "at_rest.csv", "reliability.csv"
 UNTRAINED = "detection_untrained.csv"
 AWARENESS = (our_numbers.WITH_AND_WITHOUT, our_numbers.AWARENESS, our_numbers.AWARENESS_SCENES)
 OURS, ROBUST = ("registration", "ours"), ("registration", "robust/registration", "robust/ours")  # all their trainings
@@ -72,66 +72,7 @@ def basis(folder: Path | str) -> str:
     return text + "."
 
 
-def share_left(folder: Path, level: str, method: str = "ours") -> pd.Series:
-    """Share of the misalignment that a method leaves, of the pairs of each set together."""
-    return evaluation.means(_roads(folder, level, method), ["dataset"], ["EPE_share"])["EPE_share"]
-
-
 # --- one function a sentence
-
-
-def _large(folder: Path) -> str:
-    shares, bench = share_left(folder, "medium"), _bench(folder).loc["heavy"]
-    return (
-        f"**Registration**: of a deformation at the level `medium`, Ours leaves {_shares_text(shares)}; at "
-        f"`heavy`, in notebook 03b, {percent(bench['ours'])} on RoadScene, where SimpleITK, which finds one rotation "
-        f"and one shift, leaves {percent(bench['simpleitk'])}."
-    )
-
-
-def _small(folder: Path) -> str:
-    bench, rows = _bench(folder).loc["light"], _roads(folder, "light", "ours")
-    share = _shares_text(share_left(folder, "light")) + answers.interval_reaches(rows)
-    harm = f"; on {listed(harmed)} it is better not to register" if (harmed := evaluation.harmed(rows)) else ""
-    if robust := listed(map(percent, share_left(folder, "light", "ours_robust"))):
-        robust += answers.interval_reaches(_roads(folder, "light", "ours_robust"))
-        robust = f"; `ours_robust`, which `fuse` uses, leaves {robust}"
-    return (
-        f"**Small misalignments**: at `light`, the level closest to the deformations in MulFS-CAP, code of the same "
-        f"group, Ours leaves {share}{harm}{robust}; in notebook 03b, with several deformations of each pair, Ours "
-        f"leaves {percent(bench['ours'])} on RoadScene and SimpleITK {percent(bench['simpleitk'])}."
-    )
-
-
-def _raw(folder: Path) -> str:
-    table = result_tables.read(folder / "tables" / RAW)
-    test = table[table["split"] == "test"].pivot(index=["method", "pair"], columns="metric", values="value")
-    test = test.reset_index()
-    shares = evaluation.means(test, ["method"], ["EPE_share"])["EPE_share"]
-    low, high = evaluation.share_interval(test[test["method"] == "ours"])
-    classical = shares.drop(["identity", "ours", "ours_refined", "ours_robust"], errors="ignore")
-    robust = f", `ours_robust` {percent(shares['ours_robust'])}" if "ours_robust" in shares else ""
-    return (
-        f"**Two real cameras**: of what is out of register on {test['pair'].nunique()} of RoadScene's raw thermal "
-        f"frames, Ours, which has learned deformations like those of these cameras, leaves {percent(shares['ours'])} "
-        f"({percent(low)} to {percent(high)}){robust}, and the best classical method {percent(classical.min())}."
-    )
-
-
-def _rest(folder: Path) -> str:
-    moved = result_tables.read(folder / "tables" / AT_REST)
-    moved_px = 256 * moved.groupby(["method", "set", "input"], sort=False)["moved"].mean().unstack("input", sort=False)
-    pairs, before = (moved_px.loc[name, "aligned"] for name in ("ours_robust", "ours"))
-    nothing = moved_px.drop(columns="aligned").groupby("method").max().max(axis=1)
-    bins_by_set = result_tables.read(folder / "tables" / RELIABILITY).groupby("set", sort=False)
-    errors = [reliability.calibration_error(set_rows) for _, set_rows in bins_by_set]
-    return (
-        f"**Nothing to register**: `ours_robust` moves pairs as published by {pairs.min():.1f} to "
-        f"{pairs.max():.1f} px of a 256 px image, by the mean of each set (Ours: {before.min():.1f} to "
-        f"{before.max():.1f}), and constant or noisy infrared on average by at most "
-        f"{nothing['ours_robust']:.2f} px (Ours: {nothing['ours']:.1f}); its confidence, the chance to be right to a "
-        f"pixel, is off by {min(errors):.2f} to {max(errors):.2f} on average over all deformations."
-    )
 
 
 def _fusion(folder: Path) -> str:
@@ -150,18 +91,18 @@ def _systems(folder: Path) -> str:
         table, names = _level(folder, number, "medium"), _printed_rows(number)
         method_shares = evaluation.means(table, ["method"], ["EPE_share"])["EPE_share"]
         shares += method_shares[method_shares != 1].reindex(names).dropna().to_list()  # 1 stands for no field
-        logs = {part for name in names for part in name.split("+")}
+        logs = {name.split("+")[0] for name in names if name in method_shares[method_shares != 1]}  # what registers
         minutes += filter(None, (our_numbers.minutes_of(folder / "weights" / f"{name}.csv") for name in logs))
     others = ""
     if SAME_BUDGET in method_shares:
         others = f", and {percent(method_shares[SAME_BUDGET])} after {percent(SHARE)} of its epochs"
     if plain := _minutes(folder, "as_in_the_paper"):
-        share = percent(_bench(folder).loc["medium", "as_in_the_paper"])
+        share = percent(registration_findings.bench(folder).loc["medium", "as_in_the_paper"])
         others += f"; the plainest reading of the paper, after {plain:.0f} minutes, {share} (on RoadScene)"
     return (
-        f"**Compared systems**: those of Tables 1 and 2, trained here for {min(minutes):.0f} to {max(minutes):.0f} "
-        f"minutes by the clock of a busy machine where there are no published weights, leave {percent(min(shares))} to "
-        f"{percent(max(shares))} of a `medium` deformation where they give a field; "
+        "**Compared systems**: the registrations of Tables 1 and 2 that give a field, trained here for "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes by the clock of a busy machine where there are no published "
+        f"weights, leave {percent(min(shares))} to {percent(max(shares))} of a `medium` deformation; "
         f"Ours leaves {percent(method_shares['ours'])} after {_minutes(folder, *OURS):.0f} minutes{others}."
     )
 
@@ -225,7 +166,7 @@ def _cost(folder: Path) -> str:
         f"**Cost**: Ours takes {own['thop']:.1f} G multiply-accumulates at {own['side']} px and has "
         f"{own['parameters']:.2f} M parameters (paper: {printed['FLOPs(G)']:g} G and {printed['Size(M)']:g} M), "
         f"{seconds['ours']:.2f} s in its fast form on {times['threads'].max()} CPU threads"
-        f"{', the least of all measured' * least}."
+        f"{', the least of all measured, the others as published' * least}."
     )
 
 
@@ -248,10 +189,10 @@ def _brains(folder: Path) -> str:
 SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
     ("12", (COMPARED[1], COMPARED[2]), _statements),
     ("12", (COMPARED[1], COMPARED[2]), _values),
-    ("11", (ROADS, BENCH), _large),
-    ("11", (ROADS, BENCH), _small),
-    ("11", (RAW,), _raw),
-    ("03b", (AT_REST, RELIABILITY), _rest),
+    ("11", (ROADS, BENCH), registration_findings.large),
+    ("11", (ROADS, BENCH), registration_findings.small),
+    ("11", (RAW,), registration_findings.raw),
+    ("03b", (AT_REST, RELIABILITY), registration_findings.rest),
     ("04", (COMPARED[1],), _fusion),
     ("05", (COMPARED[1], COMPARED[2]), _systems),
     ("06", (DETECTION, UNTRAINED, *AWARENESS), _detection),
@@ -262,19 +203,6 @@ SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
 
 
 # --- helpers
-
-
-def _bench(folder: Path) -> pd.DataFrame:
-    """Share left on the test pairs of the set trained on, at the smallest size: rows level, columns method."""
-    table = result_tables.read(folder / "tables" / BENCH)
-    table = table[(table["split"] == "test") & (table["size"] == table["size"].min())]
-    table = table[table["set"] == table["set"].iloc[0]]
-    return registration_bench.summary(table)["EPE_share"].droplevel(["set", "split", "size"]).unstack("method")
-
-
-def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
-    table = result_tables.read(folder / "tables" / ROADS)
-    return table[(table["method"] == method) & (table["level"] == level)]
 
 
 def _level(folder: Path, number: int, level: str) -> pd.DataFrame:
@@ -288,7 +216,3 @@ def _printed_rows(number: int) -> list[str]:
 
 def _minutes(folder: Path, *names: str) -> float:
     return sum(our_numbers.minutes_of(folder / "weights" / f"{name}.csv") for name in names)
-
-
-def _shares_text(shares: pd.Series) -> str:
-    return listed([f"{percent(share)} on {name}" for name, share in shares.items()])

@@ -41,7 +41,8 @@ CLAIMS = (
     "the paper leaves open and this companion has chosen; `undecided`: none of these. `effect` is the comparison "
     "that is worst for Ours, in each number, with its 95 % interval; positive is in favour of Ours. The replicate is "
     "the scene, with the spread between short trainings of Ours added; or the training, where settings are compared, "
-    "and for detectors their test images as well; or the head, in Table 7."
+    "and for detectors the scene as well; or the head, in Table 7. To contradict, p is corrected for all "
+    "comparisons on the same table."
 )
 READING = """The paper names neither its test pairs nor the size of its deformations, so its numbers and ours come from
 different images: only the rows of one table here can be compared with each other. EPE is the end-point error in pixels;

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fusionlib import presets
 from fusionlib.notebook.sentences import percent
-from fusionlib.report import findings, verdicts
+from fusionlib.report import registration_findings, verdicts
 from fusionlib.report.index_page import own_numbers
 from fusionlib.support.paths import SHIPPED, Results
 
@@ -51,7 +51,8 @@ def _brief(results: Results, location: str) -> list[str]:
     for level in ("medium", "light"):
         if results.table("generalisation").exists():
             shares = ", ".join(
-                f"{name} {percent(share)}" for name, share in findings.share_left(results.folder, level).items()
+                f"{name} {percent(share)}"
+                for name, share in registration_findings.share_left(results.folder, level).items()
             )
             lines.append(f"  misalignment that Ours leaves, {level + ':':7} {shares}")
     if results.table("table1").exists():

@@ -65,10 +65,10 @@ def test_precision_names_the_best_other_method_and_says_what_is_certain() -> Non
     )
     text = detection_answers.precision(found, pd.DataFrame([seeds(6, 4, 8, 0.01)], index=["imf"]))
     assert "above the best other method, `imf`" in text
-    assert "is more than another training of the detector changes" in text
+    assert "is more than other trainings of the detector and other scenes change" in text
     found.loc["imf"] = [40.0, 36.0, 44.0]
     text = detection_answers.precision(found, pd.DataFrame([seeds(-10, -22, 2, 0.3)], index=["imf"]))
-    assert "below the best other method" in text and "is no more than another" in text
+    assert "below the best other method" in text and "is no more than other trainings" in text
     assert detection_answers.precision(found, pd.DataFrame(columns=["difference", "p"])).endswith("(36.0 to 44.0).")
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionlib.report import findings, verdicts
-from fusionlib.report.findings import BENCH, RAW, ROADS
+from fusionlib.report import findings, registration_findings, verdicts
+from fusionlib.report.our_numbers import BENCH
+from fusionlib.report.registration_findings import RAW, ROADS
 from fusionlib.support.paths import SHIPPED
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -47,14 +48,14 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
         ours.assign(identity=ours["EPE"] / ours["EPE_share"]).groupby(["level", "dataset"])[["EPE", "identity"]].sum()
     )
     left = sums["EPE"] / sums["identity"]  # of all pairs together, not the mean of the pairs' own shares
-    small = findings._small(folder)
+    small = registration_findings.small(folder)
     assert f"{100 * left['light', 'TNO']:.0f} % on TNO" in small and "better not to register" not in small
-    assert f"{100 * left['medium', 'M3FD']:.0f} % on M3FD" in findings._large(folder)
+    assert f"{100 * left['medium', 'M3FD']:.0f} % on M3FD" in registration_findings.large(folder)
     edit(folder, ROADS, "EPE_share", 0.5, method="ours", level="light")
-    small = findings._small(folder)
+    small = registration_findings.small(folder)
     assert f"{50 * left['light', 'TNO']:.0f} % on TNO" in small and "better not to register" not in small
     edit(folder, ROADS, "EPE_share", 4, method="ours", level="light")
-    assert "; on RoadScene, M3FD and TNO it is better not to register" in findings._small(folder)
+    assert "; on RoadScene, M3FD and TNO it is better not to register" in registration_findings.small(folder)
 
     assert re.search(
         r"at `light`, the average[^;]*significantly better than Ours in [^;]*Q_CC", findings._fusion(folder)
@@ -77,11 +78,11 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
 
 
 def test_what_moves_at_rest_is_said(folder: Path) -> None:
-    assert "at most 0.0" in findings._rest(folder)
+    assert "at most 0.0" in registration_findings.rest(folder)
     rows = pd.read_csv(folder / "tables" / "at_rest.csv")
     rows.loc[(rows["method"] == "ours_robust") & (rows["input"] == "noise"), "moved"] = 2 / 256
     rows.to_csv(folder / "tables" / "at_rest.csv", index=False)
-    assert "at most 2.00 px" in findings._rest(folder)
+    assert "at most 2.00 px" in registration_findings.rest(folder)
 
 
 def test_what_has_no_table_has_no_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

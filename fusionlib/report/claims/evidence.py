@@ -4,7 +4,8 @@ The replicate is what the statement is about: the scene where methods are compar
 settings are, the head in Table 7. Counts are exact. Where one replicate is not enough, a second spread is added:
 
 - Tables 1 and 2 have one training of each system. That of Ours gets the spread of Table 4's trainings of the full
-  method, which are short and share a start, so it is a lower bound; for the other systems there is none.
+  method. It may be too small, for they share a start, or too large, for they are short. For the other systems there is
+  none. Where a comparison is with weights that were retrained here, it says so.
 - Detectors are compared over their trainings, and the detection loss also over short trainings of the network, by a
   detector that is not trained here. The spread of the scenes is added, which are drawn for both methods at once.
 """
@@ -87,6 +88,7 @@ def over_scenes(number: int) -> Evidence:
         measured = comparison.read(number, folder / "tables" / COMPARED[number])
         at_level = measured.table[measured.table["level"] == level]
         rows = {row.method: row.printed for row in measured.rows if row.printed and row.method != OURS}
+        weights = at_level.groupby("method")["weights"].first()
         present = [name for name in rows if name in set(at_level["method"])]
         comparisons, scenes, others = [], scenes_of(at_level["pair"].unique()), _other_trainings(folder, level)
         for metric in IMAGE_METRICS:
@@ -97,12 +99,18 @@ def over_scenes(number: int) -> Evidence:
                     gain = sign(metric) * (wide[OURS] - wide[method]).dropna()
                     group = scenes_of(gain.index)
                     numbers = (gain.mean(), *interval(gain, group), sign_flips(gain, group))
-                comparisons.append(Compared(printed, metric, *with_more_spread(*numbers, others.get(metric, 0.0))))
+                name = printed + _retrained(str(weights.get(method)))
+                comparisons.append(Compared(name, metric, *with_more_spread(*numbers, others.get(metric, 0.0))))
         basis = f"{many(len(present), 'row')}, {many(len(scenes), 'pair')} of {many(len(set(scenes)), 'scene')}"
         spread = "; to that of Ours the spread of short ones is added" if others else ""
         return comparisons, f"{basis}, one training of each system{spread}"
 
     return compare
+
+
+def _retrained(weights: str) -> str:
+    """What a row's name needs, if some of its weights are not its authors'."""
+    return f" ({weights.replace('retrained', 'retrained here')})" if "retrained" in weights else ""
 
 
 def _other_trainings(folder: Path, level: str) -> dict[str, float]:

@@ -7,13 +7,16 @@ One rule for all. A statement says that Ours, or one setting, is better than som
     by our choice   supported, but by a number that this companion has chosen itself, where the paper gives none
     undecided       none of these; also where a row of the statement could not be measured
 
-Significant is p < 5 % after Holm's correction for all comparisons of the statement. Where the paper's own table does
-not show what its text says, a statement is tested in those numbers alone in which it does (`in_print` has the others).
+Significant is p < 5 %. One comparison out of many is enough to contradict, so for that p is corrected by Holm, for all
+comparisons of all statements that rest on the same table of ours. To be supported, a statement needs every single
+comparison, which is harder than any of them and takes no correction (an intersection-union test; Berger, 1982). Where
+the paper's own table does not show what its text says, a statement is tested in those numbers alone in which it does
+(`in_print` has the others).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +40,7 @@ from fusionlib.report.our_numbers import (
 )
 
 SUPPORTED, CONTRADICTED, CHOSEN, OPEN = VERDICTS = ("supported", "contradicted", "by our choice", "undecided")
+WORSE = "significantly worse than"
 BUDGETS = "equal budgets for all systems, or their published weights; several trainings of each"
 SEEDS = "trainings in full: here a row goes on for a few epochs from a start that all share"
 
@@ -61,30 +65,46 @@ def statements(folder: Path | str) -> pd.DataFrame:
 
     Returns:
         Columns section, the paper says, tested on, effect (in each number the comparison that is worst for Ours, with
-        its interval; a positive number is in favour of Ours), verdict, at light (the verdict at the level `light`,
-        where that was measured), and what would change it.
+        its interval; a positive number is in favour of Ours), verdict, significantly worse than (the rows that
+        contradict it), at light (the verdict at the level `light`, where that was measured), and what would change it.
     """
     folder, lines = Path(folder), []
-    for statement in STATEMENTS:
-        if all((folder / "tables" / name).exists() for name in statement.files):
-            comparisons, basis = statement.compare(folder, "medium")
-            if not comparisons:
-                continue
-            at_light = statement.compare(folder, "light")[0] if statement.levels else []
-            light = verdict(at_light) if at_light else "-"
-            effect = "; ".join(str(each) for each in _worst(comparisons))
-            decision = verdict(comparisons)
-            decision = CHOSEN if statement.chosen and decision == SUPPORTED else decision
-            lines.append((statement.section, statement.says, basis, effect, decision, light, statement.change))
-    columns = ["section", "the paper says", "tested on", "effect", "verdict", "at light", "what would change it"]
+    there = [each for each in STATEMENTS if all((folder / "tables" / name).exists() for name in each.files)]
+    medium = {each: each.compare(folder, "medium") for each in there}
+    light = {each: each.compare(folder, "light")[0] for each in there if each.levels}
+    for statement, (comparisons, basis) in medium.items():
+        if not comparisons:
+            continue
+        family = _family(statement, {each: own for each, (own, _) in medium.items()})
+        decision = verdict(comparisons, family)
+        decision = CHOSEN if statement.chosen and decision == SUPPORTED else decision
+        worse = listed(dict.fromkeys(each.row for each in contradicting(comparisons, family))) or "-"
+        own = light.get(statement)
+        at_light = verdict(own, _family(statement, light)) if own else "-"
+        effect = "; ".join(str(each) for each in _worst(comparisons))
+        lines.append((statement.section, statement.says, basis, effect, decision, worse, at_light, statement.change))
+    columns = ["section", "the paper says", "tested on", "effect", "verdict", WORSE, "at light", "what would change it"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def verdict(comparisons: list[Compared]) -> str:
-    """One of `VERDICTS`, by the rule above."""
-    p_values = holm({str(place): each.p for place, each in enumerate(comparisons)})
-    signs = [(1 if each.gain > 0 else -1) * (p_values[str(place)] < LEVEL) for place, each in enumerate(comparisons)]
-    return CONTRADICTED if min(signs, default=0) < 0 else SUPPORTED if min(signs, default=0) > 0 else OPEN
+def verdict(comparisons: Sequence[Compared], family: Sequence[Compared] = ()) -> str:
+    """One of `VERDICTS`, by the rule above; `family`: the comparisons of the other statements on the same table."""
+    if contradicting(comparisons, family):
+        return CONTRADICTED
+    better = comparisons and all(each.gain > 0 and each.p < LEVEL for each in comparisons)
+    return SUPPORTED if better else OPEN
+
+
+def contradicting(comparisons: Sequence[Compared], family: Sequence[Compared] = ()) -> list[Compared]:
+    """The comparisons in which Ours is significantly worse."""
+    corrected = holm({str(place): each.p for place, each in enumerate([*comparisons, *family])})
+    return [each for place, each in enumerate(comparisons) if each.gain < 0 and corrected[str(place)] < LEVEL]
+
+
+def _family(statement: Statement, compared: Mapping[Statement, Sequence[Compared]]) -> list[Compared]:
+    """The comparisons of all other statements that rest on the same table."""
+    others = [each for each in compared if each is not statement and each.files[0] == statement.files[0]]
+    return [comparison for each in others for comparison in compared[each]]
 
 
 def counted(lines: pd.DataFrame) -> dict[str, int]:
@@ -95,8 +115,9 @@ def counted(lines: pd.DataFrame) -> dict[str, int]:
 def sentence(folder: Path) -> str:
     """The verdicts in half a sentence, as the findings have it."""
     lines, parts = statements(folder), []
+    says = lines["the paper says"] + lines[WORSE].map(lambda rows: "" if rows == "-" else f", by {rows}")
     for name, count in counted(lines).items():
-        names = f" ({listed(lines.loc[lines['verdict'] == name, 'the paper says'])})" if name != OPEN and count else ""
+        names = f" ({listed(says[lines['verdict'] == name])})" if name != OPEN and count else ""
         total = "" if parts else f" of the {len(lines)} that were tested"
         is_, holds = ("is", "holds") if count == 1 else ("are", "hold")
         word = f"{holds} by our choice alone" if name == CHOSEN else f"{is_} {name}"

@@ -1,0 +1,106 @@
+"""The findings about registration, a function for each sentence; see `fusionlib.report.findings`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from fusionlib.experiments import evaluation, registration_bench, reliability
+from fusionlib.notebook import answers, detection_answers
+from fusionlib.notebook.sentences import listed, percent
+from fusionlib.report.our_numbers import BENCH
+from fusionlib.support import result_tables
+
+ROADS, RAW, AT_REST, RELIABILITY = "generalisation.csv", "raw_frames.csv", "at_rest.csv", "reliability.csv"
+
+
+def share_left(folder: Path, level: str, method: str = "ours") -> pd.Series:
+    """Share of the misalignment that a method leaves, of the pairs of each set together."""
+    return evaluation.means(_roads(folder, level, method), ["dataset"], ["EPE_share"])["EPE_share"]
+
+
+def large(folder: Path) -> str:
+    tests = detection_answers.difference_by_level(_bench_rows(folder), "ours", "simpleitk")
+    beside = [
+        f"{percent(line['ours'])} and {percent(line['simpleitk'])} at `{level}` "
+        f"({'' if line['p'] < answers.LEVEL else 'not '}significant)"
+        for level, line in tests.drop(index="light").iterrows()
+    ]
+    return (
+        "**Registration**: of a deformation at the level `medium`, Ours leaves "
+        f"{_shares_text(share_left(folder, 'medium'))}; of several deformations of each pair of RoadScene, Ours and "
+        f"SimpleITK, which finds one rotation and one shift, leave {listed(beside)}."
+    )
+
+
+def small(folder: Path) -> str:
+    beside, rows = bench(folder).loc["light"], _roads(folder, "light", "ours")
+    share = _shares_text(share_left(folder, "light")) + answers.interval_reaches(rows)
+    harm = f"; on {listed(harmed)} it is better not to register" if (harmed := evaluation.harmed(rows)) else ""
+    if robust := listed(map(percent, share_left(folder, "light", "ours_robust"))):
+        robust += answers.interval_reaches(_roads(folder, "light", "ours_robust"))
+        robust = f"; `ours_robust`, which `fuse` uses, leaves {robust}"
+    return (
+        f"**Small misalignments**: at `light`, the level closest to the deformations in MulFS-CAP, code of the same "
+        f"group, Ours leaves {share}{harm}{robust}; in notebook 03b, with several deformations of each pair, Ours "
+        f"leaves {percent(beside['ours'])} on RoadScene and SimpleITK {percent(beside['simpleitk'])}."
+    )
+
+
+def raw(folder: Path) -> str:
+    table = result_tables.read(folder / "tables" / RAW)
+    test = table[table["split"] == "test"].pivot(index=["method", "pair"], columns="metric", values="value")
+    test = test.reset_index()
+    shares = evaluation.means(test, ["method"], ["EPE_share"])["EPE_share"]
+    low, high = evaluation.share_interval(test[test["method"] == "ours"])
+    classical = shares.drop(["identity", "ours", "ours_refined", "ours_robust"], errors="ignore")
+    robust = f", `ours_robust` {percent(shares['ours_robust'])}" if "ours_robust" in shares else ""
+    return (
+        f"**Two real cameras**: of what is out of register on {test['pair'].nunique()} of RoadScene's raw thermal "
+        f"frames, Ours, which has learned deformations like those of these cameras, leaves {percent(shares['ours'])} "
+        f"({percent(low)} to {percent(high)}){robust}, and the best classical method {percent(classical.min())}."
+    )
+
+
+def rest(folder: Path) -> str:
+    moved = result_tables.read(folder / "tables" / AT_REST)
+    moved_px = 256 * moved.groupby(["method", "set", "input"], sort=False)["moved"].mean().unstack("input", sort=False)
+    pairs, before = (moved_px.loc[name, "aligned"] for name in ("ours_robust", "ours"))
+    nothing = moved_px.drop(columns="aligned").groupby("method").max().max(axis=1)
+    bins = result_tables.read(folder / "tables" / RELIABILITY)
+    means = reliability.means(bins, ["set", "condition"])
+    gaps = means["right"] - means["confidence"]
+    (modest, bold), ends = (gaps.idxmax(), gaps.idxmin()), (gaps.max(), gaps.min())
+    errors = [reliability.calibration_error(set_rows) for _, set_rows in bins.groupby("set", sort=False)]
+    return (
+        f"**Nothing to register**: `ours_robust` moves pairs as published by {pairs.min():.1f} to "
+        f"{pairs.max():.1f} px of a 256 px image, by the mean of each set (Ours: {before.min():.1f} to "
+        f"{before.max():.1f}), and constant or noisy infrared on average by at most "
+        f"{nothing['ours_robust']:.2f} px (Ours: {nothing['ours']:.1f}); its confidence, the chance to be right to a "
+        f"pixel, is off by {min(errors):.2f} to {max(errors):.2f} over all conditions together, where too much and too "
+        f"little cancel out: it is too low by {ends[0]:.2f} on {modest[0]}, *{modest[1]}*, and too high by "
+        f"{-ends[1]:.2f} on {bold[0]}, *{bold[1]}*."
+    )
+
+
+def _bench_rows(folder: Path) -> pd.DataFrame:
+    """The bench on the test pairs of the set trained on, at the smallest size."""
+    table = result_tables.read(folder / "tables" / BENCH)
+    table = table[(table["split"] == "test") & (table["size"] == table["size"].min())]
+    return table[table["set"] == table["set"].iloc[0]]
+
+
+def bench(folder: Path) -> pd.DataFrame:
+    """Share left: rows level, columns method."""
+    summary = registration_bench.summary(_bench_rows(folder))
+    return summary["EPE_share"].droplevel(["set", "split", "size"]).unstack("method")
+
+
+def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
+    table = result_tables.read(folder / "tables" / ROADS)
+    return table[(table["method"] == method) & (table["level"] == level)]
+
+
+def _shares_text(shares: pd.Series) -> str:
+    return listed([f"{percent(share)} on {name}" for name, share in shares.items()])
