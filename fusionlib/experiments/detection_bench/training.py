@@ -121,7 +121,6 @@ def over_scenes(
     Returns:
         The rows of `differences.over_scenes` for each other method, with `method` in front.
     """
-    others = {method: mark for method, mark in methods.items() if method is not reference}
 
     def draws(method: Method, config: DetectionBenchConfig) -> differences.Draws:
         jobs = [_job(config, method, methods, seed, folder) for seed in config.seeds]
@@ -129,17 +128,18 @@ def over_scenes(
 
     of_reference = cache(partial(draws, reference))
 
+    def measure(method: Method, config: DetectionBenchConfig) -> pd.DataFrame:
+        return differences.over_scenes(of_reference(config), draws(method, config))
+
     def parts_of(config: DetectionBenchConfig) -> list[runner.Part]:
         key = _key(config) | scored(config) | Key.of(reference=methods[reference].digest, seeds=config.seeds)
-        return [runner.Part({"method": method.name}, key | mark) for method, mark in others.items()]
+        return [
+            runner.Part({"method": method.name}, key | mark, partial(measure, method, config))
+            for method, mark in methods.items()
+            if method is not reference
+        ]
 
     config, parts = _fitting(config, path, parts_of)
-    names = {method.name: method for method in methods}
-
-    def measure(name: str) -> pd.DataFrame:
-        return differences.over_scenes(of_reference(config), draws(names[name], config))
-
-    parts = [replace(part, measure=partial(measure, part.where["method"])) for part in parts]
     return runner.run(path, parts, minutes=_minutes_left(config, methods, folder))
 
 
@@ -155,9 +155,9 @@ def detections(config: DetectionBenchConfig, method: Method, mark: Key, path: Pa
     seed = config.seeds[0]
 
     def measure() -> pd.DataFrame:
-        rows = []
-        for title, of_images in train_and_find(_job(config, method, {method: mark}, seed, folder)).items():
-            for place, objects in enumerate(of_images):
+        found, rows = train_and_find(_job(config, method, {method: mark}, seed, folder)), []
+        for title, *_ in config.tests:
+            for place, objects in enumerate(found[title]):
                 shown = objects[objects[:, 1] > SHOWN].tolist() or [[float("nan")] * 6]
                 rows += [(title, place, *values) for values in shown]
         return pd.DataFrame(rows, columns=["dataset", "place", "class", "score", "x0", "y0", "x1", "y1"])
