@@ -13,7 +13,7 @@ settings are, the head in Table 7. Counts are exact. Where one replicate is not 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison, detection_bench, mri_study, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
-from fusionlib.experiments.detection_bench import target_awareness
 from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import interval, paired_t, sign_flips, with_more_spread
 from fusionlib.notebook.answers import signed
@@ -173,7 +172,8 @@ def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
 def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
     """The detectors of Table 3 on the images of Ours against those on the images of the paper's other rows."""
     table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
-    rows = [row.method for number in (1, 2) for row in comparison.rows_of(number) if row.printed and row.method != OURS]
+    of_tables = [row for number in (1, 2) for row in comparison.rows_of(number)]
+    rows = {row.method: row.printed for row in of_tables if row.printed and row.method != OURS}
     comparisons = _of_detectors(detection_bench.pairwise(table, scenes), rows)
     seeds, measured = table["seed"].nunique(), set(rows) & set(table["method"])
     basis = f"{len(measured)} of the paper's {len(rows)} rows, {many(seeds, 'seed')} of the detectors and their scenes"
@@ -185,9 +185,11 @@ def with_and_without_detection(folder: Path, level: str) -> tuple[list[Compared]
     both by COCO's detector as published.
     """
     table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
-    comparisons = _of_detectors(detection_bench.pairwise(table, scenes), ["ours, without l_ob"])
+    comparisons = _of_detectors(detection_bench.pairwise(table, scenes), {"ours, without l_ob": "without l_ob in full"})
     found, found_scenes = _tables(folder, AWARENESS, AWARENESS_SCENES)
-    comparisons += _of_detectors(target_awareness.compared(found, found_scenes), [sweep_rows.WITHOUT_DETECTION])
+    differences = detection_bench.pairwise(found.rename(columns={"row": "method"}), found_scenes, sweep_rows.OURS)
+    without = sweep_rows.WITHOUT_DETECTION
+    comparisons += _of_detectors(differences, {without: f"{without} in short trainings"})
     basis = (
         f"one network of each in full, {many(table['seed'].nunique(), 'seed')} of its detectors, and "
         f"{many(found['seed'].nunique(), 'short training')} of each with COCO's detector as published"
@@ -199,24 +201,22 @@ def _tables(folder: Path, *names: str) -> list[pd.DataFrame]:
     return [result_tables.read(folder / "tables" / name) for name in names]
 
 
-def _of_detectors(differences: pd.DataFrame, names: Sequence[str]) -> list[Compared]:
+def _of_detectors(differences: pd.DataFrame, rows: Mapping[str, str]) -> list[Compared]:
     """What is found on the images of Ours against those of other methods, on each set, in points.
 
     Args:
         differences: of `detection_bench.pairwise`.
-        names: the other methods; those that are not in it have not been measured.
+        rows: the other methods, and what they are called; those that are not in it have not been measured.
     """
     metric = "mAP50:90"
-    lines = differences[differences["mean"] == metric].set_index(["dataset", "method"])[
-        ["difference", "low", "high", "p"]
-    ]
+    lines = differences[differences["mean"] == metric].set_index(["dataset", "method"])
     comparisons = []
     for dataset in lines.index.unique("dataset"):
-        for name in names:
+        for method, name in rows.items():
             numbers = NOT_MEASURED
-            if (dataset, name) in lines.index:
-                line = lines.loc[(dataset, name)]
-                numbers = (*(100 * line[["difference", "low", "high"]]), line["p"])
+            if (dataset, method) in lines.index:
+                line = lines.loc[(dataset, method)]
+                numbers = (*100 * line[["difference", "low", "high"]], line["p"])
             comparisons.append(Compared(name, f"{metric} on {dataset}", *numbers))
     return comparisons
 
