@@ -172,12 +172,19 @@ def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
 def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
     """The detectors of Table 3 on the images of Ours against those on the images of the paper's other rows."""
     table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
-    of_tables = [row for number in (1, 2) for row in comparison.rows_of(number)]
-    rows = {row.method: row.printed for row in of_tables if row.printed and row.method != OURS}
-    comparisons = _of_detectors(detection_bench.pairwise(table, scenes), rows)
+    rows = {}
+    for number in (1, 2):
+        of_table = result_tables.read(folder / "tables" / COMPARED[number])
+        weights = of_table.groupby("method")["weights"].first() if len(of_table) else {}
+        printed = [row for row in comparison.rows_of(number) if row.printed and row.method != OURS]
+        rows |= {row.method: row.printed + _retrained(str(weights.get(row.method))) for row in printed}
+    differences = detection_bench.pairwise(table, scenes)
+    comparisons = _of_detectors(differences, rows)
+    alone = _of_detectors(differences, {"visible": "the visible images alone, which are no row of the paper"})
     seeds, measured = table["seed"].nunique(), set(rows) & set(table["method"])
     basis = f"{len(measured)} of the paper's {len(rows)} rows, {many(seeds, 'seed')} of the detectors and their scenes"
-    return comparisons if measured else [], f"{basis}, in points"
+    beside = "".join(f"; beside: {each}" for each in alone if each.gain == each.gain)
+    return comparisons if measured else [], f"{basis}, in points{beside}"
 
 
 def with_and_without_detection(folder: Path, level: str) -> tuple[list[Compared], str]:

@@ -143,7 +143,7 @@ STATEMENTS = (
     ),
     Statement(
         "4.2.3", "Table 3: the highest accuracy of detection", (DETECTION, DETECTION_SCENES), evidence.over_detectors,
-        "the other rows of Table 3; more labelled pairs: the full M3FD, which cannot be fetched by a program",
+        f"{BUDGETS}; more labelled pairs: the full M3FD, which cannot be fetched by a program",
     ),
     Statement(
         "3.4", "The detection loss makes the fusion target-aware",
