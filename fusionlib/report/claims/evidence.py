@@ -26,6 +26,7 @@ from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import interval, paired_t, sign_flips, with_more_spread
 from fusionlib.notebook.answers import signed
+from fusionlib.notebook.sentences import listed
 from fusionlib.report.our_numbers import (
     AWARENESS,
     AWARENESS_SCENES,
@@ -180,11 +181,12 @@ def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
         rows |= {row.method: row.printed + _retrained(str(weights.get(row.method))) for row in printed}
     differences = detection_bench.pairwise(table, scenes)
     comparisons = _of_detectors(differences, rows)
-    alone = _of_detectors(differences, {"visible": "the visible images alone, which are no row of the paper"})
+    visible = [each for each in _of_detectors(differences, {"visible": "visible"}) if each.gain == each.gain]
     seeds, measured = table["seed"].nunique(), set(rows) & set(table["method"])
     basis = f"{len(measured)} of the paper's {len(rows)} rows, {many(seeds, 'seed')} of the detectors and their scenes"
-    beside = "".join(f"; beside: {each}" for each in alone if each.gain == each.gain)
-    return comparisons if measured else [], f"{basis}, in points{beside}"
+    alone = listed(f"{each}".removesuffix(f" against {each.row}") for each in visible)
+    alone = f"; against the visible images alone, which are no row of the paper, {alone}" if alone else ""
+    return comparisons if measured else [], f"{basis}, in points{alone}"
 
 
 def with_and_without_detection(folder: Path, level: str) -> tuple[list[Compared], str]:
