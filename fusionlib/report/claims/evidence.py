@@ -183,10 +183,11 @@ def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
     comparisons = _of_detectors(differences, rows)
     visible = [each for each in _of_detectors(differences, {"visible": "visible"}) if each.gain == each.gain]
     seeds, measured = table["seed"].nunique(), set(rows) & set(table["method"])
-    basis = f"{len(measured)} of the paper's {len(rows)} rows, {many(seeds, 'seed')} of the detectors and their scenes"
+    of_rows = f"{len(measured)} of the paper's {len(rows)} rows, one training of each system"
+    basis = f"{of_rows}, {many(seeds, 'seed')} of the detectors and their scenes, in points"
     alone = listed(f"{each}".removesuffix(f" against {each.row}") for each in visible)
     alone = f"; against the visible images alone, which are no row of the paper, {alone}" if alone else ""
-    return comparisons if measured else [], f"{basis}, in points{alone}"
+    return comparisons if measured else [], basis + alone
 
 
 def with_and_without_detection(folder: Path, level: str) -> tuple[list[Compared], str]:
