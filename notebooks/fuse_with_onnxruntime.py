@@ -1,7 +1,9 @@
 """Fuse a pair with the file that `python -m fusionlib export -o ours.onnx` writes, without this library and torch.
 
 pip install onnxruntime numpy pillow
-python fuse_with_onnxruntime.py ours.onnx infrared.png visible.png fused.png
+ORT_DISABLE_TELEMETRY=1 python fuse_with_onnxruntime.py ours.onnx infrared.png visible.png fused.png
+
+Without that variable, onnxruntime keeps an identifier of the user in the home folder.
 """
 
 import sys

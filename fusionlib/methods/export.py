@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,8 +69,9 @@ def export(method: str, out: Path | str, weights: Path | str | None = None) -> P
     check_writable(out.parent)
     try:
         import onnx
-        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
+
+        _runtime()
     except ModuleNotFoundError as error:
         how = "pip install -c constraints.txt -e '.[onnx]'"
         raise InputError(f"The package {error.name} is missing: run `{how}` in the checkout.") from None
@@ -101,13 +103,20 @@ def export(method: str, out: Path | str, weights: Path | str | None = None) -> P
     return out
 
 
-def session(path: Path | str) -> Callable[..., dict[str, np.ndarray]]:
-    """A file as a function of `ir` and `vi`, with as many threads as torch has."""
+def _runtime() -> ModuleType:
+    """onnxruntime, without its telemetry, which keeps an identifier of the user in the home folder."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    return onnxruntime
+
+
+def session(path: Path | str) -> Callable[..., dict[str, np.ndarray]]:
+    """A file as a function of `ir` and `vi`, with as many threads as torch has."""
+    runtime = _runtime()
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    inference = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    inference = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     outputs = [output.name for output in inference.get_outputs()]
     return lambda ir, vi: dict(zip(outputs, inference.run(None, {"ir": ir.numpy(), "vi": vi.numpy()}), strict=True))
 

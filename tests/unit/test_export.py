@@ -101,6 +101,13 @@ def test_a_file_says_what_it_is_and_not_who_made_it(exported: Path, root: Path) 
     assert not any(word in exported.read_bytes() for word in (b"stack_trace", b"site-packages", bytes(root)))
 
 
+def test_onnxruntime_leaves_nothing_in_the_home_folder(exported: Path, tmp_path: Path) -> None:
+    code = "import sys; from fusionlib.methods import export; export.session(sys.argv[1])"
+    before = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run([sys.executable, "-c", code, str(exported)], check=True, env=before | {"HOME": str(tmp_path)})
+    assert not [path for path in tmp_path.rglob("*") if "onnx" in str(path).lower() and path.is_file()]
+
+
 def test_the_example_needs_no_library_and_does_what_fuse_does(exported: Path, root: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     ir, vi = (np.asarray(export.drawn_pair(70, 91)[place][0, 0] * 255) for place in (0, 1))
@@ -112,7 +119,8 @@ def test_the_example_needs_no_library_and_does_what_fuse_does(exported: Path, ro
     )
     example = str(root / "notebooks" / "fuse_with_onnxruntime.py")
     files = [str(tmp_path / name) for name in ("ir.png", "vi.png", "example.png")]
-    subprocess.run([sys.executable, "-c", blocked, example, str(exported), *files], check=True)
+    quiet = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
+    subprocess.run([sys.executable, "-c", blocked, example, str(exported), *files], check=True, env=quiet)
     fuse(files[0], files[1], tmp_path / "fuse.png")
     own, ours = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("example.png", "fuse.png"))
     assert own.shape == (70, 91, 3) and np.ptp(own, axis=2).max() > 20  # in colour
