@@ -215,13 +215,13 @@ def test_what_detectors_find_is_kept_and_scored_again_without_looking(tmp_path, 
 def test_detections_are_read_as_they_were_found(tmp_path) -> None:
     found = {"drawn": [torch.rand(2, 6), torch.zeros(0, 6), torch.rand(1, 6)], "none": [torch.zeros(0, 6)]}
     path, key = tmp_path / "found.safetensors", Key({"images": "1"})
-    first = scoring.kept(path, key, lambda: found)
-    again = scoring.kept(path, key, pytest.fail)
+    first = scoring.read_or_find(path, key, lambda: found)
+    again = scoring.read_or_find(path, key, pytest.fail)
     for each in (first, again):
         assert set(each) == set(found)
         assert all(torch.equal(a, b) for title in found for a, b in zip(each[title], found[title], strict=True))
     other = {"drawn": [torch.rand(3, 6)]}
-    assert scoring.kept(path, Key({"images": "2"}), lambda: other)["drawn"][0].equal(other["drawn"][0])
+    assert scoring.read_or_find(path, Key({"images": "2"}), lambda: other)["drawn"][0].equal(other["drawn"][0])
 
 
 def test_layers_that_are_frozen_stay_as_they_began(tmp_path, monkeypatch) -> None:

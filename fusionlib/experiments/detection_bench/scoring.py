@@ -27,7 +27,7 @@ from fusionlib.training.anchor_detector import ENLARGED, AnchorDetector
 
 Find = Callable[[Tensor, Tensor], list[Tensor]]  # deformed infrared and visible (B, 1, H, W) to detections of each
 Found = Mapping[str, list[Tensor]]  # detections (M, 6) on each image of each test
-DETECTORS, SCORED = ("detector", "anchor-detector"), "average-precision"  # components of the code
+DETECTORS = ("detector", "anchor-detector")  # components of the code
 
 
 def look_at(
@@ -37,7 +37,7 @@ def look_at(
     return {title: [detect(each[None])[0] for each in images[title]] for title, *_ in config.tests}
 
 
-def kept(path: Path, key: Key, find: Callable[[], Found]) -> Found:
+def read_or_find(path: Path, key: Key, find: Callable[[], Found]) -> Found:
     """Detections from the file `path` if it is there and its key fits, else those that `find` gives, which are kept."""
     if not path.exists() or key.differing(key_of(path)):
         tensors = {}
@@ -87,10 +87,10 @@ def scores(found: Found, config: DetectionBenchConfig) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def scored(config: DetectionBenchConfig) -> Key:
+def scoring_key(config: DetectionBenchConfig) -> Key:
     """What the rows of detections rest on besides these: how precision is averaged, and the scenes that are drawn."""
     splits = [(name, split) for _, name, parts in config.tests for split in parts]
-    return Key.of([SCORED], scenes=[scenes_of(data.splits(name).get(split, [])) for name, split in splits])
+    return Key.of(["average-precision"], scenes=[scenes_of(data.splits(name).get(split, [])) for name, split in splits])
 
 
 def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path: Path, folder: Path) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def untrained(config: DetectionBenchConfig, methods: Mapping[Method, Key], path:
     Images are enlarged before by `anchor_detector.ENLARGED`. Arguments as in `run`. Without COCO's weights, the rows
     that are kept.
     """
-    key = published_key(config) | scored(config)
+    key = published_key(config) | scoring_key(config)
 
     def measure(method: Method, mark: Key) -> pd.DataFrame:
         return scores(published(read_images(pictures(method, mark, config, folder)), config), config)
@@ -136,7 +136,7 @@ def head(config: DetectionBenchConfig, ours: Ours, detector: Detector, key: Key,
         }
         return scores(detections, config)
 
-    mark = images_key(config) | Key.of(DETECTORS) | scored(config) | key
+    mark = images_key(config) | Key.of(DETECTORS) | scoring_key(config) | key
     return runner.run(path, [runner.Part(where, mark, measure)])
 
 

@@ -41,7 +41,7 @@ def run(config: DetectionBenchConfig, trainings: pd.DataFrame, weights: Path, pa
     parts = []
     for (row, seed), file in _files(trainings).items():
         network, key = _network(weights, file), _key(config, file)
-        part_key = key | scoring.scored(config) if coco.is_available() and network.exists() else None
+        part_key = key | scoring.scoring_key(config) if coco.is_available() and network.exists() else None
         parts.append(runner.Part({"row": row, "seed": seed}, part_key, partial(_measure, config, network, key, folder)))
     return runner.run(path, parts)
 
@@ -54,9 +54,8 @@ def over_scenes(
     Arguments as in `run`.
     """
     files = _files(trainings).unstack("seed")
-    key = (
-        scoring.published_key(config) | scoring.scored(config) | Key.of(["network"], trained=files.to_numpy().tolist())
-    )
+    key = scoring.published_key(config) | scoring.scoring_key(config)
+    key |= Key.of(["network"], trained=files.to_numpy().tolist())
     networks = {file: _network(weights, file) for file in files.to_numpy().flatten()}
     measurable = coco.is_available() and all(path.exists() for path in networks.values())
 
@@ -81,7 +80,7 @@ def _network(weights: Path, file: str) -> Path:
 
 
 def _key(config: DetectionBenchConfig, file: str) -> Key:
-    """What is found rests on; the file of a network is named after all that it was trained with."""
+    """What the detections on a network's images rest on; its file is named after all that it was trained with."""
     return scoring.published_key(config) | Key.of(["network"], trained=file)
 
 
@@ -100,7 +99,7 @@ def _found(config: DetectionBenchConfig, network: Path, key: Key, folder: Path) 
         }
         return scoring.published(images, config)
 
-    return scoring.kept(folder / f"{network.stem}_found.safetensors", key, find)
+    return scoring.read_or_find(folder / f"{network.stem}_found.safetensors", key, find)
 
 
 def effects(trainings: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from fusionlib.detection import Detector
 from fusionlib.experiments import runner
 from fusionlib.experiments.detection_bench import differences
 from fusionlib.experiments.detection_bench.images import TRAIN, images_key, pictures, read_images, trained
-from fusionlib.experiments.detection_bench.scoring import DETECTORS, Found, kept, look_at, scored, scores
+from fusionlib.experiments.detection_bench.scoring import DETECTORS, Found, look_at, read_or_find, scores, scoring_key
 from fusionlib.methods import Method
 from fusionlib.support.files import sha256
 from fusionlib.support.keys import Key
@@ -65,7 +65,7 @@ def train_and_find(job: Job) -> Found:
         start(job.config, job.seed, job.start)
     # A start that was trained again need not be the same to the bit.
     key = job.key | Key.of(start=sha256(job.start)[:8])
-    return kept(job.path.with_name(f"{job.path.stem}_found.safetensors"), key, find)
+    return read_or_find(job.path.with_name(f"{job.path.stem}_found.safetensors"), key, find)
 
 
 def train_and_score(job: Job) -> pd.DataFrame:
@@ -132,7 +132,7 @@ def over_scenes(
         return differences.over_scenes(of_reference(config), draws(method, config))
 
     def parts_of(config: DetectionBenchConfig) -> list[runner.Part]:
-        key = _key(config) | scored(config) | Key.of(reference=methods[reference].digest, seeds=config.seeds)
+        key = _key(config) | scoring_key(config) | Key.of(reference=methods[reference].digest, seeds=config.seeds)
         return [
             runner.Part({"method": method.name}, key | mark, partial(measure, method, config))
             for method, mark in methods.items()
@@ -216,7 +216,7 @@ def _fitting(
 
 def _parts(config: DetectionBenchConfig, methods: Mapping[Method, Key]) -> list[runner.Part]:
     """A part for every method and seed."""
-    key = _key(config) | scored(config)
+    key = _key(config) | scoring_key(config)
     return [
         runner.Part({"method": method.name, "seed": seed}, key | mark)
         for method, mark in methods.items()

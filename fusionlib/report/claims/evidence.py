@@ -87,8 +87,7 @@ def over_scenes(number: int) -> Evidence:
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
         measured = comparison.read(number, folder / "tables" / COMPARED[number])
         at_level = measured.table[measured.table["level"] == level]
-        rows = {row.method: row.printed for row in measured.rows if row.printed and row.method != OURS}
-        weights = at_level.groupby("method")["weights"].first()
+        rows = _printed_rows(number, measured.table)
         present = [name for name in rows if name in set(at_level["method"])]
         comparisons, scenes, others = [], scenes_of(at_level["pair"].unique()), _other_trainings(folder, level)
         for metric in IMAGE_METRICS:
@@ -99,8 +98,7 @@ def over_scenes(number: int) -> Evidence:
                     gain = sign(metric) * (wide[OURS] - wide[method]).dropna()
                     group = scenes_of(gain.index)
                     numbers = (gain.mean(), *interval(gain, group), sign_flips(gain, group))
-                name = printed + _retrained(str(weights.get(method)))
-                comparisons.append(Compared(name, metric, *with_more_spread(*numbers, others.get(metric, 0.0))))
+                comparisons.append(Compared(printed, metric, *with_more_spread(*numbers, others.get(metric, 0.0))))
         basis = f"{many(len(present), 'row')}, {many(len(scenes), 'pair')} of {many(len(set(scenes)), 'scene')}"
         spread = "; to that of Ours the spread of short ones is added" if others else ""
         return comparisons, f"{basis}, one training of each system{spread}"
@@ -108,9 +106,14 @@ def over_scenes(number: int) -> Evidence:
     return compare
 
 
-def _retrained(weights: str) -> str:
-    """What a row's name needs, if some of its weights are not its authors'."""
-    return f" ({weights.replace('retrained', 'retrained here')})" if "retrained" in weights else ""
+def _printed_rows(number: int, table: pd.DataFrame) -> dict[str, str]:
+    """The other rows of Table 1 or 2: method to its name in print, with its weights if some were retrained here."""
+    weights = table.groupby("method")["weights"].first() if len(table) else {}
+    rows = {row.method: row.printed for row in comparison.rows_of(number) if row.printed and row.method != OURS}
+    for method in rows:
+        if "retrained" in (origin := str(weights.get(method))):
+            rows[method] += f" ({origin.replace('retrained', 'retrained here')})"
+    return rows
 
 
 def _other_trainings(folder: Path, level: str) -> dict[str, float]:
@@ -175,10 +178,7 @@ def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
     table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
     rows = {}
     for number in (1, 2):
-        of_table = result_tables.read(folder / "tables" / COMPARED[number])
-        weights = of_table.groupby("method")["weights"].first() if len(of_table) else {}
-        printed = [row for row in comparison.rows_of(number) if row.printed and row.method != OURS]
-        rows |= {row.method: row.printed + _retrained(str(weights.get(row.method))) for row in printed}
+        rows |= _printed_rows(number, result_tables.read(folder / "tables" / COMPARED[number]))
     differences = detection_bench.pairwise(table, scenes)
     comparisons = _of_detectors(differences, rows)
     visible = [each for each in _of_detectors(differences, {"visible": "visible"}) if each.gain == each.gain]
