@@ -241,7 +241,9 @@ def augmentations(
     raw = open_raw(preset.recipe.dataset, "val", preset.test_size, count=preset.bench.count)
     folder = Path(weights).resolve() / "sweeps"
     folder.mkdir(parents=True, exist_ok=True)
-    key = runner.key_of(pairs, "deformation", "scores", "hardships", "network", "refinement") | key_of_raw(raw)
+    of_pairs = runner.key_of(pairs, "deformation", "scores", "hardships", "network", "refinement")
+    name = preset.recipe.dataset  # names the training pairs in the key of the recipe
+    key = of_pairs.renamed(name, f"{name}:val") | key_of_raw(raw).renamed(name, f"{name}:raw")
     parts, minutes = [], 0.0
     for row, seed in product(rows, seeds):
         recipe = further_recipe(row, preset, seed)

@@ -83,20 +83,29 @@ def effects(differences: pd.DataFrame, rows: str, reference: str, alone: pd.Data
     )
 
 
-def beside_start(table: pd.DataFrame, test_pairs: pd.DataFrame, level: str) -> Markdown:
-    """What the short trainings of a sweep do to the registration of the start that they share.
+def errors_beside_start(table: pd.DataFrame, test_pairs: pd.DataFrame, level: str) -> tuple[float, float, float]:
+    """End-point errors in px: of the start that the short trainings of a sweep share, and of the rows after them.
 
     Args:
         table: long table of `sweeps.run`.
         test_pairs: of `evaluation.run` on the same pairs, with the start as "first stage".
         level: of the deformation.
+
+    Returns:
+        The start, the lowest row and the highest row.
     """
     start = test_pairs.query("method == 'first stage' and metric == 'EPE' and level == @level")["value"].mean()
     rows = table.groupby("row")["EPE"].mean()
+    return start, rows.min(), rows.max()
+
+
+def beside_start(table: pd.DataFrame, test_pairs: pd.DataFrame, level: str) -> Markdown:
+    """What the short trainings of a sweep do to the registration of their start; arguments as `errors_beside_start`."""
+    start, lowest, highest = errors_beside_start(table, test_pairs, level)
     lost = " So the registration is worse after them in every row, and the rows compare how much is lost."
     return Markdown(
         f"The start itself has an EPE of {start:.2f} px on these pairs; after {table['epochs'].iloc[0]} epochs, "
-        f"the rows have {rows.min():.2f} to {rows.max():.2f} px.{lost if rows.min() > start else ''} The full method "
+        f"the rows have {lowest:.2f} to {highest:.2f} px.{lost if lowest > start else ''} The full method "
         "here is not the Ours of Tables 1 and 2, which was trained for longer and on whole images."
     )
 

@@ -30,6 +30,7 @@ from fusionlib.report.our_numbers import (
     DETECTION_SCENES,
     SWEPT,
     SWEPT_AT_LIGHT,
+    TEST_PAIRS,
     TIMES,
 )
 from fusionlib.report.registration_findings import AT_REST, RAW, RELIABILITY, ROADS
@@ -164,7 +165,13 @@ def _sweeps(folder: Path) -> str:
     files = {number: [each[number] for each in (SWEPT, SWEPT_AT_LIGHT) if number in each] for number in SWEPT}
     tables = {n: [result_tables.read(folder / "tables" / name) for name in names] for n, names in files.items()}
     parts = [training_answers.in_short(number, *levels) for number, levels in tables.items()]
-    return f"**Ablation and hyperparameters**: {'; '.join(parts)}."
+    test_pairs = result_tables.read(folder / "tables" / TEST_PAIRS)
+    start, lowest, highest = training_answers.errors_beside_start(tables[4][0], test_pairs, "medium")
+    lost = ", so the rows compare how much of the registration is lost" if lowest > start else ""
+    return (
+        f"**Ablation and hyperparameters**: {'; '.join(parts)}; the trainings of Table 4 begin with an end-point error "
+        f"of {start:.2f} px and end with one of {lowest:.2f} to {highest:.2f} px{lost}."
+    )
 
 
 def _cost(folder: Path) -> str:
@@ -208,7 +215,7 @@ SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
     ("04", (COMPARED[1],), _fusion),
     ("05", (COMPARED[1], COMPARED[2]), _systems),
     ("06", (DETECTION, DETECTION_SCENES, UNTRAINED, *AWARENESS), _detection),
-    ("08", (*SWEPT.values(), *SWEPT_AT_LIGHT.values()), _sweeps),
+    ("08", (*SWEPT.values(), *SWEPT_AT_LIGHT.values(), TEST_PAIRS), _sweeps),
     ("09", (COUNTS, TIMES), _cost),
     ("10", (COMPARED[7],), _brains),
 )

@@ -43,7 +43,18 @@ class Key:
         return " ".join(f"{name}={value}" for name, value in self.parts.items())
 
     def __or__(self, other: Key) -> Key:
+        """Both keys as one.
+
+        Raises:
+            ValueError: they give one name to two different things, so that a change of the first would go unseen.
+        """
+        if clashing := [name for name in self.parts.keys() & other.parts.keys() if name in self.differing(other)]:
+            raise ValueError(f"Two keys differ in {', '.join(sorted(clashing))}, which only one of them can name.")
         return Key({**self.parts, **other.parts})
+
+    def renamed(self, old: str, new: str) -> Key:
+        """The key with another name for a part, as for validation pairs of a set whose training pairs have one, too."""
+        return Key({new if name == old else name: text for name, text in self.parts.items()})
 
     @property
     def digest(self) -> str:

@@ -79,6 +79,11 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
     large = registration_findings.large(folder)
     assert re.search(r"at `medium` \(significant\)", large) and "not significant" not in large
 
+    assert "how much of the registration is lost" in findings._sweeps(folder)
+    for row in pd.read_csv(folder / "tables" / "table4.csv")["row"].unique():
+        edit(folder, "table4.csv", "EPE", 0.5, row=row)
+    assert "is lost" not in findings._sweeps(folder)
+
     assert "cannot be reached" in findings._values(folder)
     edit(folder, "table1.csv", "Q_CC", 2, method="bound", level="medium")
     assert "can be reached" in findings._values(folder)

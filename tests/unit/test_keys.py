@@ -33,7 +33,16 @@ def test_a_key_comes_back_from_its_text() -> None:
 def test_keys_are_compared_part_by_part() -> None:
     key = Key({"a": "1", "b": "2"})
     assert key.differing(Key({"b": "2", "a": "1"})) == [] and key.digest == Key({"b": "2", "a": "1"}).digest
-    assert key.differing(Key({"a": "1"})) == ["b"] and key.differing(key | Key({"a": "3", "c": "4"})) == ["a", "c"]
+    assert key.differing(Key({"a": "1"})) == ["b"] and key.differing(Key({"a": "3", "b": "2", "c": "4"})) == ["a", "c"]
+
+
+def test_one_name_for_two_things_is_refused() -> None:
+    """Else the second would hide the first, whose change would go unseen."""
+    pairs, training = Key({"size": "256", "RoadScene": "0123"}), Key({"size": "256", "RoadScene": "4567"})
+    with pytest.raises(ValueError, match="differ in RoadScene"):
+        pairs | training
+    both = pairs.renamed("RoadScene", "RoadScene:val") | training
+    assert both.parts == {"size": "256", "RoadScene:val": "0123", "RoadScene": "4567"}
 
 
 def test_a_new_switch_that_is_off_leaves_the_key() -> None:
