@@ -157,9 +157,14 @@ def registration(fused: Fused, ir: Tensor, moved: Misaligned) -> dict[str, float
 
 
 def with_share(found: Mapping[str, float]) -> dict[str, float]:
-    """The numbers of `registration` with EPE_share in the place of EPE_identity."""
+    """The numbers of `registration` with EPE_share in the place of EPE_identity; NaN of a pair that is not deformed.
+
+    >>> with_share({"EPE": 1.0, "EPE_identity": 4.0}), with_share({"EPE": 1.0, "EPE_identity": 0.0})
+    ({'EPE': 1.0, 'EPE_share': 0.25}, {'EPE': 1.0, 'EPE_share': nan})
+    """
     rest = {name: value for name, value in found.items() if name != "EPE_identity"}
-    return rest | {"EPE_share": found["EPE"] / found["EPE_identity"]}
+    identity = found["EPE_identity"] or float("nan")
+    return rest | {"EPE_share": found["EPE"] / identity}
 
 
 def means(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:

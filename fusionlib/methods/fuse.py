@@ -63,7 +63,7 @@ def fuse_files(
 
     Warns:
         An image is black, constant or noise, and the method registers: `ours_robust` leaves the infrared where it is,
-        or nearly so, other methods find a field out of nothing.
+        or nearly so, other methods find a field out of nothing. Or the method registers and its field is zero.
     """
     ir, vi, out, field = Path(ir), Path(vi), Path(out), None if field is None else Path(field)
     for path in (ir, vi):
@@ -110,10 +110,14 @@ def _fuse(
 ) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Fused image in the colour of the visible one; and, if wanted, the arrays phi (2, H, W) and confidence (H, W)."""
     fused = method.fuse(pair.ir[None], pair.vi[None])
-    for path, image in zip(sources, (pair.ir, pair.vi), strict=True):
-        if fused.field is not None and (why := without_evidence(image)):
+    registers, reasons = fused.field is not None, [without_evidence(image) for image in (pair.ir, pair.vi)]
+    for path, why in zip(sources, reasons, strict=True):
+        if registers and why:
             advice = "do not rely on the displacement" if fused.field.any() else "the infrared was not moved"
             warnings.warn(f"{path} is {why}: nothing in it tells how to register the pair, so {advice}.", stacklevel=3)
+    if registers and not any(reasons) and not fused.field.any():
+        text = "found no displacement that it could trust, so the infrared was not moved"
+        warnings.warn(f"{sources[0]}: {method.name} {text}.", stacklevel=3)
     if wants_field and fused.field is None:
         raise InputError(f"{method.name} registers nothing, so there is no field: leave out --field or choose `ours`.")
     grey = bool((pair.rgb == pair.vi).all())

@@ -34,7 +34,7 @@ __all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "
 
 @dataclass(frozen=True)
 class Classical:
-    """A classical registration; what it registers is averaged with the visible image."""
+    """A classical registration, whose result is averaged with the visible image; where it fails, the field is 0."""
 
     name: str
     by: Registration

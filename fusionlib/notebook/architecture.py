@@ -122,13 +122,13 @@ def _registration(axis: Axes, network: FusionNetwork, shape_of: dict) -> None:
         _arrow(axis, [(1.85, middle), (3.7, middle)])
         _arrow(axis, [(6.3, middle), (8.6, middle)])
         return
-    shifts, reach = (2 * config.correlation_radius + 1) ** 2, ", ".join(map(str, config.windows))
+    shifts, reach = (2 * config.correlation_radius + 1) ** 2, ", ".join(f"{side}×{side}" for side in config.windows)
     for i, (name, width) in enumerate(zip(levels, reversed(config.msrb_widths), strict=True)):
         y, size = len(levels) - 1 - i, shape_of[name]
         texts = (
             f"encoder, both cameras\n{_size((width, *size[1:]))}",
             "warp infrared\nby the field so far" if i else "field so far: zero",
-            f"cost volume: {shifts} shifts,\nwindows of {reach} pixels",
+            f"cost volume: {shifts} shifts,\nwindows {reach}",
             f"U-Net, {_joined(config.gathering_widths)}\ncorrects the field",
             f"field {_size(size)}",
         )

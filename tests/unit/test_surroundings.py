@@ -277,6 +277,19 @@ def test_an_image_without_evidence_is_warned_about(tmp_path, capsys, kind, place
     assert main([*command, "average"]) == 0 and capsys.readouterr().err == ""
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("method", ["phase_correlation", "simpleitk"])
+def test_a_registration_that_found_nothing_says_so(tmp_path, capsys, method):
+    """Two images that have nothing to do with each other: the registration fails, and its field is zero."""
+    for name, seed in (("ir", 1), ("vi", 2)):
+        coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 6)).astype(np.uint8))
+        coarse.resize((96, 96), Image.Resampling.BICUBIC).save(tmp_path / f"{name}.png")
+    paths = [str(tmp_path / f"{name}.png") for name in ("ir", "vi", "out")]
+    assert main(["fuse", *paths[:2], "-o", paths[2], "--method", method]) == 0
+    said = capsys.readouterr().err
+    assert f"ir.png: {method} found no displacement that it could trust, so the infrared was not moved." in said
+
+
 def test_scenes_are_evidence() -> None:
     assert without_evidence(torch.from_numpy(picture(64, 80)).float()[None] / 255) == ""
     noisy = picture(64, 80) / 255 + np.random.default_rng(0).normal(0, 0.2, (64, 80))
