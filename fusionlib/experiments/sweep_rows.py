@@ -35,6 +35,7 @@ SETTINGS = {  # what Table 5 calls them
     "lambda2": "losses.lambda_fusion",
     "lambda3": "losses.lambda_detection",
 }
+SYMBOLS = {"gamma": "γ", "lambda1": "λ₁", "lambda2": "λ₂", "lambda3": "λ₃"}
 OURS = "Ours"
 WITHOUT_DETECTION = "without l_ob"  # an ablation that the paper does not make, for the claim in its title
 
@@ -96,6 +97,13 @@ def table5(preset: Preset) -> list[Row]:
 def settings_in(name: str) -> dict[str, float]:
     """ "gamma=2;lambda1=10;..." as numbers by name."""
     return {setting: float(value) for setting, value in (part.split("=") for part in name.split(";"))}
+
+
+def label(row: Row, reference: str) -> str:
+    """What a row of Table 5 changes: "λ₃ 5 → 1"; "optimum" for the reference itself."""
+    own, others = settings_in(row.name), settings_in(reference)
+    changes = [f"{SYMBOLS[name]} {others[name]:g} → {own[name]:g}" for name in own if own[name] != others[name]]
+    return ", ".join(changes) or "optimum"
 
 
 def reference(number: int) -> str:

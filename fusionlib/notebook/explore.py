@@ -19,7 +19,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from fusionlib.deformation import Level, compose, fold_share, jacobian_determinant, misalign, sample_field, warp
+from fusionlib.deformation import (
+    Level,
+    Misaligned,
+    compose,
+    fold_share,
+    jacobian_determinant,
+    misalign,
+    sample_field,
+    warp,
+)
 from fusionlib.metrics import endpoint_error
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook.plotting import AMBER, MARK, WIDTH, checkerboard, draw_arrows, draw_grid
@@ -152,6 +161,24 @@ def how_far(
     boards = [checkerboard(_colour(vi), _colour(each) * AMBER, tile) for each in (moved.ir, warp(moved.ir, field))]
     titles = (f"as given: {error_before:.1f} px apart", f"registered: {error_after:.1f} px left")
     return panels(dict(zip(titles, boards, strict=True)), width=0.8 * WIDTH)[0]
+
+
+def fields(found: Mapping[str, Tensor], moved: Misaligned) -> Figure:
+    """Lengths of fields beside that of the true one, on one scale, with arrows and their end-point errors.
+
+    Args:
+        found: title to field (1, 2, H, W) in pixels.
+        moved: what was registered.
+    """
+    errors = {name: endpoint_error(field, moved.phi_gt, moved.valid).item() for name, field in found.items()}
+    shown = {f"{name}: {errors[name]:.1f} px off": field for name, field in found.items()}
+    shown["the true field"] = moved.phi_gt
+    lengths = {title: field.norm(dim=1) for title, field in shown.items()}
+    largest = max(length.max().item() for length in lengths.values())
+    figure, axes = panels(lengths, (0, max(largest, 1.0)), "viridis", width=0.8 * WIDTH)
+    for axis, field in zip(axes, shown.values(), strict=True):
+        draw_arrows(axis, field[0])
+    return figure
 
 
 @torch.no_grad()

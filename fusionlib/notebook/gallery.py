@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from fusionlib import methods
 from fusionlib.data import open_set, systems
-from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured, Row, intervals, means
 from fusionlib.experiments.evaluation import BOUND
@@ -145,44 +145,59 @@ def detections_figure(title: str, vi: Tensor, fused: Tensor, truth: Tensor, dete
     return plotting.images(dict(zip(captions, (vi, fused), strict=True)), boxes=outlined)
 
 
-def pictures(
+@dataclass(frozen=True)
+class Views:
+    """A test pair and what the methods make of it.
+
+    Attributes:
+        images: title to image (1, H, W) in [0, 1]: the visible image, the infrared as given, and one of each method.
+        truth: the field that undoes the deformation of the infrared, (2, H, W) in pixels.
+    """
+
+    images: Mapping[str, Tensor]
+    truth: Tensor
+
+
+def views(
     rows: Sequence[Row],
-    scenes: Sequence[tuple[str, str]],
+    scene: tuple[str, str],
     preset: Preset,
     level: str,
     weights: Path | None = None,
     modalities: tuple[str, str] = ("visible", "infrared"),
-) -> Figure:
-    """One line a scene: the visible image, the infrared as given under its deformation grid, what each method made.
+) -> Views:
+    """What the methods make of a test pair, deformed as in the tables.
 
     Args:
         rows: the methods; those without weights are left out.
-        scenes: (set, name of the pair).
+        scene: set, and name of the pair.
         preset, level, weights: as in `comparison.run`.
         modalities: what the visible and the infrared image are called.
     """
-    rows = runnable(rows, weights)
-    titles = [modalities[0], f"{modalities[1]}, as given", *(row.printed or row.method for row in rows)]
+    name, pair = scene
+    pairs = open_set(name, "test", preset.test_size)
+    ir, vi = pairs.stack([pairs.names.index(pair)])
+    moved = evaluation.deform(ir, pair, level)
+    images = {modalities[0]: vi[0], f"{modalities[1]}, as given": moved.ir[0]}
+    for row in runnable(rows, weights):
+        images[row.printed or row.method] = methods.load(row.method, weights, **row.options).fuse(moved.ir, vi).image[0]
+    return Views(images, moved.phi_gt[0])
+
+
+def pictures(scenes: Sequence[Views]) -> Figure:
+    """One line a scene: the visible image, the infrared as given under its deformation grid, what each method made."""
+    titles = list(scenes[0].images)
     panel = plotting.WIDTH / len(titles)
     size = (plotting.WIDTH, panel * len(scenes) + 0.4)
     figure, axes = plt.subplots(len(scenes), len(titles), figsize=size, squeeze=False)
-    for place, line in zip(scenes, axes, strict=True):
-        vi, moved = _scene(*place, preset, level)
-        shown = [methods.load(row.method, weights, **row.options).fuse(moved.ir, vi).image for row in rows]
-        for axis, image in zip(line, [vi, moved.ir, *shown], strict=True):
+    for scene, line in zip(scenes, axes, strict=True):
+        for axis, image in zip(line, scene.images.values(), strict=True):
             axis.set_axis_off()
-            axis.imshow(image[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
-        plotting.draw_grid(line[1], moved.phi_gt[0], lines=9)
+            axis.imshow(image[0].numpy(), cmap="gray", vmin=0, vmax=1)
+        plotting.draw_grid(line[1], scene.truth, lines=9)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize="small")
     return figure
-
-
-def _scene(name: str, pair: str, preset: Preset, level: str) -> tuple[Tensor, Misaligned]:
-    """The visible image (1, 1, H, W) of a test pair and its infrared, deformed as in the table."""
-    pairs = open_set(name, "test", preset.test_size)
-    ir, vi = pairs.stack([pairs.names.index(pair)])
-    return vi, evaluation.deform(ir, pair, level)
 
 
 def _cell(mean: float, ends: tuple[float, float] | None) -> str:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import base64
 import html
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import ipywidgets
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from fusionlib import data
 from fusionlib.data import Pair
+from fusionlib.notebook import explore
 from fusionlib.notebook.plotting import png
 from fusionlib.support.files import InputError
 
@@ -68,6 +70,32 @@ class Explorer(ipywidgets.VBox):
     def _repr_mimebundle_(self, **options: object) -> dict[str, object]:
         bundle = super()._repr_mimebundle_(**options)
         return bundle | {"image/png": base64.b64encode(self.first).decode()}
+
+
+def compare(pictures: Mapping[str, Tensor], first: str, second: str, view: str = "swipe") -> Explorer:
+    """Any two of some images of one size in one frame, see `explore.compare`.
+
+    Args:
+        pictures: title to image (1, H, W) or (3, H, W) in [0, 1].
+        first, second: titles of the two at the beginning.
+        view: one of `explore.VIEWS`, at the beginning.
+    """
+    return Explorer(
+        lambda **state: explore.compare(pictures, **state), **compare_controls(pictures, first, second, view)
+    )
+
+
+def compare_controls(
+    titles: Iterable[str], first: str, second: str, view: str = "swipe"
+) -> dict[str, ipywidgets.ValueWidget]:
+    """The controls of `explore.compare`, for an `Explorer` that has others, too; arguments as those of `compare`."""
+    titles, at = list(titles), 25 if view == "checkerboard" else 50
+    return {
+        "first": choice("first", titles, first),
+        "second": choice("second", titles, second),
+        "position": slider("position, %", at, 0, 100, 5, "where the swipe's border is, how large the tiles are"),
+        "view": switch("view", explore.VIEWS, view),
+    }
 
 
 # --- controls

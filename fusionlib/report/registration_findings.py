@@ -41,6 +41,8 @@ def small(folder: Path) -> str:
     if robust := listed(map(percent, share_left(folder, "light", "ours_robust"))):
         robust += answers.interval_reaches(_roads(folder, "light", "ours_robust"))
         robust = f"; `ours_robust`, which `fuse` uses, leaves {robust}"
+    if simpleitk := listed(map(percent, share_left(folder, "light", "simpleitk+average"))):
+        robust += f"; SimpleITK leaves {simpleitk}"
     return (
         f"**Small misalignments**: at `light`, the level closest to the deformations in MulFS-CAP, code of the same "
         f"group, Ours leaves {share}{harm}{robust}; in notebook 03b, with several deformations of each pair, Ours "

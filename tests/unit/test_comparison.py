@@ -311,7 +311,8 @@ def test_boxes_and_pictures_show_the_rows_of_the_table(ours: dict, tmp_path: Pat
     assert [axis.get_title() for axis in figure.axes][:2] == ["Q_CC ↑", "Q_AB/F ↑"]
     pairs = measured.table["pair"].unique()
     missing = Row("nobody", "Table", "Nobody")
-    figure = gallery.pictures([*ROWS[:2], missing], [("synthetic", name) for name in pairs], PRESET, "medium", tmp_path)
+    scenes = [gallery.views([*ROWS[:2], missing], ("synthetic", name), PRESET, "medium", tmp_path) for name in pairs]
+    figure = gallery.pictures(scenes)
     titles = [axis.get_title() for axis in figure.axes[:4]]
     assert titles == ["visible", "infrared, as given", "Average", "Ours"]  # and no panel without a picture
     assert len(figure.axes) == 4 * len(pairs)

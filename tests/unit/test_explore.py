@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from fusionlib.deformation import LEVELS
+from fusionlib.deformation import LEVELS, misalign, sample_field
 from fusionlib.network import FusionNetwork, NetworkConfig
 from fusionlib.notebook import explore
 from fusionlib.notebook.plotting import FOLD, GRID, png
@@ -114,6 +114,16 @@ def test_stretch_says_what_was_apart_and_what_a_registration_leaves():
     assert (shown(figure, 0) == shown(figure, 1)).all()
     still = explore.how_far(image()[None], image(seed=1)[None], nothing, 0, 0, 0, 0)
     assert titles(still)[0] == "as given: 0.0 px apart"
+
+
+def test_fields_say_how_far_off_they_are_and_share_one_scale():
+    psi = sample_field("medium", SIZE, SIZE, key=("fields", 0))
+    moved = misalign(image()[None], psi)
+    figure = explore.fields({"zero": torch.zeros_like(psi), "right": moved.phi_gt}, moved)
+    assert titles(figure)[1:] == ["right: 0.0 px off", "the true field"]
+    assert float(titles(figure)[0].split(": ")[1].split(" px")[0]) > 0.5
+    assert not shown(figure, 0).any() and (shown(figure, 1) == shown(figure, 2)).all()
+    assert len({axis.images[0].get_clim() for axis in figure.axes}) == 1
 
 
 # --- the network

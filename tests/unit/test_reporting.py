@@ -15,7 +15,7 @@ from fusionlib.notebook import reporting
 from fusionlib.notebook.ranks import ranks
 from fusionlib.report import pages
 from fusionlib.support.files import InputError
-from fusionlib.support.paths import ROOT, Results
+from fusionlib.support.paths import ROOT, SHIPPED, Results
 
 OURS = {"Q_CC": 0.8325, "Q_AB/F": 0.3420, "Q_CV": 1375.5238, "Q_SSIM": 1.2271}  # as printed in Tables 1 and 2
 
@@ -169,6 +169,14 @@ def test_gaps_of_the_library_are_all_found():
     gaps = reporting.paper_gaps()
     assert len(gaps) >= marked - 1  # the pattern in `report` itself is no gap
     assert gaps["gap"].str.len().min() > 10 and {"deformation", "metrics.fusion.q_cc"} <= set(gaps["where"])
+
+
+def test_pages_that_count_the_gaps_count_those_of_the_code():
+    counts = []
+    for name in ("02_network_and_losses", "12_the_reproduction"):
+        text = (SHIPPED.folder / "executed" / f"{name}.ipynb").read_text(encoding="utf-8")
+        counts += re.findall(r"(\d+) (?:choices that the paper leaves open|open choices in)", text)
+    assert set(counts) == {str(len(reporting.paper_gaps()))} and len(counts) == 2
 
 
 # --- pages

@@ -354,6 +354,12 @@ def test_the_heat_map_is_violet_where_a_row_is_better() -> None:
     plt.close(figure)
 
 
+def test_a_label_says_what_a_row_changes() -> None:
+    rows, best = table5(presets.load("mini")), optimum(presets.load("mini"))
+    labels = [sweep_rows.label(row, best) for row in rows]
+    assert {"optimum", "λ₁ 10 → 20", "γ 2 → 5"} < set(labels) and len(set(labels)) == len(rows)
+
+
 def test_the_map_of_one_metric_has_a_square_for_each_value_and_frames_the_optimum() -> None:
     preset = presets.load("paper")
     rows, best = sweep_rows.table5(preset), sweep_rows.optimum(preset)

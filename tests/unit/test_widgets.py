@@ -127,3 +127,12 @@ def test_a_name_with_folders_stays_inside(tmp_path):
     (one,) = file(tmp_path, "street.png")
     pair = widgets.uploaded_pair([one | {"name": "../../street.png"}], [one])
     assert pair.name == "street"
+
+
+def test_any_two_of_some_images_are_compared() -> None:
+    images = {name: torch.full((1, 32, 40), value) for name, value in (("one", 0.0), ("two", 0.5), ("three", 1.0))}
+    explorer = widgets.compare(images, "one", "three", view="checkerboard")
+    assert explorer.state == {"first": "one", "second": "three", "position": 25, "view": "checkerboard"}
+    before = explorer.picture.value
+    explorer.controls["second"].value = "two"
+    assert explorer.picture.value != before and explorer.first == before
