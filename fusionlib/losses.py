@@ -52,7 +52,7 @@ class LossWeights:
 def consistency_loss(common_ir: Tensor, common_vi: Tensor) -> Tensor:
     """l_c, Eq. (1): the common features of the aligned pair should be equal.
 
-    PAPER-GAP: features that shrink to nothing satisfy it too; `network.extractor` keeps their variance at one.
+    PAPER-GAP: features that shrink to nothing satisfy it too; `network.extractor` keeps them from shrinking.
 
     >>> consistency_loss(torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)).item()
     1.0
@@ -63,7 +63,8 @@ def consistency_loss(common_ir: Tensor, common_vi: Tensor) -> Tensor:
 def complementarity_loss(specific_ir: Tensor, specific_vi: Tensor) -> Tensor:
     """l_s, Eq. (2): the specific features of the aligned pair should differ; it is negative.
 
-    PAPER-GAP: minus a norm has no lower bound; with features of unit variance (`network.extractor`) it stays above -2.
+    PAPER-GAP: minus a norm has no lower bound; as features have a mean square of at most 1 (`network.extractor`), it
+    stays above -2.
     """
     return -(specific_ir - specific_vi).abs().mean()
 

@@ -281,8 +281,9 @@ def extractor(inputs: int, channels: int, layers: int) -> nn.Sequential:
     """A common or specific feature extractor (CFE, SFE): (B, inputs, H, W) to (B, channels, H, W).
 
     PAPER-GAP: Eq. (1) alone is satisfied by features that shrink to nothing, and Eq. (2), minus an L1 norm, has no
-    lower bound. The last BatchNorm therefore learns no scale: every feature keeps unit variance over the batch, so it
-    cannot vanish under Eq. (1), and Eq. (2) cannot fall below about -2. The equations themselves stay as printed.
+    lower bound. The last BatchNorm therefore learns no scale: before its LeakyReLU every feature has unit variance over
+    the batch. So its mean square is at most 1, it cannot vanish under Eq. (1), and Eq. (2) cannot fall below about -2.
+    The equations themselves stay as printed.
     """
     widths = [inputs] + [channels] * layers
     return nn.Sequential(
