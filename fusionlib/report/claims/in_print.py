@@ -6,7 +6,7 @@ not typed in. Verdicts: "holds", "in part", "contradicted", or "open" where the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,6 +15,7 @@ from fusionlib.data.paper_tables import paper_table
 from fusionlib.metrics.directions import sign
 
 OURS = "Ours"
+WITHOUT_COMMON = "w/o concat of F_i^r and F_v"
 HOLDS, IN_PART, CONTRADICTED, OPEN = "holds", "in part", "contradicted", "open"
 
 
@@ -33,15 +34,15 @@ def claims() -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["section", "the paper says", "its table shows", "verdict"])
 
 
-def best_rows(number: int) -> dict[str, str]:
-    """Metric to the row that is best in it, of a table as printed."""
-    table = paper_table(number).droplevel("dataset")
+def best_rows(number: int, leave_out: Sequence[str] = ()) -> dict[str, str]:
+    """Metric to the row that is best in it, of a table as printed or of what is left of it without some rows."""
+    table = paper_table(number).droplevel("dataset").drop(index=list(leave_out))
     return {metric: (sign(metric) * table[metric]).idxmax() for metric in table}
 
 
-def _best_in_all(number: int, row: str = OURS) -> Callable[[], tuple[str, str]]:
+def _best_in_all(number: int, row: str = OURS, leave_out: Sequence[str] = ()) -> Callable[[], tuple[str, str]]:
     def check() -> tuple[str, str]:
-        best = best_rows(number)
+        best = best_rows(number, leave_out)
         others = {metric: name for metric, name in best.items() if name != row}
         text = f"best in {len(best) - len(others)} of {len(best)}"
         if others:
@@ -54,7 +55,7 @@ def _best_in_all(number: int, row: str = OURS) -> Callable[[], tuple[str, str]]:
 def _concatenation() -> tuple[str, str]:
     """Does Table 4 drop in every metric without the common features?"""
     table = paper_table(4).droplevel("dataset")
-    change = table.loc["w/o concat of F_i^r and F_v"] - table.loc[OURS]
+    change = table.loc[WITHOUT_COMMON] - table.loc[OURS]
     better = [metric for metric in table if sign(metric) * change[metric] > 0]
     verdict = HOLDS if not better else IN_PART if len(better) < len(change) else CONTRADICTED
     return f"worse in {len(change) - len(better)} of {len(change)}; better in {', '.join(better)}", verdict
@@ -102,7 +103,7 @@ CLAIMS = (
     Claim("4.2.1", "Table 1: best in all four metrics", _best_in_all(1)),
     Claim("4.2.2", "Table 2: best in all four metrics", _best_in_all(2)),
     Claim("4.2.3", "Table 3: the highest accuracy of detection", _most_accurate),
-    Claim("4.3", "Table 4: the losses l_c and l_s and the concatenation are what the method lives by", _best_in_all(4)),
+    Claim("4.3", "Table 4: the losses l_c and l_s are the core of the method", _best_in_all(4, OURS, [WITHOUT_COMMON])),
     Claim("4.3", "Table 4: without the common features, a noticeable drop", _concatenation),
     Claim("4.3", "Table 4 is made on M3FD, as Table 3 is; of Tables 1, 2 and 5 no set is named", _one_set),
     Claim("4.4", "Table 5 presents fusion and object detection", _detection_column),
