@@ -69,7 +69,7 @@ def q_abf(a: Tensor, b: Tensor, f: Tensor) -> Tensor:
 
     Three identical images give 0.9748, not 1, because the sigmoids of step 4 do not reach 1.
 
-    PAPER-GAP: the paper cites Liu et al. (TPAMI 2024) for its metrics. Chosen: the algorithm of their MFIF-Metrics; the
+    PAPER-GAP: the paper cites Liu et al. (TPAMI 2024) for this metric. Chosen: the algorithm of their MFIF-Metrics; the
     one in most infrared-visible papers (Linfeng-Tang/Evaluation-for-Image-Fusion) differs by < 0.2 % on RoadScene.
 
     >>> q_abf(*[torch.arange(256.0).view(1, 1, 16, 16)] * 3).round(decimals=3)
