@@ -1,7 +1,8 @@
 """fusionlib: the thin library behind the notebooks of *Target-aware unregistered infrared and visible image fusion*.
 
-The paper is the root of this package: `network` and `registration` (Figs. 2 and 3), `deformation`, `losses` (Eqs. 1-12)
-and `detection` (Eq. 8). Everything else lies in folders; each says what lives there and what it may use. To begin with:
+The paper is the root of this package: `network` and `registration` (Figs. 2 and 3, Eqs. 3, 4, 6 and 7), `deformation`,
+`losses` (Eqs. 1, 2, 5 and 9-12) and `detection` (Eq. 8). Beside it, `presets` and `benches` hold the settings.
+Everything else lies in folders; each says what lives there and what it may use. To begin with:
 
     import fusionlib
 
