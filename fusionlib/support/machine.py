@@ -8,27 +8,35 @@ import resource
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import version
+from contextlib import AbstractContextManager, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from fusionlib.support.paths import ROOT
 
-PACKAGES = ("torch", "numpy", "pandas", "pillow", "kornia", "matplotlib", "papermill", "ipykernel")
+# The packages that numbers depend on, by the names of their distributions, as in constraints.txt.
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "pillow", "kornia", "opencv-python", "simpleitk", "imagecodecs")
+PACKAGES += ("tifffile", "nibabel", "ultralytics", "faster-coco-eval", "fvcore")
 
 
 def machine() -> dict[str, object]:
-    """Python, platform, processor, GPU and the versions of the packages that numbers depend on."""
+    """Python, platform, processor, GPU and the versions of `PACKAGES`, of those that are installed by that name."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _processor(),
         "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": dict(_versions()),
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # another build of OpenCV goes by another name
+            yield name, version(name)
 
 
 def cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -340,6 +341,13 @@ def test_provenance_reads_what_was_noted(tmp_path):
     path.write_text("{ half")
     provenance.note(path, "05_table2", {"seconds": 60.0}, {"seed": 7})
     assert list(provenance.read(path)[1].index) == ["05_table2"]
+
+
+def test_versions_are_noted_of_pinned_packages_that_are_there(root, monkeypatch):
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)", (root / "constraints.txt").read_text(encoding="utf-8"), re.M))
+    assert set(machine.PACKAGES) <= set(pinned)
+    monkeypatch.setattr(machine, "PACKAGES", ("scipy", "a-package-of-no-one"))
+    assert list(machine.machine()["packages"]) == ["scipy"]
 
 
 def test_two_processes_note_what_they_ran(tmp_path):
