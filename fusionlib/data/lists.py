@@ -40,7 +40,7 @@ def checksum(name: str, members: Iterable[str], labels: bool = False) -> str:
         labels: the boxes count, too: RoadScene's with the homographies that bring them to its crops, and M3FD's list.
     """
     members, key = list(members), name.lower()
-    stems = {*members, *(member.rpartition("_z")[0] for member in members)}
+    stems = {*members, *map(volumes.subject_of, members)}
     registries = [key, "flir_adas_v1"] if labels and key == "roadscene" else [key]
     hashes = {}
     for registry in (FACTS / "registry" / f"{each}.json" for each in registries):

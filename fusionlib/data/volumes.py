@@ -144,6 +144,15 @@ def open_slices(
     return list(islice(names() if listed is None else listed, count)), load
 
 
+def subject_of(name: str) -> str:
+    """Whose slice a pair is, by its name, SUBJECT_zNNN; the name itself where it names no slice.
+
+    >>> subject_of("patient07_z087"), subject_of("FLIR_00006")
+    ('patient07', 'FLIR_00006')
+    """
+    return name.rpartition("_z")[0] or name
+
+
 def read_subject(t1_path: Path | str, t2_path: Path | str, every: int = 1) -> Subject:
     """Read T1 and T2 of one subject, skull-stripped and on one grid, and keep the slices with enough brain.
 
@@ -257,8 +266,7 @@ def _file(folder: Path, stem: str) -> Path:
 
 def _parsed(name: str) -> tuple[str, int]:
     """Subject and height behind the name of a slice."""
-    subject, _, z = name.rpartition("_z")
-    return subject, int(z)
+    return subject_of(name), int(name.rpartition("_z")[2])
 
 
 def _times(shape: tuple[int, ...]) -> str:

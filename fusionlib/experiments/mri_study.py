@@ -22,6 +22,7 @@ import pandas as pd
 from torch import Tensor
 
 from fusionlib import metrics
+from fusionlib.data.volumes import subject_of as subject
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured
@@ -68,11 +69,6 @@ def score(method: Method, t2: Tensor, t1: Tensor, moved: Misaligned) -> dict[str
     }
     values |= {f"{name}@slice": whole[name] for name in (*values, "EPE")}
     return values | evaluation.with_share(inside) | {"seconds": seconds}
-
-
-def subject(pair: str) -> str:
-    """Whose slice it is: names are SUBJECT_zNNN."""
-    return pair.rpartition("_z")[0] or pair
 
 
 def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from fusionlib.data import PairSet
 from fusionlib.data import labels as box_files
 from fusionlib.data.drawn import brain, synthetic
 from fusionlib.data.raw_pairs import RawSet
+from fusionlib.data.volumes import subject_of
 from fusionlib.deformation import (
     LEVELS,
     Level,
@@ -64,7 +65,7 @@ def volumes() -> Iterator[Seen]:
     """Slices of two heads in the layout of open_ms, in another orientation and with negative values."""
     with TemporaryDirectory() as folder:
         z, y, x = np.mgrid[:182, :218, :182] / 200
-        for number, subject in enumerate(sorted({name.rpartition("_z")[0] for name in data.splits("open_ms")["test"]})):
+        for number, subject in enumerate(sorted(set(map(subject_of, data.splits("open_ms")["test"])))):
             place = Path(folder, "open_ms", subject)
             place.mkdir(parents=True)
             inside = ((x - 0.45) ** 2 + (y - 0.52) ** 2 + (z - 0.45) ** 2) < 0.13 + 0.01 * number

@@ -51,6 +51,12 @@ def test_a_new_switch_that_is_off_leaves_the_key() -> None:
     assert Key.of(settings={"of": Config()}) == Key.of(settings={"of": replace(Config(), refined=False)})
 
 
+def test_a_file_without_a_folder_belongs_to_no_pair() -> None:
+    """yolov5n.pt lies in none, and "FLIR_00006" has nothing before a "_z"."""
+    assert checksum("yolov5n", ["FLIR_00006"]) == checksum("synthetic", ["FLIR_00006"])
+    assert checksum("yolov5n", ["yolov5n"]) != checksum("synthetic", ["yolov5n"])
+
+
 def test_checksums_follow_the_files_of_the_pairs() -> None:
     names = splits("RoadScene")["test"]
     found = {checksum("RoadScene", names), checksum("RoadScene", names[::-1]), checksum("RoadScene", names[:-1])}
