@@ -231,14 +231,22 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     return images
 
 
-def _open_drawn(key: str, split: str, size: Size | None, count: int | None) -> PairSet:
-    sides = () if size is None else height_width(size)
-    parts = [part for part in SYNTHETIC_SCENES if split in (part, "all")]
-    keys = {
-        f"{key}_{part}_{number:04d}": (part, 0, number)
-        for part in parts
+def drawn_keys(name: str, split: str, count: int | None = None) -> dict[str, tuple[str, int, int]]:
+    """Name to key of the pairs that are drawn for a set, of `DRAWN`: of a split, or of each one if it is "all".
+
+    `count` says how many are drawn of a split, as many as `SYNTHETIC_SCENES` has if it is None.
+    """
+    return {
+        f"{name}_{part}_{number:04d}": (part, 0, number)
+        for part in SYNTHETIC_SCENES
+        if split in (part, "all")
         for number in range(SYNTHETIC_SCENES[part] if count is None else count)
     }
+
+
+def _open_drawn(key: str, split: str, size: Size | None, count: int | None) -> PairSet:
+    sides = () if size is None else height_width(size)
+    keys = drawn_keys(key, split, count)
 
     def draw(name: str) -> Pair:
         if key == "brains":

@@ -185,6 +185,13 @@ def test_what_cannot_be_made(arguments, words, tmp_path, capsys) -> None:
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_benchmark_of_no_pairs_cannot_be_made(count: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"A benchmark of {count} pairs is none: give a count of 1 or more"):
+        make(["drawn"], tmp_path / "new", levels=["zero"], count=count)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_folder_of_something_else_is_left_alone(made: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "thesis.txt").write_text("years")
     assert "thesis.txt, which is no part" in error(capsys, "benchmark", "make", "drawn", "-o", tmp_path)

@@ -33,7 +33,7 @@ from fusionlib.data.drawn.synthetic import scene
 from fusionlib.data.images import to_uint8
 from fusionlib.data.labels import boxes_of
 from fusionlib.data.raw_pairs import FRAME, RawSet, open_raw
-from fusionlib.data.sets import SYNTHETIC_SCENES, Pair
+from fusionlib.data.sets import Pair, drawn_keys
 from fusionlib.deformation import sample_field
 from fusionlib.experiments.benchmark import bytes_of, fields
 from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, LEVELS, MANIFEST, SETS, SIZES, digest
@@ -72,19 +72,22 @@ def make(
         out: the folder; it must not be there, be empty or hold a benchmark and nothing else.
         levels: of `LEVELS`; "raw" is left out of sets without raw frames, and a line says so.
         size: of `SIZES`. Natively, drawn scenes have 512 x 640 pixels.
-        count: only the first pairs of each set, for a trial.
+        count: only the first pairs of each set, 1 or more, for a trial; of drawn scenes, how many are drawn.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: an unknown name, no data, or a folder that holds something else; nothing is written then.
+        InputError: an unknown name, a count below 1, no data, or a folder that holds something else; nothing is written
+            then.
     """
     out = Path(out)
     for kind, names, known in (("set", sets, SETS), ("level", levels, LEVELS), ("size", [size], SIZES)):
         for name in names:
             if name not in known:
                 raise InputError(f"There is no {kind} {name!r} in the benchmark: choose among {', '.join(known)}.")
+    if count is not None and count < 1:
+        raise InputError(f"A benchmark of {count} pairs is none: give a count of 1 or more, or none for all.")
     _check_replaceable(out)
     check_writable(out)
     sets, levels = list(dict.fromkeys(sets)), list(dict.fromkeys(levels))
@@ -194,13 +197,13 @@ def _open(name: str, size: str, count: int | None, raw: bool) -> _Source:
     side = None if size == "native" else int(size)
     if name == "drawn":
         shape = (side, side) if side else FRAME
-        keys = {f"synthetic_test_{number:04d}": ("test", 0, number) for number in range(SYNTHETIC_SCENES["test"])}
+        keys = drawn_keys("synthetic", "test", count)
 
         def draw(member: str) -> Pair:
             drawn = scene(keys[member], *shape, dtype=np.float64)
             return Pair(member, drawn.ir, drawn.vi, drawn.rgb, drawn.boxes)
 
-        return _Source(name, PairSet(list(keys)[:count], draw), None)
+        return _Source(name, PairSet(keys, draw), None)
     pairs = open_set(name, "test", side, count=count)
     return _Source(name, pairs, open_raw(name, "test", side, count=count) if raw and name == "roadscene" else None)
 
