@@ -1,8 +1,8 @@
 """The model card of a preset, results/<preset>/weights/README.md: what its weights are, and what they are good for.
 
 Everything in it comes from the headers of the weights, from the logs beside them, from the tables of the preset and
-from the registries. Files above `SHIPPED` bytes are not part of the repository and are named by their logs alone, so
-that the card reads the same whether they are here or not.
+from the registries. Files above `LARGEST_SHIPPED` bytes are not part of the repository and are named by their logs
+alone, so that the card reads the same whether they are here or not.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import read_header
 
-SHIPPED = 8_000_000
+LARGEST_SHIPPED = 8_000_000  # bytes
 LEFT_OUT = ("sweeps",)  # trainings behind Tables 4 and 5
 WHAT = {
     "ours": "the method: all losses of Eq. (12) together",
@@ -97,7 +97,7 @@ def card(folder: Path | str) -> str:
     if presets.load(folder.name).always_train:
         parts.insert(1, "**This preset trains everything for a step or two: none of these weights means anything.**")
     if not (unshipped := pd.DataFrame(_logs(folder, files))).empty:
-        text = f"Trained, too, but not shipped, being larger than {SHIPPED / 1e6:.0f} MB; their logs are here:"
+        text = f"Trained, too, but not shipped, being larger than {LARGEST_SHIPPED / 1e6:.0f} MB; their logs are here:"
         parts += [text, markdown(unshipped)]
     parts += ["## On test pairs", *_measured(folder, files)]
     return "\n\n".join([*parts, _use(folder, recipes)]) + "\n"
@@ -116,7 +116,7 @@ def _files(folder: Path) -> Iterator[str]:
     paths = {_name(path, folder): path for path in (folder / "weights").rglob("*.safetensors")}
     for name in sorted(paths, key=lambda name: (name.count("/"), name)):
         hidden = paths[name].name.startswith(".") or name.startswith(LEFT_OUT)
-        if not hidden and paths[name].stat().st_size <= SHIPPED:
+        if not hidden and paths[name].stat().st_size <= LARGEST_SHIPPED:
             yield name
 
 

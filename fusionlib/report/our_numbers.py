@@ -44,7 +44,7 @@ COUNTS, TIMES = "cost_counts.csv", "cost_times.csv"  # what `cost` keeps
 COST = {"FLOPs(G)": "thop", "Size(M)": "parameters"}  # what Table 6 calls two columns of COUNTS
 FILES = COMPARED | SWEPT | {3: DETECTION, 6: COUNTS}
 NOTEBOOKS = {1: "04", 2: "05", 3: "06", 4: "07", 5: "08", 6: "09", 7: "10"}  # which makes which table
-Key = tuple[str, str]  # row and metric, as the paper prints them
+PrintedKey = tuple[str, str]  # row and metric, as the paper prints them
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Number:
     cap: float | None = None
 
 
-def numbers(folder: Path, table: int) -> dict[Key, Number]:
+def numbers(folder: Path, table: int) -> dict[PrintedKey, Number]:
     """What the csv files in `folder`, that of a preset, hold of a table of the paper; empty if they hold nothing."""
     path = folder / "tables" / FILES[table]
     if table == 7 and (folder / "tables" / BRATS).exists():
@@ -101,7 +101,7 @@ def absent(folder: Path, table: int, metric: str) -> str:
 # --- one function a kind of table
 
 
-def _compared(measured: comparison.Measured, table: int, weights: Path) -> Iterator[tuple[Key, Number]]:
+def _compared(measured: comparison.Measured, table: int, weights: Path) -> Iterator[tuple[PrintedKey, Number]]:
     """Tables 1, 2 and 7; other levels, and metrics of other images, are other readings of the same."""
     level, *others = measured.table["level"].unique()
     pooled = with_all_sets(measured.table)
@@ -187,7 +187,7 @@ def _minutes_text(minutes: float) -> str:
     return f"{minutes:.0f}" if minutes >= 1 else "less than 1"
 
 
-def _detected(table: pd.DataFrame) -> Iterator[tuple[Key, Number]]:
+def _detected(table: pd.DataFrame) -> Iterator[tuple[PrintedKey, Number]]:
     """Table 3, in %."""
     printed = paper_table(3)
     printed_set, metric = printed.index.get_level_values("dataset")[0], printed.columns[0]
@@ -206,7 +206,7 @@ def _detected(table: pd.DataFrame) -> Iterator[tuple[Key, Number]]:
             yield (titles[method], metric), Number(value, low, high, "images", facts)
 
 
-def _swept(table: pd.DataFrame, number: int) -> Iterator[tuple[Key, Number]]:
+def _swept(table: pd.DataFrame, number: int) -> Iterator[tuple[PrintedKey, Number]]:
     """Tables 4 and 5: the short trainings that all rows share."""
     epochs, printed = int(table["epochs"].mode()[0]), paper_table(number)
     pooled = with_all_sets(table[table["epochs"] == epochs])
@@ -224,7 +224,7 @@ def _swept(table: pd.DataFrame, number: int) -> Iterator[tuple[Key, Number]]:
             yield (name, metric), Number(pairs[metric].mean(), *_ends(pairs[metric]), _pairs_and_scenes(pairs), facts)
 
 
-def _counted(path: Path) -> Iterator[tuple[Key, Number]]:
+def _counted(path: Path) -> Iterator[tuple[PrintedKey, Number]]:
     """The operations and parameters of Table 6."""
     table, printed = result_tables.read(path), paper_table(6).droplevel("dataset")
     for row in table.itertuples():
@@ -239,7 +239,7 @@ def _counted(path: Path) -> Iterator[tuple[Key, Number]]:
             yield (title, metric), Number(value, value, value, "", facts)
 
 
-def _timed(path: Path) -> Iterator[tuple[Key, Number]]:
+def _timed(path: Path) -> Iterator[tuple[PrintedKey, Number]]:
     """The seconds of Table 6: at the largest size, on the most threads."""
     table = result_tables.read(path)
     for row in table.itertuples():

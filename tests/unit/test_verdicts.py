@@ -298,7 +298,7 @@ def test_a_card_says_what_headers_logs_and_tables_say(tmp_path, monkeypatch):
         assert f"## {heading}" in card
 
     # What is too large to be shipped makes no difference, whether it is here or not.
-    monkeypatch.setattr(model_cards, "SHIPPED", 12_000)
+    monkeypatch.setattr(model_cards, "LARGEST_SHIPPED", 12_000)
     card = model_cards.card(folder)
     assert "| `imf` | 2 steps | 2.5 | `python -m fusionlib retrain imf --preset mini` |" in card
     (folder / "weights" / "imf.safetensors").unlink()
