@@ -10,6 +10,7 @@ import numpy as np
 
 from fusionlib.metrics.directions import sign
 
+SIGNIFICANCE = 0.05  # a difference is significant if p is below it
 NOT_SIGNIFICANT = "not significantly different"
 LEAST_SCENES = 5  # for a bootstrap interval: of two scenes it is just their two values
 
@@ -176,11 +177,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def verdict(difference: float, p: float, metric: str) -> str:
-    """ "better" or "worse" in the metric's own direction, or `NOT_SIGNIFICANT` unless p is below 5 %.
+    """ "better" or "worse" in the metric's own direction, or `NOT_SIGNIFICANT` unless p is below `SIGNIFICANCE`.
 
     >>> verdict(0.1, 0.01, "Q_CC"), verdict(0.1, 0.01, "EPE"), verdict(0.1, 0.3, "Q_CC")
     ('better', 'worse', 'not significantly different')
     """
-    if not p < 0.05:
+    if not p < SIGNIFICANCE:
         return NOT_SIGNIFICANT
     return "better" if sign(metric) * difference > 0 else "worse"

@@ -14,10 +14,10 @@ from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison, evaluation
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS, Measured
 from fusionlib.metrics.directions import sign
-from fusionlib.metrics.statistics import interval
+from fusionlib.metrics.statistics import SIGNIFICANCE, interval
 from fusionlib.notebook.sentences import listed
 
-LEVEL = 0.05  # of significance
+LEVEL = SIGNIFICANCE  # the name by which notebook 07 and the findings take it
 
 
 # --- one table of methods
@@ -45,7 +45,7 @@ def better(differences: pd.DataFrame) -> pd.Series:
         differences: lines with metric, difference and p.
     """
     gain = differences["metric"].map(sign) * differences["difference"]
-    return ((gain > 0).astype(int) - (gain < 0).astype(int)).where(differences["p"] < LEVEL, 0)
+    return ((gain > 0).astype(int) - (gain < 0).astype(int)).where(differences["p"] < SIGNIFICANCE, 0)
 
 
 def versus(differences: pd.DataFrame, name: str, other: str = "Ours", amounts: bool = True) -> str:

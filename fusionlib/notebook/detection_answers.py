@@ -13,8 +13,8 @@ from IPython.display import Markdown
 
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments.comparison import IMAGE_METRICS
-from fusionlib.metrics.statistics import holm, interval, sign_flips
-from fusionlib.notebook.answers import LEVEL, signed
+from fusionlib.metrics.statistics import SIGNIFICANCE, holm, interval, sign_flips
+from fusionlib.notebook.answers import signed
 from fusionlib.notebook.sentences import listed
 
 
@@ -64,10 +64,10 @@ def does_it_harm(differences: pd.DataFrame, what: str, effects: pd.DataFrame) ->
     for level, line in differences.iterrows():
         one, two = (line.iloc[place] for place in (1, 2))
         size = f"{signed(line['difference'])} px; {signed(line['low'])} to {signed(line['high'])}"
-        sure = "significant" if line["p"] < LEVEL else "not significant"
+        sure = "significant" if line["p"] < SIGNIFICANCE else "not significant"
         parts.append(f"at `{level}` it leaves {one:.3f} of the identity's error, without it {two:.3f} ({size}, {sure})")
-    worse = [level for level, line in differences.iterrows() if line["p"] < LEVEL and line["difference"] > 0]
-    gain = [level for level, line in differences.iterrows() if line["p"] < LEVEL and line["difference"] < 0]
+    worse = [level for level, line in differences.iterrows() if line["p"] < SIGNIFICANCE and line["difference"] > 0]
+    gain = [level for level, line in differences.iterrows() if line["p"] < SIGNIFICANCE and line["difference"] < 0]
     verdict = (
         "No significant harm to the registration at any level"
         if not worse
@@ -141,9 +141,9 @@ def does_it_help(
     tested = replicated[replicated["seeds"] > 1]
     if tested.empty:
         return Markdown("**Undecided here**: no networks of several seeds were trained with the loss and without it.")
-    signs = set((tested["p"] < LEVEL) * np.sign(tested["difference"]))
+    signs = set((tested["p"] < SIGNIFICANCE) * np.sign(tested["difference"]))
     verdict = "Undecided" if signs == {0} else "No" if -1 in signs else "Yes" if signs == {1} else "In part"
-    changed = [name for name, line in by_metric.iterrows() if line["p"] < LEVEL]
+    changed = [name for name, line in by_metric.iterrows() if line["p"] < SIGNIFICANCE]
     fused = (
         f"their fused images differ significantly in {listed(changed)}"
         if changed
@@ -177,7 +177,7 @@ def in_short(replicated: pd.DataFrame, effects: pd.DataFrame) -> str:
     lines = replicated[replicated["mean"] == "mAP50:90"]
     sizes = [
         f"{signed(100 * line['difference'])} points on {line['dataset']} "
-        f"({'' if line['p'] < LEVEL else 'not '}significant)"
+        f"({'' if line['p'] < SIGNIFICANCE else 'not '}significant)"
         for _, line in lines.iterrows()
     ]
     return (
@@ -204,7 +204,7 @@ def precision(scores: pd.DataFrame, differences: pd.DataFrame, marked: str = "ou
     if name not in differences.index:
         return f"{text}."
     line = differences.loc[name]
-    more = "more" if line["p"] < LEVEL else "no more"
+    more = "more" if line["p"] < SIGNIFICANCE else "no more"
     size, low, high = (signed(line[column]) for column in ("difference", "low", "high"))
     change = f"the difference of {size} points ({low} to {high})"
     return f"{text}; {change} is {more} than other trainings of the detector and other scenes change."

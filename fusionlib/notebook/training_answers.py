@@ -14,8 +14,8 @@ from fusionlib.data.paper_tables import paper_table
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import METRICS
-from fusionlib.metrics.statistics import NOT_SIGNIFICANT, sign_flips
-from fusionlib.notebook.answers import LEVEL, counted
+from fusionlib.metrics.statistics import NOT_SIGNIFICANT, SIGNIFICANCE, sign_flips
+from fusionlib.notebook.answers import counted
 from fusionlib.notebook.sentences import listed, percent
 
 
@@ -44,8 +44,8 @@ def seeds_alone(table: pd.DataFrame) -> pd.DataFrame:
         lines[metric] = {
             "difference between two seeds, mean": sum(sizes) / len(sizes) if sizes else float("nan"),
             "comparisons": len(sizes),
-            "significant": sum(p < LEVEL for p in p_values),
-            "by chance": LEVEL * len(sizes),
+            "significant": sum(p < SIGNIFICANCE for p in p_values),
+            "by chance": SIGNIFICANCE * len(sizes),
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("metric")
 
@@ -78,7 +78,7 @@ def effects(differences: pd.DataFrame, rows: str, reference: str, alone: pd.Data
     text = counted(differences, rows, reference).replace("c", "C", 1)
     return (
         f"{text}. That is tested over {differences['seeds'].max()} trainings a row. A test over the pairs at "
-        f"{percent(LEVEL)} finds a difference between two seeds of one row in {alone['significant'].sum()} of "
+        f"{percent(SIGNIFICANCE)} finds a difference between two seeds of one row in {alone['significant'].sum()} of "
         f"{alone['comparisons'].sum()} comparisons, where chance would give {alone['by chance'].sum():.0f}."
     )
 

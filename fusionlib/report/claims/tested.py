@@ -22,8 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fusionlib.metrics.statistics import holm
-from fusionlib.notebook.answers import LEVEL
+from fusionlib.metrics.statistics import SIGNIFICANCE, holm
 from fusionlib.notebook.sentences import listed
 from fusionlib.report.claims import evidence
 from fusionlib.report.claims.evidence import Compared, Evidence
@@ -91,14 +90,14 @@ def verdict(comparisons: Sequence[Compared], family: Sequence[Compared] = ()) ->
     """One of `VERDICTS`, by the rule above; `family`: the comparisons of the other statements on the same table."""
     if contradicting(comparisons, family):
         return CONTRADICTED
-    better = comparisons and all(each.gain > 0 and each.p < LEVEL for each in comparisons)
+    better = comparisons and all(each.gain > 0 and each.p < SIGNIFICANCE for each in comparisons)
     return SUPPORTED if better else OPEN
 
 
 def contradicting(comparisons: Sequence[Compared], family: Sequence[Compared] = ()) -> list[Compared]:
     """The comparisons in which Ours is significantly worse."""
     corrected = holm({str(place): each.p for place, each in enumerate([*comparisons, *family])})
-    return [each for place, each in enumerate(comparisons) if each.gain < 0 and corrected[str(place)] < LEVEL]
+    return [each for place, each in enumerate(comparisons) if each.gain < 0 and corrected[str(place)] < SIGNIFICANCE]
 
 
 def _family(statement: Statement, compared: Mapping[Statement, Sequence[Compared]]) -> list[Compared]:
