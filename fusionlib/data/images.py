@@ -81,6 +81,11 @@ def to_uint8(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def from_uint8(image: Tensor) -> Tensor:
+    """Image of 0..255, of any shape, as float32 in [0, 1]; what `to_uint8` gave comes back to within rounding."""
+    return image.float() / 255
+
+
 def luma(rgb: Tensor) -> Tensor:
     """Luma (1, H, W) of a colour image (3, H, W), rounded to 8 bits as Pillow does it."""
     return to_tensor(_picture(rgb).convert("L"))

@@ -22,6 +22,7 @@ from fusionlib.data.drawn.synthetic import scene
 from fusionlib.data.images import (
     IMAGE_SUFFIXES,
     Size,
+    from_uint8,
     height_width,
     luma,
     read_infrared,
@@ -74,7 +75,7 @@ class PairSet(Sequence[Pair]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Pair:
-        return _map_images(self._in_bytes(index), _as_float)
+        return _map_images(self._in_bytes(index), from_uint8)
 
     def _in_bytes(self, index: int) -> Pair:
         """A pair as it is kept, in bytes."""
@@ -102,7 +103,9 @@ class PairSet(Sequence[Pair]):
                     f"{pairs[0].name} is {_extent(pairs[0].ir)} and {pair.name} is {_extent(pair.ir)} pixels: "
                     "open the set with size=..., so that its pairs fit into one batch."
                 )
-        return _as_float(torch.stack([pair.ir for pair in pairs])), _as_float(torch.stack([pair.vi for pair in pairs]))
+        return from_uint8(torch.stack([pair.ir for pair in pairs])), from_uint8(
+            torch.stack([pair.vi for pair in pairs])
+        )
 
 
 def read_pair(
@@ -269,10 +272,6 @@ def _how_to_get(key: str, root: Path) -> str:
 
 def _extent(image: Tensor) -> str:
     return f"{image.shape[-1]}x{image.shape[-2]}"
-
-
-def _as_float(image: Tensor) -> Tensor:
-    return image.float() / 255
 
 
 def _map_images(pair: Pair, change: Callable[[Tensor], Tensor]) -> Pair:

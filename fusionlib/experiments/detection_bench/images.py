@@ -13,6 +13,7 @@ from torch import Tensor
 from fusionlib import data
 from fusionlib.benches import DetectionBenchConfig
 from fusionlib.data import PairSet, data_root, labels, open_set
+from fusionlib.data.images import from_uint8, to_uint8
 from fusionlib.experiments import evaluation
 from fusionlib.methods import Method
 from fusionlib.support import boxes
@@ -104,23 +105,13 @@ def pictures(method: Method, mark: Key, config: DetectionBenchConfig, folder: Pa
         images = {TRAIN: fused(method, trained(config), config.level, side)}
         for title, splits in tested(config).items():
             images[title] = torch.cat([fused(method, split, config.level, side) for split in splits])
-        save_weights(path, {name: with_8_bits(image) for name, image in images.items()}, {}, key)
+        save_weights(path, {name: to_uint8(image) for name, image in images.items()}, {}, key)
     return path
-
-
-def with_8_bits(images: Tensor) -> Tensor:
-    """Images in [0, 1] as they are kept: uint8, of the same shape."""
-    return (255 * images).round().byte()
-
-
-def from_8_bits(images: Tensor) -> Tensor:
-    """Images that were kept, float32 in [0, 1]."""
-    return images.float() / 255
 
 
 def read_images(path: Path) -> dict[str, Tensor]:
     """The images of a file of `pictures`, float32 in [0, 1]."""
-    return {name: from_8_bits(image) for name, image in read_state(path).items()}
+    return {name: from_uint8(image) for name, image in read_state(path).items()}
 
 
 def images_key(config: DetectionBenchConfig, *more: object) -> Key:

@@ -16,9 +16,10 @@ import pandas as pd
 import torch
 
 from fusionlib.benches import DetectionBenchConfig
+from fusionlib.data.images import from_uint8, to_uint8
 from fusionlib.experiments import runner, sweep_rows, sweep_tables
 from fusionlib.experiments.detection_bench import differences, scoring
-from fusionlib.experiments.detection_bench.images import from_8_bits, fused, tested, with_8_bits
+from fusionlib.experiments.detection_bench.images import fused, tested
 from fusionlib.methods import Ours
 from fusionlib.network import FusionNetwork
 from fusionlib.support.keys import Key
@@ -94,7 +95,7 @@ def _found(config: DetectionBenchConfig, network: Path, key: Key, folder: Path) 
     def find() -> scoring.Found:
         ours = Ours(FusionNetwork.load(network))
         images = {
-            title: from_8_bits(with_8_bits(torch.cat([fused(ours, split, config.level) for split in splits])))
+            title: from_uint8(to_uint8(torch.cat([fused(ours, split, config.level) for split in splits])))
             for title, splits in tested(config).items()
         }
         return scoring.published(images, config)
