@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from fusionlib.metrics.images import check_images, correlation, gray_levels, mean
+from fusionlib.metrics.images import check_images, correlation, gray_levels, mean, sobel
 from fusionlib.metrics.multiscale import ms_ssim, vif
 
 DIRECTION = dict.fromkeys(("EN", "MI", "SD", "SF", "AG", "SCD", "VIF", "MS-SSIM"), "higher") | {"N_AB/F": "lower"}
@@ -132,8 +132,5 @@ def _shared(x: Tensor, f: Tensor) -> Tensor:
 
 def _mirrored_edges(x: Tensor) -> tuple[Tensor, Tensor]:
     """Strength and angle (-pi/2..pi/2, 0 without an edge) of the edges."""
-    x = pad(x, (1, 1, 1, 1), mode="reflect")
-    columns = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
-    rows = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
-    across, down = (columns[..., 2:] - columns[..., :-2]) / 8, (rows[..., 2:, :] - rows[..., :-2, :]) / 8
+    across, down = (derivative / 8 for derivative in sobel(pad(x, (1, 1, 1, 1), mode="reflect")))
     return (across * across + down * down).sqrt(), (across / down).atan().nan_to_num(0)

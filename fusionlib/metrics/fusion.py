@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from fusionlib.metrics.images import IMAGE, check_images, correlation, gaussian_mean, gray_levels, mean
+from fusionlib.metrics.images import IMAGE, check_images, correlation, gaussian_mean, gray_levels, mean, sobel
 from fusionlib.support.files import InputError
 
 DIRECTION = dict.fromkeys(("Q_CC", "Q_AB/F", "Q_SSIM", "NCC"), "higher")
@@ -186,11 +186,8 @@ def mse(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def _sobel(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Derivatives s_x, correlation with [-1 0 1; -2 0 2; -1 0 1], and s_y, with its transpose; zero padding."""
-    x = pad(x, (1, 1, 1, 1))
-    columns = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
-    rows = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
-    return columns[..., 2:] - columns[..., :-2], rows[..., 2:, :] - rows[..., :-2, :]
+    """`sobel` of an image with zeros around it."""
+    return sobel(pad(x, (1, 1, 1, 1)))
 
 
 def _edges(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,6 +60,16 @@ def _deviation(x: Tensor, valid: Tensor | None) -> Tensor:
     return x - mean(x, valid).view(-1, 1, 1, 1)
 
 
+def sobel(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives s_x, correlation with [-1 0 1; -2 0 2; -1 0 1], and s_y, with its transpose, of (B, 1, H, W).
+
+    Both are (B, 1, H - 2, W - 2): what lies beyond the border is for the caller to pad.
+    """
+    columns = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
+    rows = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
+    return columns[..., 2:] - columns[..., :-2], rows[..., 2:, :] - rows[..., :-2, :]
+
+
 def gaussian_mean(x: Tensor, side: int = WINDOW, sigma: float = 1.5) -> Tensor:
     """Gaussian mean of each window of `side` pixels inside the image, (B, 1, H - side + 1, W - side + 1).
 
