@@ -55,13 +55,13 @@ def cues(initial: Tensor, refined: Tensor, match: Tensor) -> Tensor:
     side = torch.sym_sqrt(height * width)
     sigma = AROUND * side
     reach = torch.sym_min(round(3 * sigma), torch.sym_min(height, width) - 1)
-    around = gaussian_mean(match, sigma, reach, mirrored=True)
+    around = gaussian_average(match, sigma, reach, mirrored=True)
     length = (refined / side).square().sum(1, keepdim=True).mean((2, 3), keepdim=True).sqrt()
     correction = ((initial - refined) / side).norm(dim=1, keepdim=True).mean((2, 3), keepdim=True)
     return torch.cat([around.log(), (length + LEAST).log().expand_as(match), correction.expand_as(match)], 1)
 
 
-def gaussian_mean(x: Tensor, sigma: float, reach: int, mirrored: bool = False) -> Tensor:
+def gaussian_average(x: Tensor, sigma: float, reach: int, mirrored: bool = False) -> Tensor:
     """Gaussian mean of (B, C, h, w) around each place; two products with matrices, which any size and exporter takes.
 
     Args:
@@ -70,7 +70,7 @@ def gaussian_mean(x: Tensor, sigma: float, reach: int, mirrored: bool = False) -
         reach: how many pixels to each side count, less than h and w if `mirrored`.
         mirrored: outside, the image is mirrored at its border pixels; else it is 0 there.
 
-    >>> gaussian_mean(torch.ones(1, 1, 3, 3), 0.5, 1, mirrored=True).allclose(torch.ones(3, 3))
+    >>> gaussian_average(torch.ones(1, 1, 3, 3), 0.5, 1, mirrored=True).allclose(torch.ones(3, 3))
     True
     """
 

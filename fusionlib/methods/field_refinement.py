@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fusionlib.methods.field_confidence import Calibration, cues, field_confidence, gaussian_mean
+from fusionlib.methods.field_confidence import Calibration, cues, field_confidence, gaussian_average
 from fusionlib.network import FusionNetwork
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
@@ -147,7 +147,7 @@ def refine(phi: Tensor, confidence: Tensor, refinement: Refinement, by_chance: T
     affine = affine_fit(phi, weight)
     own = phi - affine
     sigma = refinement.reach * side
-    around = gaussian_mean(torch.cat([weight * own, weight], 1), sigma, torch.sym_max(1, round(3 * sigma)))
+    around = gaussian_average(torch.cat([weight * own, weight], 1), sigma, torch.sym_max(1, round(3 * sigma)))
     around = around[:, :2] / (around[:, 2:] + refinement.prior)
     non_rigid = confidence * own + (1 - confidence) * around
     noise = refinement.noise * side
