@@ -234,6 +234,11 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     return images
 
 
+def count_of(name: str, split: str) -> int:
+    """How many pairs a split of a set has, by its list; of a set without one, as many as are drawn."""
+    return len(splits(name).get(split, [])) or SYNTHETIC_SCENES[split]
+
+
 def drawn_keys(name: str, split: str, count: int | None = None) -> dict[str, tuple[str, int, int]]:
     """Name to key of the pairs that are drawn for a set, of `DRAWN`: of a split, or of each one if it is "all".
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from importlib import import_module
 
 from fusionlib.support.files import InputError
-from fusionlib.support.paths import FACTS
+from fusionlib.support.paths import SYSTEMS
 
-FOLDER = FACTS / "registry" / "methods"
 KINDS = ("fuses", "registers", "both")
 
 
@@ -83,7 +82,7 @@ class System:
 
 def names() -> list[str]:
     """Names of all compared systems."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
+    return sorted(path.stem for path in SYSTEMS.glob("*.json"))
 
 
 def system(name: str) -> System:
@@ -94,7 +93,7 @@ def system(name: str) -> System:
     """
     if name not in names():
         raise InputError(f"There is no compared system {name!r}; choose one of {', '.join(names())}.")
-    path = FOLDER / f"{name}.json"
+    path = SYSTEMS / f"{name}.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         budget = facts.get("budget")

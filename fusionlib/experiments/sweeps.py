@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import safetensors.torch
@@ -42,6 +41,7 @@ from fusionlib.support import result_tables
 from fusionlib.support.files import InputError, locked, remove_partial_files, write_bytes
 from fusionlib.support.keys import Key
 from fusionlib.support.parallel import spread
+from fusionlib.support.paths import temporary_folder
 from fusionlib.support.weights import key_of
 from fusionlib.training import START, detector_path, train, train_or_load, validation_error
 from fusionlib.training.recipe import Recipe
@@ -87,7 +87,7 @@ class Job:
 
     def path(self) -> Path:
         """Where the weights are kept on this machine."""
-        local_folder = Path(gettempdir(), f"fusionlib-{os.getuid()}", "sweeps")
+        local_folder = temporary_folder() / "sweeps"
         folder = Path(self.folder)
         return (folder if folder.is_dir() else local_folder) / f"{self.weights_key().digest}.safetensors"
 

@@ -17,7 +17,7 @@ from fusionlib.experiments import detection_bench, sweep_rows
 from fusionlib.methods import registry, retraining
 from fusionlib.methods.retraining import Retraining
 from fusionlib.presets import Preset
-from fusionlib.report.our_numbers import SWEPT, WITH_AND_WITHOUT
+from fusionlib.report.our_numbers import SWEPT, WITH_AND_WITHOUT, minutes_of
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import components, record
 from fusionlib.support.files import InputError
@@ -125,7 +125,7 @@ def _weights(path: Path, folder: Path, wanted: Mapping[str, Recipe | Retraining]
     key, recipe = key_of(path), wanted.get(name.removesuffix(DETECTOR))
     changed = _components(key, today) if recipe is None else key.differing(recipe.key())
     log = path.with_name(f"{path.stem.removesuffix(DETECTOR)}.csv")
-    minutes = pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else None
+    minutes = minutes_of(log) if log.exists() else None
     return Checked(f"weights/{name}", 1, int(bool(changed)), tuple(changed), minutes)
 
 

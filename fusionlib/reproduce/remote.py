@@ -23,7 +23,7 @@ from pathlib import Path
 from fusionlib.support.files import fingerprint, write_bytes
 from fusionlib.support.long_training import ASKED
 from fusionlib.support.parallel import CLUSTER, PROGRESS
-from fusionlib.support.paths import ROOT
+from fusionlib.support.paths import ROOT, temporary_folder
 from fusionlib.support.threads import short_spin
 
 LOGGER = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def inputs(folder: Path) -> dict[str, bytes]:
 def run(task: Task) -> Made:
     """Run a notebook on the machine this is called on; unfinished results of an earlier try are continued."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in task.inputs.items()}
-    folder = Path(tempfile.gettempdir(), f"fusionlib-{os.getuid()}", fingerprint(task.mark, digests))
+    folder = temporary_folder() / fingerprint(task.mark, digests)
     notebook, results = folder / "notebooks" / task.name, folder / "results" / task.preset
     write_bytes(notebook, task.content)
     for name, content in task.inputs.items():

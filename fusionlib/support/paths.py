@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = re.compile(r"(\d\d[a-z]?)_\w+")  # the name of a notebook: its number, then what it is about
 FACTS = ROOT / "data"  # the committed facts: registries, splits, homographies
+SYSTEMS = FACTS / "registry" / "methods"  # a file for each compared system
 
 
 def data_root() -> Path:
     """Folder of the data sets: the environment variable FUSIONLIB_DATA, else `data/` of the checkout."""
     return Path(os.environ.get("FUSIONLIB_DATA") or FACTS).expanduser()
+
+
+def temporary_folder() -> Path:
+    """Where this user's unfinished work lies: a process that is started again on this machine goes on from there."""
+    return Path(tempfile.gettempdir(), f"fusionlib-{os.getuid()}")
 
 
 def weight_file(name: str, file: str) -> Path | None:

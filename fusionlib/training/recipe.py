@@ -150,7 +150,7 @@ class Recipe:
     def minutes(self) -> float:
         """Approximate duration of the training on two CPU cores, without that of its start."""
         config = self.training
-        pairs = self.train_pairs or len(data.splits(self.dataset).get("train", [])) or data.SYNTHETIC_SCENES["train"]
+        pairs = self.train_pairs or data.count_of(self.dataset, "train")
         whole = self.size**2
         cropped = min(config.crop or self.size, self.size) ** 2
         epochs = config.epochs if config.crop_epochs is None else min(config.crop_epochs, config.epochs)

@@ -70,7 +70,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object) ->
     ):
         (folder / sub).mkdir(exist_ok=True)
         (folder / sub / name).write_text(text, encoding="utf-8")
-    monkeypatch.setattr(systems, "FOLDER", folder / "methods")
+    monkeypatch.setattr(systems, "SYSTEMS", folder / "methods")
     monkeypatch.syspath_prepend(str(folder / "code"))
     monkeypatch.delitem(sys.modules, "halfway_code", raising=False)
     return systems.system("halfway")

@@ -79,7 +79,7 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[U
     registries.mkdir()
     (registries / "tiny.json").write_text(json.dumps(entry | {"files": facts}))
     monkeypatch.setattr(download, "REGISTRY", registries)
-    monkeypatch.setattr(systems, "FOLDER", tmp_path / "methods")
+    monkeypatch.setattr(systems, "SYSTEMS", tmp_path / "methods")
     monkeypatch.setattr(download, "RETRIES", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path / "root"))

@@ -231,5 +231,5 @@ def _key(config: DetectionBenchConfig) -> Key:
 
 def minutes(config: DetectionBenchConfig) -> float:
     """How long the detector of one method takes on one core, without the common start and without fusing."""
-    pairs = config.count or len(data.splits(config.dataset).get(TRAIN, [])) or data.SYNTHETIC_SCENES[TRAIN]
+    pairs = config.count or data.count_of(config.dataset, TRAIN)
     return pairs * config.own.epochs * config.own.side**2 / PIXELS_PER_SECOND / 60

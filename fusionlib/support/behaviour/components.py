@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
 
-SYSTEMS = Path(__file__).resolve().parents[3] / "data" / "registry" / "methods"
+from fusionlib.support.paths import SYSTEMS
+
 LOSS = "-loss"  # suffix of the component that holds the training loss of a compared system
 
 COMPONENTS = {

@@ -16,16 +16,15 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 
 from filelock import FileLock
 
 from fusionlib.support.behaviour import components, source
 from fusionlib.support.files import InputError, fingerprint, write_json, write_text
+from fusionlib.support.paths import FACTS, ROOT
 
 LOGGER = logging.getLogger(__name__)
-ROOT = Path(__file__).resolve().parents[3]
-FILE = ROOT / "data" / "behaviour.json"
+FILE = FACTS / "behaviour.json"
 REMEMBERED = ROOT / "results" / ".probed.json"
 PROBING = "FUSIONLIB_PROBING"  # set in the process of a probe, which needs no versions
 # One thread and no instruction beyond SSE: sums are then rounded alike on every x86 machine.
