@@ -25,7 +25,8 @@ class Registered(NamedTuple):
 
     Attributes:
         moved: the moving image on the fixed one, (B, 1, H, W).
-        fixed_back: the fixed image warped by the negated field, towards the moving one; training compares it.
+        fixed_back: the fixed image warped by the negated field, towards the moving one. The published training compares
+            it; here only the test against golden values and the record of behaviour do.
         fields: at 1/4, 1/2 and full size, each (B, 2, h, w), row first; the last one moved the image.
     """
 
