@@ -125,17 +125,16 @@ def calibration_interval(rows: pd.DataFrame) -> tuple[float, float]:
     return tuple(np.quantile(errors, (0.025, 0.975)).tolist())
 
 
-def fit(network: RefinedNetwork, pairs: PairSet, conditions: Sequence[Condition] = ALL) -> Calibration:
+def fit(network: RefinedNetwork, pairs: PairSet) -> Calibration:
     """The calibration of a network: maximum likelihood on pairs that it has not been trained on.
 
     Args:
         network: whose cues are calibrated; its present calibration has no part in it.
-        pairs: aligned pairs.
-        conditions: under which they are given, each with equal weight.
+        pairs: aligned pairs; they are given under all conditions, each with equal weight.
     """
     all_cues, all_right = [], []
     for name, ir, vi in pairs.one_by_one():
-        for condition in conditions:
+        for condition in ALL:
             moved, visible = condition.given(ir, vi, name)
             with torch.inference_mode():
                 aligned = network.align(moved.ir, visible)

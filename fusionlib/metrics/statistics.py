@@ -12,19 +12,18 @@ from fusionlib.metrics.directions import sign
 
 SIGNIFICANCE = 0.05  # a difference is significant if p is below it
 NOT_SIGNIFICANT = "not significantly different"
+DRAWS = 2000  # of a bootstrap
 LEAST_SCENES = 5  # for a bootstrap interval: of two scenes it is just their two values
 
 
-def interval(
-    values: Sequence[float], scenes: Sequence[str] | None = None, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
+def interval(values: Sequence[float], scenes: Sequence[str] | None = None, seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of the mean, by percentiles (Efron, 1979).
 
     Args:
         values: one per pair.
         scenes: of each pair; whole scenes are drawn, since pairs of one scene are no independent evidence. None takes
             each pair as a scene of its own.
-        draws, seed: of the bootstrap.
+        seed: of the bootstrap.
 
     Returns:
         Lower and upper end; of a single scene the mean, twice; NaN if any value is, or without values.
@@ -36,15 +35,11 @@ def interval(
     >>> round(low, 3), round(high, 3)
     (0.55, 0.75)
     """
-    return share_interval(values, np.ones(len(values)), scenes, draws, seed)
+    return share_interval(values, np.ones(len(values)), scenes, seed)
 
 
 def share_interval(
-    errors: Sequence[float],
-    totals: Sequence[float],
-    scenes: Sequence[str] | None = None,
-    draws: int = 2000,
-    seed: int = 0,
+    errors: Sequence[float], totals: Sequence[float], scenes: Sequence[str] | None = None, seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of mean(errors) / mean(totals), drawing both together, as for the share of an error left.
 
@@ -63,7 +58,7 @@ def share_interval(
 
     bounds = stats.bootstrap(
         samples, lambda a, b, axis: a.sum(axis) / b.sum(axis),
-        n_resamples=draws, paired=True, method="percentile", rng=np.random.default_rng(seed),
+        n_resamples=DRAWS, paired=True, method="percentile", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
     return float(bounds.low), float(bounds.high)
 

@@ -18,13 +18,12 @@ from fusionlib.notebook.answers import signed
 from fusionlib.notebook.sentences import listed
 
 
-def difference_by_level(rows: pd.DataFrame, one: str, two: str, value: str = "EPE") -> pd.DataFrame:
-    """Two methods of a registration bench against each other, level by level, paired over pairs (mean over draws).
+def difference_by_level(rows: pd.DataFrame, one: str, two: str) -> pd.DataFrame:
+    """The errors of two methods of a registration bench, level by level, paired over pairs (mean over draws).
 
     Args:
         rows: of `registration_bench.run`.
         one, two: names of methods; the difference is that of one - two.
-        value: column that is compared.
 
     Returns:
         Rows level: pairs, share of the identity's error that each leaves, difference in pixels, its 95 % bootstrap
@@ -32,10 +31,10 @@ def difference_by_level(rows: pd.DataFrame, one: str, two: str, value: str = "EP
     """
     paired = {}
     for level, level_rows in rows.groupby("level", sort=False):
-        means = level_rows.groupby(["method", "set", "pair"])[[value, f"{value}_identity"]].mean()
+        means = level_rows.groupby(["method", "set", "pair"])[["EPE", "EPE_identity"]].mean()
         tables = {name: means.loc[name] for name in (one, two)}
-        share = {name: table[value].mean() / table[f"{value}_identity"].mean() for name, table in tables.items()}
-        paired[level] = share, tables[one][value] - tables[two][value]
+        share = {name: table["EPE"].mean() / table["EPE_identity"].mean() for name, table in tables.items()}
+        paired[level] = share, tables[one]["EPE"] - tables[two]["EPE"]
     return _differences(paired, "level")
 
 
@@ -125,9 +124,7 @@ def difference_by_metric(table: pd.DataFrame, one: str, two: str) -> pd.DataFram
     return _differences(paired, "metric")
 
 
-def does_it_help(
-    replicated: pd.DataFrame, differences: pd.DataFrame, by_metric: pd.DataFrame, without: str = "ours, without l_ob"
-) -> Markdown:
+def does_it_help(replicated: pd.DataFrame, differences: pd.DataFrame, by_metric: pd.DataFrame) -> Markdown:
     """Whether detectors find more on images of networks that were trained with the detection loss.
 
     The verdict is that of the replicated trainings alone; of the networks trained in full there is one of each.
@@ -136,7 +133,6 @@ def does_it_help(
         replicated: of `target_awareness.compared`.
         differences: of `detection_bench.against`, Ours as the reference.
         by_metric: of `difference_by_metric`, with l_ob - without.
-        without: the method without the loss in `differences`.
     """
     tested = replicated[replicated["seeds"] > 1]
     if tested.empty:
@@ -149,7 +145,7 @@ def does_it_help(
         if changed
         else "in no metric is the difference of their fused images significant after correction"
     )
-    in_full = _points(differences[differences["method"] == without])
+    in_full = _points(differences[differences["method"] == "ours, without l_ob"])
     return Markdown(
         f"**{verdict}.** With $\\ell_{{ob}}$ minus without, over {tested['seeds'].max()} short trainings of each, "
         f"COCO's detector finds {_points(tested)}. Of the networks trained in full there is one of each: detectors "
@@ -187,17 +183,16 @@ def in_short(replicated: pd.DataFrame, effects: pd.DataFrame) -> str:
     )
 
 
-def precision(scores: pd.DataFrame, differences: pd.DataFrame, marked: str = "ours") -> str:
+def precision(scores: pd.DataFrame, differences: pd.DataFrame) -> str:
     """One set of Table 3 in sentences: the best method besides Ours, and whether the order is certain.
 
     Args:
         scores: rows method; columns value, low, high, in %, intervals over scenes.
         differences: rows method; columns difference, low, high and p over seeds and scenes, in points; may lack rows.
-        marked: the method that is compared with the best of the others, its own variants aside.
     """
-    others = scores[~scores.index.str.startswith(marked)]
+    others = scores[~scores.index.str.startswith("ours")]  # without its own variants
     name = others["value"].idxmax()
-    one, two = scores.loc[marked], others.loc[name]
+    one, two = scores.loc["ours"], others.loc[name]
     ends = [f"{line['value']:.1f} % ({line['low']:.1f} to {line['high']:.1f})" for line in (one, two)]
     place = "above" if one["value"] > two["value"] else "below"
     text = f"Ours reaches {ends[0]}, {place} the best other method, `{name}`, with {ends[1]}"

@@ -96,12 +96,12 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
 
 
 @plotting.style()
-def boxes(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> Figure:
+def boxes(measured: Measured, level: str) -> Figure:
     """A panel a metric: the box of each of the table's own rows over all pairs, and every pair as a dot."""
     level_rows = measured.table[measured.table["level"] == level]
     shown = [row for row in measured.rows if row.part == measured.rows[0].part and row.method not in measured.missing]
-    figure, axes = plt.subplots(1, len(columns), figsize=(plotting.WIDTH, 0.8 + 0.35 * len(shown)), sharey=True)
-    for axis, column in zip(axes, columns, strict=True):
+    figure, axes = plt.subplots(1, len(METRICS), figsize=(plotting.WIDTH, 0.8 + 0.35 * len(shown)), sharey=True)
+    for axis, column in zip(axes, METRICS, strict=True):
         values = [level_rows.loc[level_rows["method"] == row.method, column].dropna() for row in shown]
         axis.boxplot(values, orientation="horizontal", showfliers=False, medianprops={"color": plotting.COLOURS[1]})
         for place, dots in enumerate(values, start=1):

@@ -92,12 +92,12 @@ def images(
 
 
 @style()
-def pairs_sheet(pairs: Iterable[Pair], columns: int = 6, boxes: bool = True) -> Figure:
+def pairs_sheet(pairs: Iterable[Pair], boxes: bool = True) -> Figure:
     """Contact sheet: the visible image in colour above the infrared one, both with the boxes of pairs that have any."""
     pairs = list(pairs)
     gap = max(1, pairs[0].ir.shape[-2] // 40)
     sheets = [torch.cat([p.rgb, torch.ones_like(p.rgb[:, :gap]), p.ir.expand(3, -1, -1)], 1) for p in pairs]
-    figure, axes = _panels(sheets, min(columns, len(pairs)))
+    figure, axes = _panels(sheets, min(6, len(pairs)))
     outlines = {}
     for axis, sheet, pair in zip(axes, sheets, pairs, strict=True):
         _draw(axis, sheet, pair.name)
@@ -172,14 +172,14 @@ def overlay(ir: Tensor, vi: Tensor) -> Tensor:
 
 
 @style()
-def alignment(vi: Tensor, before: Tensor, after: Tensor, tile: int | None = None) -> Figure:
+def alignment(vi: Tensor, before: Tensor, after: Tensor) -> Figure:
     """The visible image (1, H, W) and its checkerboards with the infrared, in amber, before and after registration.
 
     Below each, a place with visible texture where the two infrared images differ, enlarged.
     """
     vi, before, after = (image.reshape(1, *image.shape[-2:]) for image in (vi, before, after))
     height, width = vi.shape[-2:]
-    tile, window = tile or max(4, height // 12), (height // 5, width * 2 // 5)
+    tile, window = max(4, height // 12), (height // 5, width * 2 // 5)
     texture = (vi - avg_pool2d(vi, 5, 1, 2)).abs()
     interest = avg_pool2d(texture, window, 1) * avg_pool2d((before - after).abs(), window, 1)
     top, left = divmod(interest.argmax().item(), width - window[1] + 1)

@@ -111,10 +111,10 @@ def slider(
     return kind(value, min=low, max=high, step=step, description=label, tooltip=tip or label, **_CALM, **form)
 
 
-def log_slider(label: str, value: float, low: int, high: int, tip: str = "") -> ipywidgets.FloatLogSlider:
+def log_slider(label: str, value: float, low: int, high: int) -> ipywidgets.FloatLogSlider:
     """A slider of powers of ten, from 10^low to 10^high."""
     form = {"base": 10, "min": low, "max": high, "step": 0.05, "readout_format": ".3f"}
-    return ipywidgets.FloatLogSlider(value, description=label, tooltip=tip or label, **_CALM, **form)
+    return ipywidgets.FloatLogSlider(value, description=label, tooltip=label, **_CALM, **form)
 
 
 def choice(label: str, options: Sequence[str] | Mapping[str, object], value: object = None) -> ipywidgets.Dropdown:

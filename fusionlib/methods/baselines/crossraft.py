@@ -88,9 +88,9 @@ class CrossRAFT(nn.Module):
         return fine[..., top : top + shape[-2], left : left + shape[-1]]
 
 
-def padded(image: Tensor, smallest: int = 128) -> Tensor:
-    """Repeat the border until both sides are multiples of 8 and at least `smallest`; the odd pixel goes last."""
-    missing = [max(side + -side % 8, smallest) - side for side in reversed(image.shape[-2:])]
+def padded(image: Tensor) -> Tensor:
+    """Repeat the border until both sides are multiples of 8 and at least 128; the odd pixel goes last."""
+    missing = [max(side + -side % 8, 128) - side for side in reversed(image.shape[-2:])]
     return F.pad(image, [part for pad in missing for part in (pad // 2, pad - pad // 2)], mode="replicate")
 
 
