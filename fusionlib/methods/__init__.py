@@ -4,14 +4,12 @@ the weights and the retraining of each. Uses `training` and what lies below.
 The names of `fusionlib.methods.registry` are those of this folder, too: `fusionlib.methods.load("ours")`.
 """
 
+from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.registry import (
     CLASSICAL,
     NETWORKS,
-    RULES,
     Chain,
     Classical,
-    Fused,
-    Method,
     Origin,
     Ours,
     check_weights,
@@ -23,6 +21,7 @@ from fusionlib.methods.registry import (
     overview,
     shipped_weights,
 )
+from fusionlib.methods.simple_fusion import RULES
 
 __all__ = [
     "CLASSICAL",

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from fusionlib.deformation import warp
 from fusionlib.methods.fast_layers import channels_last, folded, sample, structure
-from fusionlib.methods.protocol import Fused
-from fusionlib.methods.registry import Chain, Method, Ours
+from fusionlib.methods.protocol import Fused, Method
+from fusionlib.methods.registry import Chain, Ours
 from fusionlib.network import Alignment, FusionNetwork, NetworkOutput
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError

@@ -21,15 +21,13 @@ from fusionlib.methods.classical import REGISTRATIONS, Registration, register
 from fusionlib.methods.field_confidence import Calibration
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
 from fusionlib.methods.protocol import Fused, Method
-from fusionlib.methods.simple_fusion import RULES, Rule
+from fusionlib.methods.simple_fusion import RULES
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import exact_float32
 from fusionlib.support.weights import key_of
-
-__all__ = ["RULES", "Chain", "Classical", "Fused", "Method", "Origin", "Ours", "Rule", "load", "names", "network"]
 
 
 @dataclass(frozen=True)
