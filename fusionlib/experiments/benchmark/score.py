@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -25,7 +24,7 @@ from fusionlib.deformation import fold_share
 from fusionlib.experiments.benchmark import entries
 from fusionlib.experiments.benchmark.triples import Cases, Triple, of_benchmark, of_folders, refuse
 from fusionlib.support.files import InputError, check_writable, write_text
-from fusionlib.support.machine import computing_threads
+from fusionlib.support.machine import computing_threads, cores
 
 LOGGER = logging.getLogger(__name__)
 SCORES = 1  # version of the numbers; a journal of another version is not used
@@ -84,7 +83,7 @@ def score(
     else:
         cases = of_folders(fused, Path(ir), Path(vi))
     journal = out.with_name(f".{out.stem}.scores.part")
-    values = _score_all(cases.triples, journal, threads or os.cpu_count() or 1)
+    values = _score_all(cases.triples, journal, threads or cores())
     parts = _parts(cases, values)
     kept = [part for part in earlier["parts"] if part["part"] not in {new["part"] for new in parts}]
     in_order = sorted([*kept, *parts], key=lambda part: part["part"]) if kept else parts
