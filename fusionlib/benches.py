@@ -38,8 +38,8 @@ class DetectionBenchConfig:
         count: only so many pairs of each split; None for all.
         start: the training that all detectors have in common, on aligned infrared, visible and averaged pictures.
         own: the training that each adds, on the images of its method; its detector's classes are those that are scored.
-        methods: whose images are compared, beside Ours with and without l_ob: the rows of Tables 1 and 2. Each costs
-            fusing all training and test images.
+        methods: whose images are compared, beside Ours with and without l_ob: each source alone, their average and
+            their maximum, and the rows of Tables 1 and 2. Each costs fusing all training and test images.
         own_sides: (method, another side) at which it fuses; its images are then enlarged. IVFWSR's script makes images
             of 256 pixels and takes ten seconds for each; at 512, it would take minutes.
         seeds: of the detectors, the same for every method.

@@ -134,7 +134,7 @@ class NetworkOutput:
         field: phi, (B, 2, H, W) pixels, as in `alignment`.
         alignment: the registration.
         specific_vi: F^_v, (B, C, H, W).
-        fused: F_f of Eq. (7), (B, 4C, H, W), the input of both heads.
+        fused: F_f of Eq. (7), (B, 4C, H, W), without common features (B, 2C, H, W), the input of both heads.
     """
 
     image: Tensor

@@ -58,7 +58,7 @@ class Preset:
         augmented: the further training, with photometric augmentation, that `ours_robust` has before everything is
             trained together; after the start of the recipe, or without one from random weights.
         plain_epochs: how long `as_in_the_paper` is trained.
-        switch_epochs: how long each of `sweeps.switches` is trained.
+        switch_epochs: how long each of `sweeps.switches` is trained; each of `sweeps.augmentations` half as long.
         sweep_epochs, sweep_longer: epochs of each row of Tables 4 and 5 after the start that all share, and of a few
             rows that are trained once more, longer, to see whether the order stays. PAPER-GAP: not stated; in `paper`
             both are the full recipe.
@@ -71,7 +71,7 @@ class Preset:
         mri: what Table 7 is trained and measured on.
         shows_shipped: show how well something works with the shipped weights and tables, since its own trainings are
             too short.
-        warning: what every page made with it says first; empty if its numbers mean what they say.
+        warning: what every page made with it says first; empty if its results can be taken for measurements.
     """
 
     name: str

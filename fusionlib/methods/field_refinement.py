@@ -1,4 +1,4 @@
-"""Refinement of a field: it moves as much as the match carries, down to nothing.
+"""Refinement of a field: it is shortened where the two images do not match, down to zero.
 
 Not in the paper; `ours_refined` and `ours_robust` have it. No weight of the network changes. The cost volume of the
 MSRB compares every position with its surroundings (`registration.Stage.scores`). Where one shift fits far better than

@@ -29,7 +29,9 @@ PIXELS_PER_SECOND = 2e6  # that one core learns from, of a detector whose backbo
 
 
 def start(config: DetectionBenchConfig, seed: int, path: Path) -> Detector | AnchorDetector:
-    """The detector that all others of a seed begin with; kept at `path`, and trained only if it is not there."""
+    """The detector that all others of a seed begin with; kept at `path`, and trained if it is not there or other
+    settings, images or boxes made it.
+    """
     train_pairs = trained(config)
     ir, vi = train_pairs.pairs.stack(train_pairs.places)
     images = torch.cat([ir, vi, (ir + vi) / 2])
