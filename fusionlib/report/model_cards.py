@@ -238,7 +238,10 @@ def _tables(tables: Path, preset: Preset) -> Iterator[tuple[str, pd.DataFrame]]:
         for data, group in whole.groupby("dataset", sort=False):
             yield (
                 path.name,
-                _with_place(100 * group.groupby("method", sort=False)[["mAP50:90"]].mean(), f"{data}, medium, in %"),
+                _with_place(
+                    100 * group.groupby("method", sort=False)[["mAP50:90"]].mean(),
+                    f"{data}, {preset.detection.level}, in %",
+                ),
             )
 
 
