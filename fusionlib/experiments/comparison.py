@@ -53,13 +53,13 @@ class Row:
 
     Attributes:
         method: as `methods.load` knows it, or `evaluation.BOUND`.
-        part: the heading under which it stands; the best are looked for among those of one part.
+        heading: under which it stands in the table; the best are looked for among the rows of one heading.
         printed: the row of the paper's table that it is; None for one that the paper does not have.
         options: of the method, as `methods.load` takes them.
     """
 
     method: str
-    part: str
+    heading: str
     printed: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
 
@@ -71,9 +71,9 @@ def rows_of(table: int, options: Mapping[str, Mapping[str, object]] | None = Non
         table: 1, 2 or 7.
         options: method to its options.
     """
-    part, compared = f"Table {table}", systems_in(table)
-    rows = [Row(CHAINS[table].format(name), part, title) for name, title in compared.items()]
-    rows.append(Row("ours", part, "Ours"))
+    own, compared = f"Table {table}", systems_in(table)
+    rows = [Row(CHAINS[table].format(name), own, title) for name, title in compared.items()]
+    rows.append(Row("ours", own, "Ours"))
     rows += [Row(SAME_BUDGET, SHORT_TRAINING)] if table != 7 else []
     for heading, chain in BEHIND.get(table, {}).items():
         rows += [Row(chain.format(name), heading) for name in compared]
@@ -174,17 +174,17 @@ def _measure(
 
 
 def means(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
-    """Means over pairs at a level: rows (data, part, method), each set apart and, if there are several, "all" pairs.
+    """Means over pairs at a level: rows (data, heading, method), each set apart and, if there are several, "all" pairs.
 
     Columns are `weights` and the metrics; a row that could not be measured says "paper only" and has no numbers.
     """
     at_level, groups = with_all_sets(measured.table[measured.table["level"] == level]), ["dataset", "method"]
     sets, table = at_level["dataset"].unique(), evaluation.means(at_level, groups, columns)
     table.insert(0, "weights", at_level.groupby(groups, sort=False)["weights"].first())
-    index = [(name, row.part, row.method) for name in sets for row in measured.rows]
+    index = [(name, row.heading, row.method) for name in sets for row in measured.rows]
     table = table.reindex([(name, method) for name, _, method in index])
     table["weights"] = table["weights"].fillna(ABSENT)
-    return table.set_axis(pd.MultiIndex.from_tuples(index, names=["data", "part", "method"]))
+    return table.set_axis(pd.MultiIndex.from_tuples(index, names=["data", "heading", "method"]))
 
 
 def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) -> pd.DataFrame:
@@ -194,13 +194,13 @@ def intervals(measured: Measured, level: str, columns: Sequence[str] = METRICS) 
     at_level = with_all_sets(measured.table[measured.table["level"] == level])
     groups = dict(iter(at_level.groupby(["dataset", "method"], sort=False)))
     table = means(measured, level, columns)[list(columns)].astype(object)
-    for (name, part, method), values in table.iterrows():
+    for (name, heading, method), values in table.iterrows():
         for column, mean in values.items():
             rows, ends = groups.get((name, method)), None
             if pd.notna(mean) and len(set(scenes := scenes_of(rows["pair"]))) >= LEAST_SCENES:
                 shared = column == "EPE_share"
                 ends = evaluation.share_interval(rows) if shared else interval(rows[column], scenes)
-            table.at[(name, part, method), column] = ends
+            table.at[(name, heading, method), column] = ends
     return table
 
 

@@ -211,7 +211,7 @@ def harmed(rows: pd.DataFrame) -> list[str]:
         if len(set(scenes)) >= statistics.LEAST_SCENES:
             p_values[name], farther[name] = statistics.sign_flips(change, scenes), change.mean() > 0
     corrected = statistics.holm(p_values)
-    return [name for name in p_values if corrected[name] < 0.05 and farther[name]]
+    return [name for name in p_values if corrected[name] < statistics.SIGNIFICANCE and farther[name]]
 
 
 def identity_of(rows: pd.DataFrame) -> pd.Series | float:

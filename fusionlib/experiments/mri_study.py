@@ -78,8 +78,8 @@ def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS)
     Slices of one head are alike, so the number of heads says how much is known, not the number of slices.
 
     Returns:
-        Rows (part, method), a column "subjects", and for each metric its mean and, as METRIC_low and METRIC_high, the
-        ends. A row that could not be measured has no numbers.
+        Rows (heading, method), a column "subjects", and for each metric its mean and, as METRIC_low and METRIC_high,
+        the ends. A row that could not be measured has no numbers.
     """
     at_level = measured.table[measured.table["level"] == level]
     means = (
@@ -92,10 +92,10 @@ def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS)
         subject_means = (
             means.loc[row.method] if row.method in means.index.get_level_values("method") else means.iloc[:0]
         )
-        line: dict[str, object] = {"part": row.part, "method": row.method, "subjects": len(subject_means)}
+        line: dict[str, object] = {"heading": row.heading, "method": row.method, "subjects": len(subject_means)}
         for column in columns:
             values = subject_means[column].dropna()
             low, high = interval(values) if len(values) >= LEAST_SCENES else (values.min(), values.max())
             line |= {column: values.mean(), f"{column}_low": low, f"{column}_high": high}
         lines.append(line)
-    return pd.DataFrame(lines).set_index(["part", "method"])
+    return pd.DataFrame(lines).set_index(["heading", "method"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
+from kornia.filters import gaussian_blur2d
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -88,11 +88,7 @@ def spoilt(fused: Tensor, blur: float = 0, noise: float = 0, shift: float = 0, c
         image = warp(image, torch.tensor([-float(shift), 0.0]).view(1, 2, 1, 1).expand(-1, -1, *image.shape[-2:]))
     if blur:
         reach = int(np.ceil(3 * blur))
-        weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / blur) ** 2)
-        weights = (weights / weights.sum()).to(image.dtype)
-        image = F.pad(image, [reach] * 4, mode="replicate")
-        image = F.conv2d(image, weights.view(1, 1, 1, -1))
-        image = F.conv2d(image, weights.view(1, 1, -1, 1))
+        image = gaussian_blur2d(image, 2 * reach + 1, (blur, blur), "replicate")
     image = image.mean() + contrast / 100 * (image - image.mean()) if contrast != 100 else image
     if noise:
         drawn = torch.randn(image.shape, generator=torch.Generator().manual_seed(0), dtype=image.dtype)

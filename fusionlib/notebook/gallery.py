@@ -71,14 +71,14 @@ def _lacking(row: Row, weights: Path | None) -> list[str]:
 
 
 def table(measured: Measured, level: str, caption: str, columns: Sequence[str] = METRICS, **only: str) -> HTML:
-    """Means and, below them, 95 % intervals; best bold and second underlined among the rows of one part and set.
+    """Means and, below them, 95 % intervals; best bold and second underlined among the rows of one heading and set.
 
     Rows without numbers are left out: `left_out` names them.
 
     Args:
         measured, level, columns: as those of `comparison.means`.
         caption: a line above it.
-        only: `data` or `part`: show the rows of one set, or under one heading.
+        only: `data` or `heading`: show the rows of one set, or under one heading.
     """
     table_means, spread = means(measured, level, columns), intervals(measured, level, columns)
     for name, value in only.items():
@@ -99,7 +99,9 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
 def boxes(measured: Measured, level: str) -> Figure:
     """A panel a metric: the box of each of the table's own rows over all pairs, and every pair as a dot."""
     level_rows = measured.table[measured.table["level"] == level]
-    shown = [row for row in measured.rows if row.part == measured.rows[0].part and row.method not in measured.missing]
+    shown = [
+        row for row in measured.rows if row.heading == measured.rows[0].heading and row.method not in measured.missing
+    ]
     figure, axes = plt.subplots(1, len(METRICS), figsize=(plotting.WIDTH, 0.8 + 0.35 * len(shown)), sharey=True)
     for axis, column in zip(axes, METRICS, strict=True):
         values = [level_rows.loc[level_rows["method"] == row.method, column].dropna() for row in shown]

@@ -18,6 +18,7 @@ from fusionlib.experiments import comparison, detection_bench, evaluation, mri_s
 from fusionlib.experiments.detection_bench import target_awareness
 from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.methods.retraining import SHARE
+from fusionlib.metrics.statistics import SIGNIFICANCE
 from fusionlib.notebook import answers, detection_answers, training_answers
 from fusionlib.notebook.sentences import listed, percent
 from fusionlib.report import our_numbers, registration_findings, verdicts
@@ -124,7 +125,7 @@ def _statements(folder: Path) -> str:
 def _values(folder: Path) -> str:
     compared, table = verdicts.compare(folder), _level(folder, 1, "medium")
     counts, chance = verdicts.summary(compared).loc["all"], verdicts.by_chance(compared).loc["all"]
-    more, tells = ("more", "something") if chance["p"] < 0.05 else ("no more", "nothing")
+    more, tells = ("more", "something") if chance["p"] < SIGNIFICANCE else ("no more", "nothing")
     cap = table.loc[table["method"] == evaluation.BOUND, "Q_CC"].mean()
     pairs = len(table.drop_duplicates(["dataset", "pair"]))
     printed = paper_table(1).droplevel("dataset").loc["Ours", "Q_CC"]
@@ -192,7 +193,7 @@ def _cost(folder: Path) -> str:
 
 def _brains(folder: Path) -> str:
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
-    heads = mri_study.by_subject(measured, "medium").droplevel("part")
+    heads = mri_study.by_subject(measured, "medium").droplevel("heading")
     shares = heads["EPE"] / heads.at["average", "EPE"]  # the average registers nothing
     corrmlp = next(name for name in _printed_rows(7) if name in shares.index)
     minutes = {name: our_numbers.minutes_of(folder / "weights" / "mri" / f"{name}.csv") for name in ("ours", "corrmlp")}

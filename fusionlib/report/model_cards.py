@@ -220,8 +220,8 @@ def _tables(tables: Path, preset: Preset) -> Iterator[tuple[str, pd.DataFrame]]:
             columns = [*comparison.METRICS, "EPE_share"]
             means = comparison.means(measured, level, [column for column in columns if column in measured.table])
             means = means.loc[means.index[-1][0]].drop(columns="weights")
-            parts = means.index.get_level_values("part").isin([f"Table {number}", comparison.SHORT_TRAINING])
-            means = means[parts].droplevel("part").dropna(how="all")
+            here = means.index.get_level_values("heading").isin([f"Table {number}", comparison.SHORT_TRAINING])
+            means = means[here].droplevel("heading").dropna(how="all")
             pairs = measured.table.drop_duplicates(["dataset", "pair"])
             yield name, _with_place(means, f"{len(pairs)} {'slices' if number == 7 else 'pairs'}, {level}")
     for name in (BENCH, "with_and_without_detection.csv"):

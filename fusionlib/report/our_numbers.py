@@ -121,7 +121,7 @@ def _compared(measured: comparison.Measured, table: int, weights: Path) -> Itera
             values = at_level.set_index("pair")[metric].dropna()
             value, ends, over = values.mean(), _ends(values), _pairs_and_scenes(values)
             if heads is not None:
-                line = heads.loc[(row.part, row.method)]
+                line = heads.loc[(row.heading, row.method)]
                 value, ends = line[metric], (line[f"{metric}_low"], line[f"{metric}_high"])
                 over = f"{line['subjects']:.0f} heads"
             by_pair = {

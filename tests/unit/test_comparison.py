@@ -284,7 +284,7 @@ def test_the_error_of_a_registration_is_tested_once() -> None:
 
 def test_best_and_second_are_marked_by_the_arrow_among_the_rows_of_a_part() -> None:
     keys = [("d", "Table", name) for name in ("a", "b", "c", "d")] + [("d", "others", "e"), ("d", "others", BOUND)]
-    index = pd.MultiIndex.from_tuples(keys, names=["data", "part", "method"])
+    index = pd.MultiIndex.from_tuples(keys, names=["data", "heading", "method"])
     found = pd.DataFrame({"Q_CC": [1, 3, 2, np.nan, 9, 99], "Q_CV": [1, 3, 1, 2, 0, np.nan]}, index=index, dtype=float)
     marks = ranks(found)
     assert marks["Q_CC"].tolist() == [0, 1, 2, 0, 0, 0]
@@ -300,7 +300,7 @@ def test_the_table_shows_intervals_and_is_the_same_every_time(
     assert html == gallery.table(measured, "medium", "Means").data
     assert "Q_CC ↑" in html and "Q_CV ↓" in html and " to " in html and "trained" in html and "ecc" in html
     assert "font-weight: bold" in html and "text-decoration: underline" in html
-    assert "ecc" not in gallery.table(measured, "medium", "Means", part="Table").data
+    assert "ecc" not in gallery.table(measured, "medium", "Means", heading="Table").data
     assert "ecc" in gallery.table(measured, "medium", "Means", data="synthetic").data
 
 

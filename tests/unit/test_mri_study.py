@@ -113,7 +113,7 @@ def test_means_are_over_heads_not_slices() -> None:
     )
     rows = [Row("average", "Table 7"), Row("laplacian", "Table 7"), Row(BOUND, "no network")]
     found = by_subject(Measured(rows, table, {"laplacian": "not there"}), "medium", ["Q_CC"])
-    assert found.index.tolist() == [(row.part, row.method) for row in rows]
+    assert found.index.tolist() == [(row.heading, row.method) for row in rows]
     assert found.loc[("Table 7", "average")].tolist() == [2, 0.5, 0, 1]
     assert found.loc[("Table 7", "laplacian"), "subjects"] == 0
     assert found.loc[("Table 7", "laplacian"), ["Q_CC", "Q_CC_low"]].isna().all()
