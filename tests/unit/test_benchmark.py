@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -29,6 +31,7 @@ from fusionlib.experiments.benchmark.folder import MANIFEST, open_benchmark
 from fusionlib.experiments.benchmark.guide import EXAMPLES
 from fusionlib.experiments.benchmark.make import make
 from fusionlib.experiments.benchmark.score import score
+from fusionlib.support import files
 from fusionlib.support.files import InputError, sha256
 
 
@@ -56,6 +59,11 @@ def pixels(path: Path, mode: str | None = None) -> np.ndarray:
 
 def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def beside(folder: Path) -> list[str]:
+    """What lies in a folder, but for the empty files of locks, which stay."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
 def error(capsys: pytest.CaptureFixture, *arguments: object) -> str:
@@ -220,7 +228,7 @@ def test_a_benchmark_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch
     monkeypatch.setattr(fields, "inside", lambda phi: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         make(["drawn"], out, levels=["medium"], count=1)
-    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert digests(out) == before and beside(tmp_path) == ["made"]
 
 
 def test_an_interruption_between_old_and_new_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,9 +243,9 @@ def test_an_interruption_between_old_and_new_leaves_the_old(tmp_path: Path, monk
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "rename", interrupted)
         make(["drawn"], out, levels=["medium"], count=1)
-    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert digests(out) == before and beside(tmp_path) == ["made"]
     after = digests(make(["drawn"], out, levels=["medium"], count=1))
-    assert after != before and [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert after != before and beside(tmp_path) == ["made"]
 
 
 def test_what_a_kill_has_left_is_no_obstacle(tmp_path: Path) -> None:
@@ -245,12 +253,36 @@ def test_what_a_kill_has_left_is_no_obstacle(tmp_path: Path) -> None:
     before = digests(out)
     shutil.copytree(out, tmp_path / ".made.old.part")  # killed while the old one was removed
     make(["drawn"], out, levels=["zero"], count=1)
-    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert digests(out) == before and beside(tmp_path) == ["made"]
     out.rename(tmp_path / ".made.old.part")  # killed between the two renames
     with pytest.raises(InputError, match="Nothing is left to make"):
         make(["drawn"], out, levels=["raw"], count=1)
     make(["drawn"], out, levels=["zero"], count=1)
-    assert digests(out) == before and [path.name for path in tmp_path.iterdir()] == ["made"]
+    assert digests(out) == before and beside(tmp_path) == ["made"]
+
+
+def test_of_two_at_once_the_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, waiting = tmp_path / "made", threading.Event()
+    monkeypatch.setattr(files.LOGGER, "info", lambda line: waiting.set())
+    with ThreadPoolExecutor(2) as pool:
+        with files.locked(out):
+            runs = [pool.submit(make, ["drawn"], out, levels=["zero"], count=1) for _ in range(2)]
+            assert waiting.wait(60) and beside(tmp_path) == []
+        assert [run.result() for run in runs] == [out, out]
+    assert set(digests(out)) == {*open_benchmark(out).files, MANIFEST} and beside(tmp_path) == ["made"]
+
+
+def test_what_came_while_it_waited_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, waiting = tmp_path / "made", threading.Event()
+    monkeypatch.setattr(files.LOGGER, "info", lambda line: waiting.set())
+    with ThreadPoolExecutor(1) as pool:
+        with files.locked(out):
+            run = pool.submit(make, ["drawn"], out, levels=["zero"], count=1)
+            assert waiting.wait(60)
+            files.write_text(out / "thesis.txt", "years")
+        with pytest.raises(InputError, match=r"thesis\.txt, which is no part"):
+            run.result()
+    assert beside(out) == ["thesis.txt"]
 
 
 @pytest.mark.data

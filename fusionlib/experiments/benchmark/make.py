@@ -39,7 +39,7 @@ from fusionlib.experiments.benchmark import bytes_of, fields
 from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, LEVELS, MANIFEST, SETS, SIZES, digest
 from fusionlib.experiments.benchmark.guide import CONVENTION, guide
 from fusionlib.support.boxes import CLASSES
-from fusionlib.support.files import InputError, check_writable, write_bytes
+from fusionlib.support.files import InputError, check_writable, locked, write_bytes
 
 LOGGER = logging.getLogger(__name__)
 KNOWN = {MANIFEST, "README.md", "boxes.json", *(name for name, _ in FOLDERS)}  # all that lies in the folder
@@ -66,6 +66,8 @@ def make(
     count: int | None = None,
 ) -> Path:
     """Write the benchmark folder; a folder that holds one already is replaced, whole or not at all.
+
+    Of two processes that write one folder, the second waits for the first, and then replaces what that has made.
 
     Args:
         sets: of `SETS`.
@@ -97,6 +99,14 @@ def make(
             LOGGER.info("There are no raw frames of %s: the level raw is left out.", SETS[source.name])
     if not any(_available_levels(source, levels) for source in sources):
         raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
+    with locked(out):  # another process would remove what this one has half-written
+        _check_replaceable(out)  # again, since somebody may have put something there while this one waited
+        _replace(out, sources, levels, size)
+    return out
+
+
+def _replace(out: Path, sources: Sequence[_Source], levels: Sequence[str], size: str) -> None:
+    """Write a benchmark beside `out` and put it in its place; if that is interrupted, the old one stays."""
     unfinished, previous = (out.with_name(f".{out.name}.{end}") for end in ("part", "old.part"))
     if not out.exists() and previous.exists():  # left by a kill between the two renames
         previous.rename(out)
@@ -112,7 +122,6 @@ def make(
             previous.rename(out)
         for leftover in (unfinished, previous):
             shutil.rmtree(leftover, ignore_errors=True)
-    return out
 
 
 def _check_replaceable(out: Path) -> None:
