@@ -261,6 +261,27 @@ def test_what_a_kill_has_left_is_no_obstacle(tmp_path: Path) -> None:
     assert digests(out) == before and beside(tmp_path) == ["made"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_behind_a_link_the_folder_is_replaced_and_the_link_stays(there: bool, tmp_path: Path) -> None:
+    folder, link = tmp_path / "disk" / "made", tmp_path / "link"
+    folder.parent.mkdir()
+    if there:
+        folder.mkdir()
+    link.symlink_to(folder, target_is_directory=True)
+    for _ in range(2):
+        assert make(["drawn"], link, levels=["zero"], count=1) == link
+        assert link.readlink() == folder and len(open_benchmark(folder).files) == 6
+        assert beside(tmp_path) == ["disk", "link"] and beside(folder.parent) == ["made"]
+
+
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path, capsys) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    for out in (tmp_path / "one", tmp_path / "one" / "below"):
+        assert "leads to itself" in error(capsys, "benchmark", "make", "drawn", "--count", "1", "-o", out)
+    assert beside(tmp_path) == ["one", "two"]
+
+
 def test_of_two_at_once_the_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, waiting = tmp_path / "made", threading.Event()
     monkeypatch.setattr(files.LOGGER, "info", lambda line: waiting.set())

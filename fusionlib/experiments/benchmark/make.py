@@ -71,7 +71,7 @@ def make(
 
     Args:
         sets: of `SETS`.
-        out: the folder; it must not be there, be empty or hold a benchmark and nothing else.
+        out: the folder, or a link to it; it must not be there, be empty or hold a benchmark and nothing else.
         levels: of `LEVELS`; "raw" is left out of sets without raw frames, and a line says so.
         size: of `SIZES`. Natively, drawn scenes have 512 x 640 pixels.
         count: only the first pairs of each set, 1 or more, for a trial; of drawn scenes, how many are drawn.
@@ -80,18 +80,18 @@ def make(
         The folder.
 
     Raises:
-        InputError: an unknown name, a count below 1, no data, or a folder that holds something else; nothing is written
-            then.
+        InputError: an unknown name, a count below 1, no data, a folder that holds something else, or a link that leads
+            to itself; nothing is written then.
     """
-    out = Path(out)
+    folder = _real(out)
     for kind, names, known in (("set", sets, SETS), ("level", levels, LEVELS), ("size", [size], SIZES)):
         for name in names:
             if name not in known:
                 raise InputError(f"There is no {kind} {name!r} in the benchmark: choose among {', '.join(known)}.")
     if count is not None and count < 1:
         raise InputError(f"A benchmark of {count} pairs is none: give a count of 1 or more, or none for all.")
-    _check_replaceable(out)
-    check_writable(out)
+    _check_replaceable(folder)
+    check_writable(folder)
     sets, levels = list(dict.fromkeys(sets)), list(dict.fromkeys(levels))
     sources = [_open(name, size, count, "raw" in levels) for name in sets]
     if "raw" in levels:
@@ -99,10 +99,22 @@ def make(
             LOGGER.info("There are no raw frames of %s: the level raw is left out.", SETS[source.name])
     if not any(_available_levels(source, levels) for source in sources):
         raise InputError("Nothing is left to make: raw frames are RoadScene's alone, so add a level or roadscene.")
-    with locked(out):  # another process would remove what this one has half-written
-        _check_replaceable(out)  # again, since somebody may have put something there while this one waited
-        _replace(out, sources, levels, size)
-    return out
+    with locked(folder):  # another process would remove what this one has half-written
+        _check_replaceable(folder)  # again, since somebody may have put something there while this one waited
+        _replace(folder, sources, levels, size)
+    return Path(out)
+
+
+def _real(out: Path | str) -> Path:
+    """The folder behind a link, which is the one to replace: the link stays; InputError if it leads to itself."""
+    try:
+        folder = Path(out).resolve()
+        circular = any(path.is_symlink() for path in (folder, *folder.parents))  # left as they are by Python 3.13
+    except RuntimeError:  # before
+        circular = True
+    if circular:
+        raise InputError(f"{out} is or lies behind a link that leads to itself: remove it, or give another folder.")
+    return folder
 
 
 def _replace(out: Path, sources: Sequence[_Source], levels: Sequence[str], size: str) -> None:
@@ -126,7 +138,7 @@ def _replace(out: Path, sources: Sequence[_Source], levels: Sequence[str], size:
 
 def _check_replaceable(out: Path) -> None:
     """InputError if a folder holds anything but a benchmark: it will be removed when the new one is complete."""
-    if Path.cwd().is_relative_to(out.resolve()):
+    if Path.cwd().is_relative_to(out):
         raise InputError(f"{out} is the folder that you are in, or one above it: give a folder below it.")
     if out.is_dir():
         names = {path.name for path in out.iterdir()}
