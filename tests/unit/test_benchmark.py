@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from fusionlib import metrics
 from fusionlib.__main__ import main
 from fusionlib.deformation import misalign_by_key, sample_field, valid_mask, warp
 from fusionlib.experiments.benchmark import bytes_of, entries, fields, leaderboard, triples
+from fusionlib.experiments.benchmark import make as make_module
 from fusionlib.experiments.benchmark import score as score_module
 from fusionlib.experiments.benchmark.folder import MANIFEST, open_benchmark
 from fusionlib.experiments.benchmark.guide import EXAMPLES
@@ -280,6 +282,27 @@ def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path, capsys) -> None:
     for out in (tmp_path / "one", tmp_path / "one" / "below"):
         assert "leads to itself" in error(capsys, "benchmark", "make", "drawn", "--count", "1", "-o", out)
     assert beside(tmp_path) == ["one", "two"]
+
+
+@pytest.mark.parametrize("shows", ["at once", "when it is renamed"])
+def test_a_mount_point_cannot_be_replaced(shows: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "disk").mkdir()
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path == tmp_path / "disk":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        return rename(path, target)
+
+    if shows == "at once":
+        monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "disk")
+        monkeypatch.setattr(make_module, "_write", None)
+    monkeypatch.setattr(Path, "rename", busy)
+    arguments = ("benchmark", "make", "drawn", "--count", "1", "--levels", "zero", "-o")
+    assert "is a mount point, which cannot be replaced: give a folder inside it" in error(
+        capsys, *arguments, tmp_path / "disk"
+    )
+    assert beside(tmp_path) == ["disk"] and beside(tmp_path / "disk") == []
 
 
 def test_of_two_at_once_the_second_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

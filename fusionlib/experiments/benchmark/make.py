@@ -16,7 +16,9 @@ Images of others are made from the user's own copy; drawn scenes may be passed o
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,8 +82,8 @@ def make(
         The folder.
 
     Raises:
-        InputError: an unknown name, a count below 1, no data, a folder that holds something else, or a link that leads
-            to itself; nothing is written then.
+        InputError: an unknown name, a count below 1, no data, a folder that holds something else or is a mount point,
+            or a link that leads to itself; nothing is written then.
     """
     folder = _real(out)
     for kind, names, known in (("set", sets, SETS), ("level", levels, LEVELS), ("size", [size], SIZES)):
@@ -127,7 +129,7 @@ def _replace(out: Path, sources: Sequence[_Source], levels: Sequence[str], size:
     try:
         _write(unfinished, sources, levels, size)
         if out.exists():
-            out.rename(previous)  # removed last: that takes a while, in which an interruption would leave neither
+            _set_aside(out, previous)  # removed last: that takes a while, in which an interruption would leave neither
         unfinished.rename(out)
     finally:
         if previous.exists() and not out.exists():
@@ -140,6 +142,8 @@ def _check_replaceable(out: Path) -> None:
     """InputError if a folder holds anything but a benchmark: it will be removed when the new one is complete."""
     if Path.cwd().is_relative_to(out):
         raise InputError(f"{out} is the folder that you are in, or one above it: give a folder below it.")
+    if os.path.ismount(out):
+        raise InputError(_mounted(out))
     if out.is_dir():
         names = {path.name for path in out.iterdir()}
         if foreign := sorted(names - KNOWN):
@@ -149,6 +153,20 @@ def _check_replaceable(out: Path) -> None:
             raise InputError(f"{out} holds no complete benchmark: give a new or an empty folder.")
     elif out.exists():
         raise InputError(f"{out} is a file: give a new or an empty folder.")
+
+
+def _set_aside(out: Path, previous: Path) -> None:
+    """Rename the old folder; InputError if it is a mount point of the same disk, which only shows now."""
+    try:
+        out.rename(previous)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise InputError(_mounted(out)) from None
+
+
+def _mounted(out: Path) -> str:
+    return f"{out} is a mount point, which cannot be replaced: give a folder inside it."
 
 
 def _write(folder: Path, sources: Sequence[_Source], levels: Sequence[str], size: str) -> None:
