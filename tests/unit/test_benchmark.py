@@ -491,7 +491,7 @@ def test_a_journal_of_other_files_is_not_used(made: Path, fused: Path, tmp_path:
     true = {
         each.case: {
             "case": each.case,
-            "version": 1,
+            "version": score_module.SCORES,
             "mark": each.mark(),
             "sources": each.sources(),
             "values": {"Q_CC": 0.5, "Q_AB/F": 0.5},
@@ -550,6 +550,26 @@ def test_fields_that_cannot_be_used(content, tmp_path: Path) -> None:
         np.savez(path, **{"field" if content == "name" else "phi": phi})
     with pytest.raises(InputError, match=str(path)):
         triples.read_field(path, (2, 4, 4))
+
+
+@pytest.mark.parametrize("value", [1e300, 3e38, -2e6, np.inf])
+def test_a_field_that_has_diverged_does_not_drop_out_of_the_mean(value, made, fused, tmp_path, capsys) -> None:
+    fields_of, first = tmp_path / "fields", min(fused.glob("*.npz")).name
+    fields_of.mkdir()
+    for path in fused.glob("*.npz"):
+        shutil.copy(path, fields_of)
+    np.savez(fields_of / first, phi=np.full((2, 256, 256), value, np.float64 if value == 1e300 else np.float32))
+    message = error(capsys, "score", fused, "--benchmark", made, "--fields", fields_of, "-o", tmp_path / "e.json")
+    last = message.splitlines()[-1]
+    assert f"{fields_of / first} has displacements of more than 1000000 pixels" in last and "Warning" not in message
+    assert not (tmp_path / "e.json").exists()
+
+
+def test_an_error_that_is_not_finite_is_said(made: Path, fused: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    triple = triples.of_benchmark(fused, made, fused).triples[0]
+    monkeypatch.setattr(metrics, "endpoint_error", lambda *arguments: torch.tensor(torch.inf))
+    with pytest.raises(InputError, match=f"The EPE of {triple.field} is not finite"):
+        score_module.values_of(triple)
 
 
 def test_mistakes_in_the_command(made: Path, fused: Path, tmp_path: Path, capsys) -> None:

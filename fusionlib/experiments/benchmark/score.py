@@ -27,7 +27,7 @@ from fusionlib.support.files import InputError, check_writable, write_text
 from fusionlib.support.machine import computing_threads, cores
 
 LOGGER = logging.getLogger(__name__)
-SCORES = 1  # version of the numbers; a journal of another version is not used
+SCORES = 2  # version of the numbers; a journal of another version is not used
 DIGITS = 8
 
 
@@ -94,13 +94,19 @@ def score(
 
 
 def values_of(triple: Triple) -> dict[str, float | None]:
-    """Every metric of one triple; None where it is undefined."""
+    """Every metric of one triple; None where it is undefined.
+
+    Raises:
+        InputError: a file cannot be used, or the error of a field is not finite though there are pixels that count.
+    """
     ir, vi, fused = (torch.from_numpy(image.copy()).double()[None, None] / 255 for image in triple.images())
     values = metrics.fusion_metrics(ir, vi, fused) | {"Q_CC bound": metrics.q_cc_bound(ir, vi)}
     values |= metrics.further_metrics(ir, vi, fused)
     if (fields := triple.fields()) is not None:
         phi, phi_gt, valid = (torch.from_numpy(np.ascontiguousarray(array))[None] for array in fields)
         values["EPE"] = metrics.endpoint_error(phi, phi_gt, valid[None])
+        if valid.any() and not values["EPE"].isfinite():  # as None, it would be left out of the mean, and improve it
+            raise InputError(f"The EPE of {triple.field} is not finite: write 0 where the method has diverged.")
         values["EPE_share"] = values["EPE"] / metrics.endpoint_error(torch.zeros_like(phi), phi_gt, valid[None])
         values["folds"] = fold_share(phi)
     return {name: _number(value.item()) for name, value in values.items()}

@@ -27,6 +27,7 @@ from fusionlib.support.files import InputError, printable
 
 LOGGER = logging.getLogger(__name__)
 OWN = "own"  # the name of the only part where there is no benchmark
+FARTHEST = 1_000_000  # pixels along an axis; beyond, a field has diverged, and its error would overflow unnoticed
 _READING = threading.Lock()  # the decoder sets Python's filters of warnings, which are one for all threads
 
 
@@ -163,9 +164,14 @@ def read_field(path: Path, shape: Sequence[int]) -> np.ndarray:
         raise InputError(f"{path} holds no field phi ({str(error).strip() or 'damaged'}): {advice}.") from None
     if phi.dtype.kind not in "fiu" or phi.shape != tuple(shape):
         raise InputError(f"{path} has a field of {phi.shape} {phi.dtype}: {advice}.")
-    if not np.isfinite(phi).all():
-        raise InputError(f"{path} has NaN or infinity in its field: replace them by numbers.")
-    return phi.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is said below
+        phi = phi.astype(np.float32)
+    if np.isnan(phi).any():
+        raise InputError(f"{path} has NaN in its field: replace them by numbers.")
+    if (np.abs(phi) > FARTHEST).any():
+        fact = f"{path} has displacements of more than {FARTHEST} pixels or infinity in its field"
+        raise InputError(f"{fact}: write 0 where the method has diverged.")
+    return phi
 
 
 def _size_errors(triples: Sequence[Triple]) -> list[str]:
