@@ -380,6 +380,28 @@ def test_comparisons_are_made_with_entries_of_the_same_images(made: Path, fused:
     assert "not significantly different" in text and "2 images" in text
 
 
+def test_an_entry_that_cannot_be_compared_is_refused_before_the_work(
+    made: Path, fused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, other = (tmp_path / f"{name}.json" for name in ("one", "two", "other"))
+    score(fused, one, benchmark=made)
+    shutil.copy(one, two)
+    for kind in ("aligned", "vi"):
+        (tmp_path / kind).mkdir()
+        for path in (made / kind).glob("*zero*"):
+            shutil.copy(path, tmp_path / kind)
+    own = {"ir": tmp_path / "aligned", "vi": tmp_path / "vi"}
+    monkeypatch.setattr(score_module, "_score_all", None)
+    for against, where, name, words in (
+        ([one], {"benchmark": made}, "one", f"{one} and the entry to write have the same name, one, .*another --name"),
+        ([one, two], {"benchmark": made}, "b", f"{two} and {one} have the same name, one, .*another --name"),
+        ([one], own, "b", f"{one} has no part in common with what is scored, .*or leave it out"),
+    ):
+        with pytest.raises(InputError, match=words):
+            score(tmp_path / "aligned" if where is own else fused, other, against=against, name=name, **where)
+    assert not other.exists()
+
+
 def test_parts_of_another_size_can_be_added_to_an_entry(made: Path, fused: Path, tmp_path: Path) -> None:
     out = tmp_path / "e.json"
     first = score(fused, out, benchmark=made, fields=fused)

@@ -52,7 +52,7 @@ def score(
         ir, vi: folders of the two sources, infrared and visible.
         fields: folder of CASE.npz with the method's fields; of a benchmark only.
         name: of the method in tables; by default that of the entry's file.
-        against: entries to compare with, beside Ours and no registration.
+        against: entries to compare with, beside Ours and no registration; each of another name, and of the same images.
         threads: images at a time; by default one for each core.
         add: keep the other parts of the entry that is there, such as those of another size.
 
@@ -60,7 +60,8 @@ def score(
         The entry, see `entries`.
 
     Raises:
-        InputError: folders, files or fields that do not fit, each named; no entry is written then.
+        InputError: folders, files or fields that do not fit, each named, or an entry that cannot be compared; no entry
+            is written then.
     """
     fused, out = Path(fused), Path(out)
     if out.suffix != ".json":
@@ -82,15 +83,34 @@ def score(
         cases = of_benchmark(fused, Path(benchmark), None if fields is None else Path(fields))
     else:
         cases = of_folders(fused, Path(ir), Path(vi))
+    kept = [part for part in earlier["parts"] if part["part"] not in cases.parts]
+    _check_comparable(name, dict(zip(map(str, against), others, strict=True)), cases, kept)
     journal = out.with_name(f".{out.stem}.scores.part")
     values = _score_all(cases.triples, journal, threads or cores())
     parts = _parts(cases, values)
-    kept = [part for part in earlier["parts"] if part["part"] not in {new["part"] for new in parts}]
     in_order = sorted([*kept, *parts], key=lambda part: part["part"]) if kept else parts
     entry = entries.make_entry(name, in_order, [*entries.references(), *others])
     entries.write(out, entry)
     journal.unlink(missing_ok=True)
     return entry
+
+
+def _check_comparable(name: str, others: Mapping[str, Mapping], cases: Cases, kept: Sequence[Mapping]) -> None:
+    """InputError for an entry, given by its path, with which no comparison could be made or told from another."""
+    taken = {name: "the entry to write"}
+    for path, other in others.items():
+        if other["name"] in taken:
+            fact = f"{path} and {taken[other['name']]} have the same name, {other['name']}, and cannot be compared"
+            raise InputError(f"{fact}: score one of them with another --name.")
+        taken[other["name"]] = path
+    if others:
+        own = {each.pair: each.sources() for each in cases.triples if cases.parts[each.part] is None}
+        digests = {part.digest for part in cases.parts.values() if part is not None} | {part["digest"] for part in kept}
+        digests |= {entries.digest_of(own)} if own else set()
+        for path, other in others.items():
+            if digests.isdisjoint(part["digest"] for part in other["parts"]):
+                fact = f"{path} has no part in common with what is scored, and cannot be compared"
+                raise InputError(f"{fact}: give an entry of the same images, or leave it out.")
 
 
 def values_of(triple: Triple) -> dict[str, float | None]:
