@@ -29,7 +29,7 @@ from fusionlib.deformation import misalign_by_key, sample_field, valid_mask, war
 from fusionlib.experiments.benchmark import bytes_of, entries, fields, leaderboard, triples
 from fusionlib.experiments.benchmark import make as make_module
 from fusionlib.experiments.benchmark import score as score_module
-from fusionlib.experiments.benchmark.folder import MANIFEST, open_benchmark
+from fusionlib.experiments.benchmark.folder import MANIFEST, open_benchmark, part_digest
 from fusionlib.experiments.benchmark.guide import EXAMPLES
 from fusionlib.experiments.benchmark.make import make
 from fusionlib.experiments.benchmark.score import score
@@ -621,6 +621,32 @@ def test_a_benchmark_that_was_changed_is_refused(made: Path, fused: Path, tmp_pa
     path.write_bytes(bytes_of.png(np.zeros((256, 256), np.uint8)))
     with pytest.raises(InputError, match=f"{path.name} is not as the benchmark was made"):
         score(fused, tmp_path / "e.json", benchmark=copy)
+
+
+CHANGES = {
+    "a case is gone": lambda facts, part: part["cases"].pop(min(part["cases"])),
+    "a file is another": lambda facts, part: facts["files"].update({f"vi/{min(part['cases'])}.png": "0" * 64}),
+    "a file is gone": lambda facts, part: facts["files"].pop(f"vi/{min(part['cases'])}.png"),
+    "a list of cases": lambda facts, part: part.update(cases=list(part["cases"])),
+    "a list of pairs": lambda facts, part: part["cases"].update({case: [case] for case in part["cases"]}),
+    "one pair twice": lambda facts, part: part["cases"].update(dict.fromkeys(part["cases"], "a pair")),
+    "no case": lambda facts, part: part["cases"].clear(),
+    "no case, and its digest": lambda facts, part: part.update(cases={}, digest=part_digest([], {})),
+    "no part": lambda facts, part: facts["parts"].clear(),
+    "a list of files": lambda facts, part: facts.update(files=list(facts["files"])),
+    "a list of parts": lambda facts, part: facts.update(parts=[part]),
+    "another format": lambda facts, part: facts.update(format=2),
+    "no facts": lambda facts, part: facts.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_manifest_that_was_changed_is_refused(change: str, made: Path, tmp_path: Path) -> None:
+    facts = json.loads((made / MANIFEST).read_text(encoding="utf-8"))
+    CHANGES[change](facts, facts["parts"]["drawn_medium_256"])
+    (tmp_path / MANIFEST).write_text(json.dumps(facts), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^{tmp_path}.*: make (one with|the benchmark again)[^\n]*\.$"):
+        open_benchmark(tmp_path)
 
 
 # --- entries and the leaderboard

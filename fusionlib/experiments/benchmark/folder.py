@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusionlib.experiments.benchmark import bytes_of
 from fusionlib.support.files import InputError
 
 SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP", "drawn": "drawn scenes"}
@@ -52,26 +53,43 @@ class Benchmark:
 
 
 def open_benchmark(folder: Path | str) -> Benchmark:
-    """Open a benchmark; InputError if the folder holds none, or one of another format."""
+    """Open a benchmark.
+
+    Raises:
+        InputError: the folder holds none, or one of another format, or one with a part that is not as it was made.
+    """
     folder = Path(folder)
     path = folder / MANIFEST
     advice = "make one with `python -m fusionlib benchmark make`"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        parts = {
-            name: Part(name, part["set"], part["level"], part["size"], part["digest"], part["cases"])
-            for name, part in facts["parts"].items()
-        }
-        written_format, files = facts["format"], facts["files"]
+        if (written_format := facts["format"]) != FORMAT:
+            fact = f"{folder} has format {written_format} and this version reads format {FORMAT}"
+            raise InputError(f"{fact}: {advice}.")
+        files, parts = dict(facts["files"]), {}
+        for name, part in facts["parts"].items():
+            parts[name] = Part(name, part["set"], part["level"], part["size"], part["digest"], dict(part["cases"]))
+            if any(case != f"{name}_{pair}" for case, pair in parts[name].cases.items()):  # one pair, one case
+                raise ValueError
+            if part["digest"] != part_digest(parts[name].cases, files):  # scores count as those of all of its cases
+                raise InputError(f"{path} has other cases in {name} than were made: make the benchmark again.")
     except FileNotFoundError:
         raise InputError(f"{folder} holds no benchmark, since {path} is not there: {advice}.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {advice}.") from None
+    except InputError:
+        raise  # which is a ValueError, too
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{path} is no manifest of a benchmark: {advice}.") from None
-    if written_format != FORMAT:
-        raise InputError(f"{folder} has format {written_format} and this version reads format {FORMAT}: {advice}.")
+    if not parts or not all(part.cases for part in parts.values()):
+        raise InputError(f"{path} has no part or a part without cases: {advice}.")
     return Benchmark(folder, parts, files)
+
+
+def part_digest(cases: Iterable[str], files: Mapping[str, str]) -> str:
+    """The digest of a part: that of the names and the SHA-256 of the files of its cases; KeyError if one has none."""
+    digests = {f"{kind}/{case}": files[f"{kind}/{case}.{suffix}"] for case in cases for kind, suffix in FOLDERS}
+    return digest(bytes_of.text(digests))[:16]
 
 
 def digest(content: bytes) -> str:

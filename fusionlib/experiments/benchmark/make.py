@@ -38,7 +38,7 @@ from fusionlib.data.raw_pairs import FRAME, RawSet, open_raw
 from fusionlib.data.sets import Pair, drawn_keys
 from fusionlib.deformation import sample_field
 from fusionlib.experiments.benchmark import bytes_of, fields
-from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, LEVELS, MANIFEST, SETS, SIZES, digest
+from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, LEVELS, MANIFEST, SETS, SIZES, digest, part_digest
 from fusionlib.experiments.benchmark.guide import CONVENTION, guide
 from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError, check_writable, locked, write_bytes
@@ -189,10 +189,7 @@ def _write(folder: Path, sources: Sequence[_Source], levels: Sequence[str], size
                         files[file_name] = digest(content)
                     bar.update()
     for part in parts.values():
-        digests = {
-            f"{kind}/{case}": files[f"{kind}/{case}.{suffix}"] for case in part["cases"] for kind, suffix in FOLDERS
-        }
-        part["digest"] = digest(bytes_of.text(digests))[:16]
+        part["digest"] = part_digest(part["cases"], files)
     for name, content in (("boxes.json", bytes_of.text(boxes)), ("README.md", guide(parts, boxes).encode())):
         write_bytes(folder / name, content)
         files[name] = digest(content)
