@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -572,6 +573,46 @@ def test_fields_that_cannot_be_used(content, tmp_path: Path) -> None:
         np.savez(path, **{"field" if content == "name" else "phi": phi})
     with pytest.raises(InputError, match=str(path)):
         triples.read_field(path, (2, 4, 4))
+
+
+def npy(header: str, content: bytes = b"") -> bytes:
+    """An .npy with a header, as numpy wrote it or not."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"no array",
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4, "),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': ((((((\n"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 400000000000, 40000), }\n"),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 4, 4), }\n", b"too short"),
+        npy("{" + " " * 20000 + "}\n"),
+        "flipped",
+        "cut",
+    ],
+)
+def test_damaged_fields_are_named(member: bytes | str, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    if isinstance(member, bytes):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("phi.npy", member)
+    else:
+        np.savez_compressed(path, phi=np.random.default_rng(0).random((2, 40, 40)))
+        content = bytearray(path.read_bytes())
+        for place in range(200, 1200):
+            content[place] ^= 0xFF
+        path.write_bytes(content if member == "flipped" else content[:900])
+    with pytest.raises(InputError, match=rf"^{path} holds no field phi \(.*\): save it .*\.$"):
+        triples.read_field(path, (2, 40, 40))
+
+
+def test_an_array_under_the_name_of_an_archive_is_a_field(tmp_path: Path) -> None:
+    phi = np.random.default_rng(0).random((2, 4, 4), np.float32)
+    with open(tmp_path / "a.npz", "wb") as file:
+        np.save(file, phi)
+    assert np.array_equal(triples.read_field(tmp_path / "a.npz", phi.shape), phi)
 
 
 @pytest.mark.parametrize("value", [1e300, 3e38, -2e6, np.inf])

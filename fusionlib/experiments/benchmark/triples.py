@@ -10,8 +10,8 @@ import hashlib
 import io
 import json
 import logging
+import textwrap
 import threading
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,10 +158,15 @@ def read_field(path: Path, shape: Sequence[int]) -> np.ndarray:
     """The field `phi` of a file, float32 of a shape (2, H, W); InputError says what is wrong with it."""
     advice = f"save it with numpy.savez(path, phi=phi), phi {tuple(shape)} in pixels, x then y"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            phi = file["phi"] if hasattr(file, "files") else file
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} holds no field phi ({str(error).strip() or 'damaged'}): {advice}.") from None
+        loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)  # a damaged file would be left open
+        # Whoever writes with numpy.save into a file of that name has an array there, and no archive.
+        phi = loaded if isinstance(loaded, np.ndarray) else loaded["phi"]
+        if not isinstance(phi, np.ndarray):  # of a member that is no array, numpy gives the bytes
+            raise ValueError("phi is no array")
+    except Exception as error:  # damaged files raise whatever zlib, zipfile, tokenize and numpy come upon
+        known = isinstance(error, OSError | ValueError | KeyError)  # whose words say something to a user
+        reason = textwrap.shorten(str(error), 150, placeholder=" ...") if known else ""
+        raise InputError(f"{path} holds no field phi ({reason or 'damaged'}): {advice}.") from None
     if phi.dtype.kind not in "fiu" or phi.shape != tuple(shape):
         raise InputError(f"{path} has a field of {phi.shape} {phi.dtype}: {advice}.")
     with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite, which is said below
