@@ -644,6 +644,10 @@ def test_mistakes_in_the_command(made: Path, fused: Path, tmp_path: Path, capsys
         ((fused, "--benchmark", made, "-o", tmp_path / "e.txt"), "ends in .json"),
         ((fused, "--benchmark", tmp_path, "-o", out), "holds no benchmark"),
         ((made / "boxes.json", "--benchmark", made, "-o", out), "is not a folder"),
+        ((fused, "--benchmark", made, "-o", made / MANIFEST), "manifest.json is a file of a benchmark"),
+        ((fused, "--benchmark", made, "-o", made / "boxes.json"), "boxes.json is a file of a benchmark"),
+        ((fused, "--benchmark", made, "-o", out, "--name", "  "), "name of the method is empty"),
+        ((fused, "--benchmark", made, "-o", out, "--name", ""), "name of the method is empty"),
         ((tmp_path, "--benchmark", made, "-o", out), "has no image"),
         ((fused, "--benchmark", made, "--fields", tmp_path / "no", "-o", out), "is not a folder"),
         ((fused, "--benchmark", made, "--against", made / "boxes.json", "-o", out), "is no entry"),
@@ -713,6 +717,11 @@ def test_entries_that_were_changed_by_hand_are_refused(made: Path, fused: Path, 
         lambda entry: entry["parts"][0].update(digest="my own"),
         lambda entry: entry["parts"][0]["scores"].clear(),
         lambda entry: entry.pop("parts"),
+        lambda entry: entry.update(name=7),
+        lambda entry: entry.update(name=["mine"]),
+        lambda entry: entry.update(name=" "),
+        lambda entry: entry["parts"][0].update(part=7),
+        lambda entry: next(iter(entry["parts"][0]["scores"].values())).update(Q_CC=10**400),
     ):
         entry = json.loads(json.dumps(good))
         change(entry)

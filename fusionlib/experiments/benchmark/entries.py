@@ -113,11 +113,13 @@ def check(entry: object, path: Path | str) -> None:
     try:
         if entry["format"] != FORMAT:
             raise InputError(f"{path} has format {entry['format']} and not {FORMAT}: {advice}.")
-        if not str(entry["name"]).strip() or not entry["parts"]:
+        if not entry["name"].strip() or not entry["parts"]:
             raise InputError(f"{path} has no name or no part: {advice}.")
         for part in entry["parts"]:
             if not part["scores"] or not re.fullmatch("[0-9a-f]{16}", part["digest"]):
                 raise InputError(f"{path} has no scores or no digest in {part['part']}: {advice}.")
+            if not isinstance(part["part"], str):  # parts are sorted by it
+                raise TypeError
             numbers = [value for values in part["scores"].values() for value in values.values() if value is not None]
             if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
                 raise InputError(f"{path} has scores in {part['part']} that are no numbers: {advice}.")
@@ -127,7 +129,7 @@ def check(entry: object, path: Path | str) -> None:
                     raise InputError(
                         f"{path} has a mean of {metric} in {part['part']} that is not its scores': {advice}."
                     )
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, OverflowError):  # the last of an integer with hundreds of digits
         raise InputError(f"{path} is no entry of the benchmark: {advice}.") from None
 
 

@@ -15,7 +15,7 @@ SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP"
 LEVELS = ("light", "medium", "heavy", "zero", "raw")
 SIZES = ("native", "256", "512")
 FORMAT = 1
-MANIFEST = "manifest.json"
+MANIFEST, BOXES = "manifest.json", "boxes.json"
 FOLDERS = (("ir", "png"), ("vi", "png"), ("aligned", "png"), ("fields", "npz"))
 
 

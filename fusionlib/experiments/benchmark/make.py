@@ -38,13 +38,23 @@ from fusionlib.data.raw_pairs import FRAME, RawSet, open_raw
 from fusionlib.data.sets import Pair, drawn_keys
 from fusionlib.deformation import sample_field
 from fusionlib.experiments.benchmark import bytes_of, fields
-from fusionlib.experiments.benchmark.folder import FOLDERS, FORMAT, LEVELS, MANIFEST, SETS, SIZES, digest, part_digest
+from fusionlib.experiments.benchmark.folder import (
+    BOXES,
+    FOLDERS,
+    FORMAT,
+    LEVELS,
+    MANIFEST,
+    SETS,
+    SIZES,
+    digest,
+    part_digest,
+)
 from fusionlib.experiments.benchmark.guide import CONVENTION, guide
 from fusionlib.support.boxes import CLASSES
 from fusionlib.support.files import InputError, check_writable, locked, write_bytes
 
 LOGGER = logging.getLogger(__name__)
-KNOWN = {MANIFEST, "README.md", "boxes.json", *(name for name, _ in FOLDERS)}  # all that lies in the folder
+KNOWN = {MANIFEST, "README.md", BOXES, *(name for name, _ in FOLDERS)}  # all that lies in the folder
 
 
 @dataclass(frozen=True)
@@ -190,7 +200,7 @@ def _write(folder: Path, sources: Sequence[_Source], levels: Sequence[str], size
                     bar.update()
     for part in parts.values():
         part["digest"] = part_digest(part["cases"], files)
-    for name, content in (("boxes.json", bytes_of.text(boxes)), ("README.md", guide(parts, boxes).encode())):
+    for name, content in ((BOXES, bytes_of.text(boxes)), ("README.md", guide(parts, boxes).encode())):
         write_bytes(folder / name, content)
         files[name] = digest(content)
     made_with = {"fusionlib": fusionlib.__version__} | {

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from fusionlib import metrics
 from fusionlib.deformation import fold_share
 from fusionlib.experiments.benchmark import entries
+from fusionlib.experiments.benchmark.folder import BOXES, MANIFEST
 from fusionlib.experiments.benchmark.triples import Cases, Triple, of_benchmark, of_folders, refuse
 from fusionlib.support.files import InputError, check_writable, write_text
 from fusionlib.support.machine import computing_threads, cores
@@ -68,6 +69,8 @@ def score(
         raise InputError(f"{out} cannot be written: give a name that ends in .json.")
     if out.is_dir():
         raise InputError(f"{out} is a folder: give the name of a file.")
+    if out.name in (MANIFEST, BOXES) and (out.parent / MANIFEST).is_file():
+        raise InputError(f"{out} is a file of a benchmark, which would be lost: give another name.")
     check_writable(out.parent)
     if benchmark is not None and (ir is not None or vi is not None):
         raise InputError("The sources come with the benchmark: leave out --ir and --vi, or --benchmark.")
@@ -75,7 +78,10 @@ def score(
         raise InputError("Say what the images were fused from: give --benchmark, or both --ir and --vi.")
     if benchmark is None and fields is not None:
         raise InputError("There is no true field without a benchmark: leave out --fields, or give --benchmark.")
-    others, name = [entries.read(path) for path in against], name or out.stem  # before any work
+    name = out.stem if name is None else name
+    if not name.strip():
+        raise InputError("The name of the method is empty: give one with --name.")
+    others = [entries.read(path) for path in against]  # before any work
     earlier = entries.read(out) if add and out.exists() else {"name": name, "parts": []}
     if earlier["name"] != name:
         raise InputError(f"{out} is the entry of {earlier['name']}: give that name, or another file.")
