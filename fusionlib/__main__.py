@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     output has gone, as behind `| head`.
     """
     os.environ.update(short_spin(os.environ))  # before torch is imported
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as after Ctrl-C: nothing half-written stays
+    for name in ("SIGTERM", "SIGHUP"):  # end as after Ctrl-C, so that nothing half-written stays
+        ending = getattr(signal, name, None)
+        if ending and signal.getsignal(ending) is not signal.SIG_IGN:  # nohup has it ignored
+            signal.signal(ending, signal.default_int_handler)
     command_line.prepare_output()
     arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             command_line.silence()
             return 141
-        except (OSError, ModuleNotFoundError, RuntimeError) as error:
+        except (OSError, ModuleNotFoundError, RuntimeError, MemoryError) as error:
             if not (sentence := command_line.system_error_message(error)):
                 raise
             print(f"fusionlib: error: {sentence}", file=sys.stderr)

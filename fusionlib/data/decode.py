@@ -82,7 +82,7 @@ def decode(path: Path | str, page: int | None = None) -> Decoded:
                 return deep
             file.seek(0)
             return _pillow(file, path, page)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check its name and folder.") from None

@@ -20,7 +20,7 @@ from fusionlib.data.decode import ORIENTATION, decode
 from fusionlib.data.stretch import to_levels
 from fusionlib.support.files import InputError, atomic
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 SMALLEST_SIDE = 32
 
 Size = int | tuple[int, int]  # a side for a square, or (height, width)
@@ -120,9 +120,15 @@ def save_image(path: Path | str, image: Tensor) -> Path:
     """Write an image (1, H, W) or (3, H, W) in [0, 1], or a batch of one, as PNG: the whole file or none.
 
     Raises:
-        InputError: The path does not end in .png, or the image contains NaN.
+        InputError: The path does not end in .png, or the image has another shape, whole numbers, values far outside of
+            [0, 1] or NaN.
     """
-    path = Path(path)
+    path, shape = Path(path), tuple(image.shape)
+    if len(shape) not in (3, 4) or shape[-3] not in (1, 3) or (len(shape) == 4 and shape[0] != 1):
+        raise InputError(f"An image of shape {shape} cannot be written: give (1, H, W) or (3, H, W), one at a time.")
+    if not image.is_floating_point() or image.min() < -0.5 or image.max() > 1.5:  # else it would be clamped to ruin
+        values = f"from {image.min().item():g} to {image.max().item():g}"
+        raise InputError(f"The image for {path} has {image.dtype} {values}: give floating numbers in [0, 1].")
     if path.suffix.lower() != ".png":
         raise InputError(f"{path} cannot be written: images are saved without loss, so give a name that ends in .png.")
     with atomic(path) as part:
@@ -132,6 +138,8 @@ def save_image(path: Path | str, image: Tensor) -> Path:
 
 def _open(path: Path | str, page: int | None) -> Image.Image:
     """Image of mode L or RGB, upright; measured values brought to 8 bits."""
+    if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():  # a pipe would be waited for
+        raise InputError(f"{path} is no file: write the image to a file first.")
     decoded = decode(path, page)
     height, width = decoded.pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:

@@ -4,12 +4,11 @@ the weights and the retraining of each. Uses `training` and what lies below.
 The names of `fusionlib.methods.registry` are those of this folder, too: `fusionlib.methods.load("ours")`.
 """
 
+from fusionlib.methods.classical import CLASSICAL, Classical
 from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.registry import (
-    CLASSICAL,
     NETWORKS,
     Chain,
-    Classical,
     Origin,
     Ours,
     check_weights,

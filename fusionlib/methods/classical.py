@@ -25,6 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fusionlib.deformation import warp
+from fusionlib.methods.protocol import Fused
+from fusionlib.methods.simple_fusion import RULES
 from fusionlib.support.files import InputError
 from fusionlib.support.inputs import check_pair, local_structure
 from fusionlib.support.quiet_import import opencv
@@ -77,7 +80,9 @@ def register(ir: Tensor, vi: Tensor, registration: Registration) -> Registration
     """
     height, width = check_pair(ir, vi, smallest=32)
     step = max(1, round(min(height, width) / SIDE))
-    moving, fixed = (local_structure(F.avg_pool2d(image.float().cpu(), step))[:, 0].numpy() for image in (ir, vi))
+    moving, fixed = (
+        local_structure(F.avg_pool2d(image.detach().float().cpu(), step))[:, 0].numpy() for image in (ir, vi)
+    )
     y, x = ((np.arange(side) + 0.5) / step - 0.5 for side in (height, width))
     points = np.stack(np.meshgrid(x, y))
 
@@ -261,3 +266,19 @@ REGISTRATIONS: dict[str, Registration] = {
     "ecc": ECC(),
     "simpleitk": MutualInformation(),
 }
+
+
+@dataclass(frozen=True)
+class Classical:
+    """A classical registration, whose result is averaged with the visible image; where it fails, the field is 0."""
+
+    name: str
+    by: Registration
+
+    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
+        field = register(ir, vi, self.by).field
+        registered = warp(ir, field)
+        return Fused(RULES["average"].rule(registered, vi), field, registered)
+
+
+CLASSICAL = {name: Classical(name, by) for name, by in REGISTRATIONS.items()}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fusionlib.data import systems
 from fusionlib.deformation import compose, warp
 from fusionlib.methods import checkpoints
-from fusionlib.methods.classical import REGISTRATIONS, Registration, register
+from fusionlib.methods.classical import CLASSICAL
 from fusionlib.methods.field_confidence import Calibration
 from fusionlib.methods.field_refinement import RefinedNetwork, Refinement
 from fusionlib.methods.protocol import Fused, Method
@@ -28,22 +28,6 @@ from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import exact_float32
 from fusionlib.support.weights import key_of
-
-
-@dataclass(frozen=True)
-class Classical:
-    """A classical registration, whose result is averaged with the visible image; where it fails, the field is 0."""
-
-    name: str
-    by: Registration
-
-    def fuse(self, ir: Tensor, vi: Tensor) -> Fused:
-        field = register(ir, vi, self.by).field
-        registered = warp(ir, field)
-        return Fused(RULES["average"].rule(registered, vi), field, registered)
-
-
-CLASSICAL = {name: Classical(name, by) for name, by in REGISTRATIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -147,7 +131,10 @@ def load(name: str, weights: Path | str | None = None, device: str | None = "cpu
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        return Ours(_refined(name, FusionNetwork.load(_own_weights(name, weights))), name, device)
+        loaded = FusionNetwork.load(path := _own_weights(name, weights))
+        if others := [other for other, config in NETWORKS.items() if config == loaded.config != NETWORKS[name]]:
+            raise InputError(f"{path} holds weights of {others[0]}, not of {name}: give another file, or that name.")
+        return Ours(_refined(name, loaded), name, device)
     system = _system(name)
     method_class, source = systems.imported(system.method), checkpoints.find(system, weights)
     if unknown := options.keys() - signature(method_class).parameters.keys():

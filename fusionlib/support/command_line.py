@@ -52,15 +52,19 @@ def cluster(text: str) -> str:
     return text
 
 
-def system_error_message(error: OSError | ModuleNotFoundError | RuntimeError) -> str:
-    """One sentence if an error comes from a closed folder, a full disk, a long name, a missing package or a GPU whose
-    memory is full; else "".
+def system_error_message(error: OSError | ModuleNotFoundError | RuntimeError | MemoryError) -> str:
+    """One sentence if an error comes from a closed folder, a full disk, a long name, a link to itself, a missing
+    package or a memory that is full; else "".
     """
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "The memory of this machine is too small for this: give smaller images, or close other programs."
     if isinstance(error, RuntimeError):
-        if type(error).__name__ != "OutOfMemoryError":  # by its name, since torch is slow to import
-            return ""
-        advice = "give smaller images or, where the command has it, --device cpu"
-        return f"The memory of the GPU is too small for this: {advice}."
+        if type(error).__name__ == "OutOfMemoryError":  # by its name, since torch is slow to import
+            advice = "give smaller images or, where the command has it, --device cpu"
+            return f"The memory of the GPU is too small for this: {advice}."
+        paths = {"Symlink loop": "a link that leads to itself", "home directory": "~ before a name that nobody has"}
+        found = next((paths[text] for text in paths if text in str(error)), None)
+        return f"A path holds {found} ({error}): give another one." if found else ""
     if isinstance(error, ModuleNotFoundError):
         if (error.name or "fusionlib").partition(".")[0] == "fusionlib":
             return ""

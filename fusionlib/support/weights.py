@@ -55,8 +55,12 @@ def settings_of(path: Path | str, part: str) -> dict[str, object]:
     """The settings of a part of the recipe in the header, such as "network"; InputError as in `read_header`, or if the
     recipe has no such part.
     """
-    settings = json.loads(read_header(path)["recipe"]).get(part)
-    if settings is None:
+    recipe = read_header(path)["recipe"]
+    try:
+        settings = json.loads(recipe).get(part)
+    except (ValueError, AttributeError):
+        raise InputError(f"{path} has a damaged header: fetch or train it again.") from None
+    if not isinstance(settings, dict):
         raise InputError(f"{path} holds weights of a recipe without a {part}; give a file that was made with one.")
     # JSON has made lists of the tuples.
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
@@ -72,9 +76,12 @@ def config_of(kind: type[Config], path: Path | str, part: str) -> Config:
 
 
 def read_state(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a weights file that `read_header` has accepted."""
+    """The tensors of a weights file that `read_header` has accepted; InputError if one has NaN or infinite numbers."""
     with safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if bad := [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
+        raise InputError(f"{path} holds NaN or infinite numbers in {bad[0]}: fetch or train it again.")
+    return state
 
 
 def with_weights(module: Module, path: Path | str) -> Module:

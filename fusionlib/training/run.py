@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import time
@@ -89,7 +90,9 @@ class Run:
         if self.path:
             with atomic(self.path.with_suffix(".checkpoint")) as part:
                 states = {name: stateful.state_dict() for name, stateful in parts.items()}
-                torch.save({**states, "rows": self.rows, "made_by": str(self.key)}, part)
+                content = io.BytesIO()  # on a full disk, torch's own writing hides why it failed
+                torch.save({**states, "rows": self.rows, "made_by": str(self.key)}, content)
+                part.write_bytes(content.getbuffer())
         self.report()
         if self.done < self.total:
             check_time(f"{self.name} is trained to {self.unit} {self.done} of {self.total}", seconds)

@@ -176,7 +176,9 @@ def test_out_of_memory_is_one_sentence_and_other_errors_are_not_hidden(files, mo
         return main(["fuse", *map(str, files), "-o", "fused.png"])
 
     assert fails(torch.OutOfMemoryError("CUDA out of memory")) == 2
-    assert "too small for this: give smaller images" in capsys.readouterr().err
+    assert "memory of the GPU is too small for this: give smaller images" in capsys.readouterr().err
+    for full in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")):
+        assert fails(full) == 2 and "memory of this machine is too small" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="a bug"):
         fails(RuntimeError("a bug"))
 
@@ -186,12 +188,13 @@ def test_what_python_cannot_read_is_a_text(text):
     assert command_line.parameter(text) == text
 
 
-def test_what_is_written_when_the_system_ends_a_command_is_removed(tmp_path):
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGHUP"])
+def test_what_is_written_when_the_system_ends_a_command_is_removed(tmp_path, ending):
     code = (
         "import os, signal, sys; from fusionlib import __main__; from fusionlib.support.files import atomic\n"
         "def stopped(arguments):\n"
         f"    with atomic({str(tmp_path / 'fused.png')!r}) as part:\n"
-        "        part.write_text('half'); os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"        part.write_text('half'); os.kill(os.getpid(), signal.{ending})\n"
         "__main__._fuse = stopped; sys.exit(__main__.main(['fuse', 'a', 'b', '-o', 'c']))"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pictures import noise, write
 from PIL import Image
+from torch import Tensor
 
 from fusionlib.data.images import luma, read_infrared, read_visible, recolour, resize, save_image, to_tensor, to_uint8
 from fusionlib.support.files import InputError
@@ -175,6 +176,23 @@ def test_an_image_survives_writing_and_reading(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == ["grey.png", "rgb.png"]
     with pytest.raises(InputError, match=r"name that ends in \.png"):
         save_image(tmp_path / "lossy.jpg", rgb)
+
+
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        (torch.full((1, 40, 48), 200, dtype=torch.uint8), "torch.uint8 from 200 to 200: give floating numbers"),
+        (torch.full((1, 40, 48), 255.0), "from 255 to 255: give floating numbers in"),
+        (torch.zeros(2, 40, 48), r"shape \(2, 40, 48\) cannot be written"),
+        (torch.zeros(2, 1, 40, 48), "one at a time"),
+        (torch.zeros(40, 48), "cannot be written"),
+    ],
+    ids=["bytes", "0 to 255", "two channels", "two images", "no channel"],
+)
+def test_what_is_no_image_is_not_written(tmp_path: Path, image: Tensor, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        save_image(tmp_path / "new.png", image)
+    assert not list(tmp_path.iterdir())
 
 
 def test_to_uint8_rounds_and_clamps() -> None:

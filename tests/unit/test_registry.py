@@ -9,11 +9,13 @@ from pathlib import Path
 import halfway
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fusionlib import methods
 from fusionlib.data import systems
 from fusionlib.network import FusionNetwork
 from fusionlib.support.files import InputError
+from fusionlib.support.weights import read_header, read_state
 
 
 def test_every_name_is_known_once() -> None:
@@ -83,3 +85,23 @@ def test_systems_are_imported_when_they_are_asked_for(root: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['fusionlib.methods.baselines.murf_checkpoint']"
+
+
+def test_weights_of_another_network_are_refused_by_name() -> None:
+    ours, plain = methods.shipped_weights("ours"), methods.shipped_weights("as_in_the_paper")
+    with pytest.raises(InputError, match="holds weights of as_in_the_paper, not of ours: give another file"):
+        methods.load("ours", plain)
+    with pytest.raises(InputError, match="holds weights of ours, not of as_in_the_paper"):
+        methods.load("as_in_the_paper", ours)
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    state, header = read_state(methods.shipped_weights("ours")), read_header(methods.shipped_weights("ours"))
+    path, first = tmp_path / "own.safetensors", next(iter(state))
+    save_file(state | {first: torch.full_like(state[first], torch.nan)}, path, header)
+    with pytest.raises(InputError, match=f"holds NaN or infinite numbers in {first}"):
+        methods.load("ours", path)
+    for recipe in ("", "{", "[]", '{"network": []}'):
+        save_file(state, path, header | {"recipe": recipe})
+        with pytest.raises(InputError, match=r"damaged header|without a network"):
+            methods.load("ours", path)

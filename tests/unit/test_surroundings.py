@@ -19,6 +19,7 @@ from fusionlib import methods
 from fusionlib.__main__ import main
 from fusionlib.methods import retraining
 from fusionlib.notebook import widgets
+from fusionlib.support.command_line import system_error_message
 from fusionlib.support.files import InputError, atomic, locked, remove_partial_files
 from fusionlib.support.inputs import checked_device, without_evidence
 
@@ -232,6 +233,36 @@ def test_odd_images_are_fused_or_refused_and_leave_no_halves(tmp_path, capsys, o
     said = capsys.readouterr().err
     assert said.count("\n") == bool(odd.told) and said.startswith("fusionlib: warning: " if odd.told else "")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["it.png"]
+
+
+def test_a_pipe_is_not_waited_for(pair, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    said = refused(capsys, "fuse", tmp_path / "pipe.png", pair[1], "-o", tmp_path / "out.png", *AVERAGE)
+    assert "pipe.png is no file: write the image to a file first" in said
+
+
+def test_every_kind_of_image_that_is_read_alone_is_read_in_a_folder(tmp_path):
+    for folder in ("ir", "vi"):
+        (tmp_path / folder).mkdir()
+        for suffix in ("png", "webp", "gif"):
+            Image.fromarray(picture(40, 48)).save(tmp_path / folder / f"{suffix}.{suffix}", lossless=True)
+    command = ("fuse", tmp_path / "ir", tmp_path / "vi", "-o", tmp_path / "out", *AVERAGE)
+    assert main([str(each) for each in command]) == 0
+    assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == ["gif", "png", "webp"]
+
+
+def test_links_and_homes_that_lead_nowhere_are_named(pair, tmp_path, capsys):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    said = refused(capsys, "fuse", *pair, "-o", tmp_path / "loop.png", *AVERAGE)
+    assert "loop" in said
+    with pytest.raises(RuntimeError) as raised:
+        Path("~nobody-of-this-name/data").expanduser()
+    assert "~ before a name that nobody has" in system_error_message(raised.value)
+
+
+def test_a_file_of_the_system_is_no_output(pair, capsys):
+    said = refused(capsys, "fuse", *pair, "-o", "/proc/fused.png", *AVERAGE)
+    assert "/proc/fused.png cannot be written" in said
 
 
 # --- a missing package

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_batches_made_ahead_are_the_same_and_so_are_their_errors():
     with pytest.raises(InputError, match="no such pair"):
         list(made_ahead(broken()))
     next(made_ahead(broken()))  # and whoever stops early is not kept waiting
+
+
+def test_a_full_disk_is_said_when_a_checkpoint_is_written(tmp_path, monkeypatch):
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    run = Run(tmp_path / "net.safetensors", Key.of(), 2, "epoch", "loss")
+    with pytest.raises(InputError, match=r"net\.checkpoint cannot be written \(No space left on device\): free some"):
+        run.add({"epoch": 1, "loss": 1.0})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_gradient_that_is_no_number_spoils_no_checkpoint(tmp_path, monkeypatch):
