@@ -9,6 +9,7 @@ every widget, before and after its controls moved, go to the folder named by ART
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -171,7 +172,7 @@ def test_notebook_runs_and_every_control_changes_its_picture(path: Path, lab: La
     open_notebook(lab, path)
     run_all_cells(lab)
     explorers = lab.page.locator(f".{CLASS}")
-    asked = path.read_text(encoding="utf-8").count("widgets.Explorer(")
+    asked = len(re.findall(r"widgets\.(?:Explorer|compare)\(", path.read_text(encoding="utf-8")))
     assert explorers.count() == asked
     for number in range(asked):
         name = f"{path.stem}_{number}"
