@@ -7,7 +7,8 @@ as two notebooks, may write to one file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,15 +17,81 @@ from fusionlib.support.files import InputError, atomic, locked
 from fusionlib.support.keys import Key
 
 MADE_BY = "made_by"
+CONFLICT = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")  # how git begins the lines that it adds to what it cannot merge
+ADVICE = "restore it, for example with git, or remove it, and it is made anew"
 NAMES = dict.fromkeys((MADE_BY, "pair", "subject"), str)  # never numbers: a pair of M3FD is called 00000
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The whole table with its column `made_by`, names as text; empty if there is no file, InputError if it is none."""
+    """The whole table with its column `made_by`, names as text; empty if there is no file.
+
+    Raises:
+        InputError: the file is no table, or a line of it was damaged, as by a merge; the message names that line.
+    """
+    return parsed(path, "table", ADVICE) if path.exists() else pd.DataFrame()
+
+
+def parsed(path: Path, kind: str, advice: str) -> pd.DataFrame:
+    """The content of a CSV file that this library wrote, in which all lines have as many fields as the first.
+
+    Args:
+        path: of the file.
+        kind: what it is called in an error, such as "table".
+        advice: what to do about a damaged one.
+
+    Raises:
+        InputError: it is empty, not UTF-8, holds marks of a merge conflict, or a line has too many or too few fields.
+    """
     try:
-        return pd.read_csv(path, dtype=NAMES) if path.exists() else pd.DataFrame()
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no table ({str(error).strip()}): remove it, and it is made anew.") from None
+        why = _damaged_line(path)
+        table = pd.DataFrame() if why else pd.read_csv(path, dtype=NAMES)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, csv.Error) as error:
+        why = str(error).strip()
+    if why:
+        raise InputError(f"{path} is no {kind} ({why}): {advice}.")
+    return table
+
+
+def _damaged_line(path: Path) -> str:
+    """What is wrong with the first damaged line of a file; empty if there is none.
+
+    Pandas fills a short line up, and takes the first fields of long ones for an index, so neither would be seen.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        lines, fields = csv.reader(file), 0
+        for line in lines:
+            if line and line[0].startswith(CONFLICT):
+                return f"line {lines.line_num} is a mark of a merge conflict, {line[0][:7]}"
+            fields = fields or len(line)
+            if line and len(line) != fields:
+                return f"line {lines.line_num} has {len(line)} fields, where the first line has {fields}"
+    return ""
+
+
+def check_columns(table: pd.DataFrame, path: Path, names: Iterable[str] = (), numbers: Iterable[str] = ()) -> None:
+    """Refuse a table that lacks rows or columns, or whose columns are not what they were.
+
+    Args:
+        table: as `read` gives it.
+        path: its file, for the message.
+        names: columns in which every row has something.
+        numbers: columns of numbers, which may be missing in some rows.
+
+    Raises:
+        InputError: one of them is not there, has a gap or holds text, or the table has no rows.
+    """
+    names, numbers = list(names), list(numbers)
+    if lacking := [column for column in (*names, *numbers) if column not in table]:
+        why = f"lacks the column{'s' * (len(lacking) > 1)} {', '.join(lacking)}"
+    elif table.empty:
+        why = "has no rows"
+    elif gaps := [column for column in names if table[column].isna().any()]:
+        why = f"has a gap in the column {gaps[0]}"
+    elif texts := [column for column in numbers if not pd.api.types.is_numeric_dtype(table[column])]:
+        why = f"has text in the column {texts[0]}, which holds numbers"
+    else:
+        return
+    raise InputError(f"{path} {why}: {ADVICE}.")
 
 
 def replace_part(path: Path, part: Mapping[str, object], key: Key, rows: pd.DataFrame) -> None:

@@ -109,11 +109,44 @@ def test_two_processes_may_write_to_one_table(tmp_path: Path) -> None:
     assert set(result_tables.read(path)["method"]) == {f"{name}{number}" for name in "ab" for number in range(20)}
 
 
-@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n1,2,3\n", b"\xff\xfe\x00"])
-def test_a_file_that_is_no_table_is_named(content: bytes, tmp_path: Path) -> None:
+MERGED = b"a,b\n1,2\n<<<<<<< HEAD\n1,3\n=======\n1,4\n>>>>>>> other\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "No columns"),
+        (b"\xff\xfe\x00", "utf-8"),
+        (b"a,b\n1,2\n1,2,3\n", "line 3 has 3 fields, where the first line has 2"),
+        (b"a,b\n1,2\n1", "line 3 has 1 fields"),
+        (b"a,b\n1,2,3\n4,5,6\n", "line 2 has 3 fields"),
+        (MERGED, "line 3 is a mark of a merge conflict, <<<<<<<"),
+        (b"<<<<<<< HEAD\n" + MERGED, "line 1 is a mark of a merge conflict"),
+    ],
+)
+def test_a_file_that_is_no_table_is_named(content: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"table\.csv is no table .*: remove it, and it is made anew"):
+    with pytest.raises(InputError, match=rf"table\.csv is no table \(.*{why}.*\): restore it, .* made anew"):
         result_tables.read(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("method,Q_CC\nours,0.5\n", "lacks the column pair"),
+        ("name,Q\nours,0.5\n", "lacks the columns method, pair, Q_CC"),
+        ("method,pair,Q_CC\n", "has no rows"),
+        ("method,pair,Q_CC\nours,,0.5\n", "has a gap in the column pair"),
+        ("method,pair,Q_CC\nours,00000,good\n", "has text in the column Q_CC"),
+    ],
+)
+def test_a_table_without_what_its_reader_needs_is_refused(content: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"table\.csv {why}.*: restore it"):
+        result_tables.check_columns(result_tables.read(path), path, ["method", "pair"], ["Q_CC"])
+    path.write_text("method,pair,Q_CC\nours,00000,\naverage,00000,0.5\n", encoding="utf-8")
+    result_tables.check_columns(result_tables.read(path), path, ["method", "pair"], ["Q_CC"])
 
 
 def test_names_that_look_like_numbers_stay_names(tmp_path: Path) -> None:
