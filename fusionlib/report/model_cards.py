@@ -31,6 +31,7 @@ from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import read_header
+from fusionlib.training.shared_weights import read_log
 
 LARGEST_SHIPPED = 8_000_000  # bytes
 LEFT_OUT = ("sweeps",)  # trainings behind Tables 4 and 5
@@ -167,7 +168,7 @@ def _logs(folder: Path, files: list[str]) -> Iterator[dict[str, str]]:
         name = _name(log, folder)
         if name in files or name.startswith(LEFT_OUT):
             continue
-        lines = pd.read_csv(log)
+        lines = read_log(log)
         again = "reproduce 10 --retrain" if name.startswith("mri/") else f"retrain {name}"
         unit = "epoch" if "epoch" in lines else "step"
         yield {

@@ -28,6 +28,7 @@ from fusionlib.experiments.evaluation import BOUND, with_all_sets
 from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.metrics.statistics import interval
 from fusionlib.support import result_tables
+from fusionlib.training.shared_weights import read_log
 
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.run` on the test pairs of a preset
 BENCH = "registration_bench.csv"  # the rows of `registration_bench.run`
@@ -174,8 +175,8 @@ def _minutes_of_part(name: str, weights: Path, folder: str) -> float:
 
 
 def minutes_of(log: Path) -> float:
-    """How long the training took whose log this is; 0 if there is no log."""
-    return pd.read_csv(log)["seconds"].sum() / 60 if log.exists() else 0.0
+    """How long the training took whose log this is; 0 if there is no log, InputError if it is damaged."""
+    return read_log(log)["seconds"].sum() / 60 if log.exists() else 0.0
 
 
 def minutes_of_same_budget(weights: Path) -> float:

@@ -10,6 +10,7 @@ import pandas as pd
 from fusionlib.data import systems
 from fusionlib.notebook.answers import signed
 from fusionlib.report.our_numbers import minutes_of
+from fusionlib.training.shared_weights import read_log
 
 
 def facts(names: Iterable[str], weights: Path) -> pd.DataFrame:
@@ -30,7 +31,7 @@ def facts(names: Iterable[str], weights: Path) -> pd.DataFrame:
             "licence": system.licence,
             "upstream": f"{system.upstream}@{system.commit[:7]}",
             "trained here, minutes": round(minutes_of(log)) or "–",
-            "loss, last third - middle third": trend(pd.read_csv(log)) if log.exists() else "–",
+            "loss, last third - middle third": trend(read_log(log, "step", "loss")) if log.exists() else "–",
             "retraining": system.retraining,
         }
     return pd.DataFrame.from_dict(lines, orient="index")
@@ -67,6 +68,6 @@ def curves(names: Iterable[str], weights: Path) -> pd.DataFrame:
     tables = []
     for title, path in logs.items():
         if path.exists():
-            log = pd.read_csv(path)
+            log = read_log(path, "step", "loss")
             tables.append(pd.DataFrame({"share of the steps": log["step"] / log["step"].iloc[-1], title: log["loss"]}))
     return pd.concat(tables) if tables else pd.DataFrame(columns=["share of the steps"])

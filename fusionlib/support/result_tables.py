@@ -68,7 +68,9 @@ def _damaged_line(path: Path) -> str:
     return ""
 
 
-def check_columns(table: pd.DataFrame, path: Path, names: Iterable[str] = (), numbers: Iterable[str] = ()) -> None:
+def check_columns(
+    table: pd.DataFrame, path: Path, names: Iterable[str] = (), numbers: Iterable[str] = (), advice: str = ADVICE
+) -> None:
     """Refuse a table that lacks rows or columns, or whose columns are not what they were.
 
     Args:
@@ -76,6 +78,7 @@ def check_columns(table: pd.DataFrame, path: Path, names: Iterable[str] = (), nu
         path: its file, for the message.
         names: columns in which every row has something.
         numbers: columns of numbers, which may be missing in some rows.
+        advice: what to do about a damaged one.
 
     Raises:
         InputError: one of them is not there, has a gap or holds text, or the table has no rows.
@@ -91,7 +94,7 @@ def check_columns(table: pd.DataFrame, path: Path, names: Iterable[str] = (), nu
         why = f"has text in the column {texts[0]}, which holds numbers"
     else:
         return
-    raise InputError(f"{path} {why}: {ADVICE}.")
+    raise InputError(f"{path} {why}: {advice}.")
 
 
 def replace_part(path: Path, part: Mapping[str, object], key: Key, rows: pd.DataFrame) -> None:

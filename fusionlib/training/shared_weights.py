@@ -14,6 +14,7 @@ import pandas as pd
 
 from fusionlib.detection import Detector
 from fusionlib.network import FusionNetwork
+from fusionlib.support import result_tables
 from fusionlib.support.files import atomic, locked, remove_partial_files
 from fusionlib.support.long_training import may_start, refused, show_earlier
 from fusionlib.support.weights import key_of
@@ -22,6 +23,23 @@ from fusionlib.training.recipe import Recipe
 
 START = "registration"  # file name of the weights that other trainings start from
 LOCK = "training"  # one for a whole folder, since many trainings share one start
+
+
+def read_log(path: Path, *columns: str) -> pd.DataFrame:
+    """The log beside weights, a row per epoch or step, as a training writes it.
+
+    Args:
+        path: of the log.
+        columns: of numbers that the caller needs beside the seconds and the epochs or steps.
+
+    Raises:
+        InputError: the file is no table, or one of these columns is missing or holds text.
+    """
+    advice = "restore it, for example with git, or remove it with the weights beside it and train again"
+    log = result_tables.parsed(path, "log of a training", advice)
+    unit = "step" if "step" in log else "epoch"
+    result_tables.check_columns(log, path, numbers=dict.fromkeys([unit, "seconds", *columns]), advice=advice)
+    return log
 
 
 @dataclass(frozen=True)
@@ -66,7 +84,8 @@ def train_or_load(
         compiled: as in `train`.
 
     Raises:
-        InputError: there are no weights of these settings, and a long training has not been asked for.
+        InputError: there are no weights of these settings, and a long training has not been asked for; or the log of
+            those that are there is damaged.
     """
     with locked(Path(folder) / LOCK):
         run = _train_or_load(recipe, folder, name, retrain, device, compiled)
@@ -117,7 +136,7 @@ def _train_or_load(
     exists = all(file.exists() for file in (path, path.with_suffix(".csv"), *([head] if recipe.detector else [])))
     start_now = retrain or allowed or may_start(recipe.minutes())
     if exists and not retrain:
-        changed, log = recipe.key().differing(key_of(path)), pd.read_csv(path.with_suffix(".csv"))
+        changed, log = recipe.key().differing(key_of(path)), read_log(path.with_suffix(".csv"))
         if changed and not start_now and "settings" not in changed:
             show_earlier(name, changed, log["seconds"].sum() / 60)
         if not changed or (not start_now and "settings" not in changed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,9 +16,12 @@ from fusionlib import presets, training
 from fusionlib.data import systems
 from fusionlib.methods import retraining
 from fusionlib.methods.retraining import Retraining
+from fusionlib.report.our_numbers import minutes_of
 from fusionlib.support import long_training
+from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import key_of, save_weights
+from fusionlib.training import shared_weights
 from fusionlib.training.recipe import Recipe
 
 WANT = """
@@ -99,3 +103,28 @@ def test_weights_of_earlier_code_are_shown_under_a_line(root: Path, tmp_path: Pa
     retraining.prepare(["emma"], presets.load("mini").recipe, tmp_path)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("emma: made before a change of retraining, and shown as it was; `reproduce --train`")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "is no log of a training"),
+        (b"\xff\xfe\x00", "is no log of a training"),
+        (b"epoch,l_t\n1,0.5\n", "lacks the column seconds"),
+        (b"step,loss,seconds\n1,0.5,long\n", "has text in the column seconds"),
+        (b"seconds\n1\n", "lacks the column epoch"),
+    ],
+)
+def test_a_damaged_log_is_named_by_all_that_read_it(
+    content: bytes, why: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(long_training.ASKED, raising=False)
+    recipe, weights = presets.load("mini").recipe, root / "results" / "mini" / "weights"
+    for name in ("ours.safetensors", "ours_detector.safetensors"):
+        shutil.copyfile(weights / name, tmp_path / name)
+    log = tmp_path / "ours.csv"
+    log.write_bytes(content)
+    for read in (minutes_of, lambda log: shared_weights.train_or_load(recipe, log.parent)):
+        with pytest.raises(InputError, match=rf"ours\.csv {why}.*: restore it, .* train again"):
+            read(log)
+    assert log.read_bytes() == content
