@@ -23,12 +23,12 @@ from fusionlib.notebook.sentences import listed
 from fusionlib.report import findings, verdicts, web
 from fusionlib.report.claims import tested
 from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, SWEPT, TEST_PAIRS, minutes_of_method
+from fusionlib.report.results_check import OWN_FILE
 from fusionlib.report.shipped import FOLDER as EXECUTED
 from fusionlib.support.files import InputError, write_text
 
 SWITCHES_FILE = "switches.csv"  # the rows of `sweeps.switches`
 AUGMENTED_FILE = "augmentations.csv"  # those of `sweeps.augmentations`
-OWN_FILE = "own_rows.csv"  # the rows of `own_rows.score`
 PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, in this order
 
 PREFACE = """# Results: paper and here

@@ -13,11 +13,24 @@ import pandas as pd
 
 from fusionlib import data, presets
 from fusionlib.data import systems
-from fusionlib.experiments import detection_bench, sweep_rows
+from fusionlib.experiments import comparison, detection_bench, own_rows, sweep_rows
 from fusionlib.methods import registry, retraining
 from fusionlib.methods.retraining import Retraining
 from fusionlib.presets import Preset
-from fusionlib.report.our_numbers import SWEPT, WITH_AND_WITHOUT, minutes_of
+from fusionlib.report.our_numbers import (
+    BENCH,
+    BRATS,
+    COMPARED,
+    COST,
+    COUNTS,
+    DETECTION,
+    SWEPT,
+    SWEPT_AT_LIGHT,
+    TEST_PAIRS,
+    TIMES,
+    WITH_AND_WITHOUT,
+    minutes_of,
+)
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import components, record
 from fusionlib.support.files import InputError
@@ -26,8 +39,23 @@ from fusionlib.support.long_training import minutes_for
 from fusionlib.support.weights import key_of
 from fusionlib.training.recipe import Recipe
 
+OWN_FILE = "own_rows.csv"  # the rows of `own_rows.score`
 SWEEPS = "sweeps"  # weights behind the rows of Tables 4 and 5, which their rows speak for
 DETECTOR = "_detector"  # ends the names of detectors, as in `training.detector_path`
+# Tables of which `reporting.write_table` keeps what a notebook computes; all others hold measurements, with keys.
+TESTS, WITHOUT_KEYS = "_tests", ("raw_traits", "verdicts")
+_PAIRS, _SCORES = ["dataset", "level", "pair"], [*comparison.METRICS, "EPE_share"]
+# The columns without which no page can be made of a table: of names, in which no row has a gap, and of numbers.
+NEEDED: dict[str, tuple[list[str], list[str]]] = {
+    **dict.fromkeys((*COMPARED.values(), BRATS), ([*_PAIRS, "method", "weights"], _SCORES)),
+    **dict.fromkeys((*SWEPT.values(), *SWEPT_AT_LIGHT.values()), ([*_PAIRS, "row"], ["epochs", "seed", *_SCORES])),
+    TEST_PAIRS: ([*_PAIRS, "method", "metric"], ["value"]),
+    OWN_FILE: ([*_PAIRS, "method"], ["seed", *own_rows.COLUMNS]),
+    BENCH: (["set", "split", "size", "level", "method", "pair"], ["EPE", "EPE_identity", "folds"]),
+    DETECTION: (["dataset", "class", "method"], ["boxes", "mAP50", "mAP50:90", "mAP50:95"]),
+    COUNTS: (["method"], ["side", *COST.values()]),
+    TIMES: (["method", "cpu"], ["side", "threads", "median", "low", "high", "runs"]),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +68,7 @@ class Checked:
         outdated: how many of them do not fit.
         changed: what they differ in: components, data sets, settings, weights.
         minutes: that making these again takes on two cores; None if nobody has measured it.
+        damage: what is wrong with its file, and what to do; empty if it can be read.
     """
 
     name: str
@@ -47,8 +76,11 @@ class Checked:
     outdated: int = 0
     changed: tuple[str, ...] = ()
     minutes: float | None = None
+    damage: str = ""
 
     def __str__(self) -> str:
+        if self.damage:
+            return f"{self.name}: damaged, {self.damage}"
         count = f"{self.parts} part{'s' if self.parts > 1 else ''}"
         if not self.outdated:
             return f"{self.name}: {count}, fits"
@@ -57,14 +89,17 @@ class Checked:
 
 
 def check(results: Path | str, preset: str) -> list[Checked]:
-    """Every set of weights, then every table with keys, of a preset."""
+    """Every set of weights, then every table that is to have keys, of a preset; a damaged one says so."""
     folder, config = Path(results) / preset, presets.load(preset)
     files = [path for path in sorted((folder / "weights").rglob("*.safetensors")) if _is_kept(path)]
-    tables = {
-        path: table
-        for path in sorted((folder / "tables").glob("*.csv"))
-        if "made_by" in (table := result_tables.read(path))
-    }
+    tables, damaged = {}, []
+    for path in sorted((folder / "tables").glob("*.csv")):
+        if path.stem in WITHOUT_KEYS or path.stem.endswith(TESTS):
+            continue
+        try:
+            tables[path] = read_whole(path, [result_tables.MADE_BY])
+        except InputError as error:
+            damaged.append(_damaged(f"tables/{path.name}", path, error))
     keys = [key_of(path) for path in files]
     keys += [Key.parse(str(text)) for table in tables.values() for text in table["made_by"].unique()]
     component_names = dict.fromkeys(name for key in keys for name in key.parts if name in components.names())
@@ -73,7 +108,8 @@ def check(results: Path | str, preset: str) -> list[Checked]:
     checked = [_weights(path, folder / "weights", wanted, today) for path in files]
     names = [path.relative_to(folder / "weights").with_suffix("").as_posix() for path in files]
     known_weights = {key_of(path).digest: name.removesuffix(DETECTOR) for path, name in zip(files, names, strict=True)}
-    return checked + [_table(path, table, today, known_weights, config) for path, table in tables.items()]
+    checked += [_table(path, table, today, known_weights, config) for path, table in tables.items()]
+    return checked + damaged
 
 
 def command(results: Path | str, preset: str) -> int:
@@ -83,13 +119,37 @@ def command(results: Path | str, preset: str) -> int:
         raise InputError(f"There are no results of {preset} in {results}: run `reproduce --preset {preset}` first.")
     for line in lines:
         print(line, flush=True)
-    outdated = [line for line in lines if line.outdated]
+    outdated, damaged = ([line for line in lines if getattr(line, what)] for what in ("outdated", "damage"))
     parts = sum(line.parts for line in lines)
-    if not outdated:
+    if damaged:
+        print(f"{len(damaged)} of {len(lines)} damaged: do first what their lines say.")
+    if outdated:
+        print(f"{len(outdated)} of {len(lines)} do not fit: `reproduce --train --preset {preset}` makes them again.")
+    if not outdated and not damaged:
         print(f"All {len(lines)} fit, {parts} parts.")
-        return 0
-    print(f"{len(outdated)} of {len(lines)} do not fit: `reproduce --train --preset {preset}` makes them again.")
-    return 1
+    return int(bool(outdated or damaged))
+
+
+def read_whole(path: Path, names: Iterable[str] = ()) -> pd.DataFrame:
+    """A table of measurements with all columns that the pages need of it.
+
+    Args:
+        path: of the table.
+        names: further columns in which every row has something.
+
+    Raises:
+        InputError: it is damaged; the message names file and damage.
+    """
+    table = result_tables.read(path)
+    needed, numbers = NEEDED.get(path.name, ([], []))
+    # Rows whose pair or set is lost would make no part; a set drawn for all pairs together has a name, too.
+    present = [column for column in ("pair", "dataset", "set") if column in table]
+    result_tables.check_columns(table, path, dict.fromkeys([*needed, *present, *names]), numbers)
+    return table
+
+
+def _damaged(name: str, path: Path, error: InputError) -> Checked:
+    return Checked(name, 1, damage=f"{path.name} {str(error).removeprefix(f'{path} ').removesuffix('.')}")
 
 
 def _is_kept(path: Path) -> bool:
@@ -125,7 +185,10 @@ def _weights(path: Path, folder: Path, wanted: Mapping[str, Recipe | Retraining]
     key, recipe = key_of(path), wanted.get(name.removesuffix(DETECTOR))
     changed = _components(key, today) if recipe is None else key.differing(recipe.key())
     log = path.with_name(f"{path.stem.removesuffix(DETECTOR)}.csv")
-    minutes = minutes_of(log) if log.exists() else None
+    try:
+        minutes = minutes_of(log) if log.exists() else None
+    except InputError as error:
+        return _damaged(f"weights/{name}", log, error)
     return Checked(f"weights/{name}", 1, int(bool(changed)), tuple(changed), minutes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -154,3 +155,36 @@ def test_nothing_to_check_and_an_unknown_preset_are_told(tmp_path: Path, capsys:
 def test_a_table_without_keys_is_none_of_its_business(results: Path) -> None:
     assert "made_by" not in pd.read_csv(results / "mini" / "tables" / "table1_tests.csv")
     assert "tables/table1_tests.csv" not in {each.name for each in results_check.check(results, "mini")}
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda text: text.replace(",", ";"), "lacks the columns "),  # as a spreadsheet saves it
+        (lambda text: text.replace(",made_by", ",maker", 1), "lacks the column made_by"),
+        (lambda text: text.replace("Q_CC,", "Q_C,", 1), "lacks the column Q_CC"),
+        (lambda text: text.partition("\n")[0] + "\n", "has no rows"),
+        (lambda text: "", "is no table"),
+        (lambda text: text.replace("\n", "\n<<<<<<< HEAD\n", 1), "line 2 is a mark of a merge conflict"),
+        (lambda text: text[: text.rindex(",")], "fields, where the first line has"),
+    ],
+)
+def test_a_damaged_table_does_not_fit_and_the_others_are_checked(
+    damage: Callable[[str], str], why: str, results: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = results / "mini" / "tables" / "table1.csv"
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert main(["results", "check", "--results", str(results)]) == 1
+    *lines, end = capsys.readouterr().out.splitlines()
+    said = dict(line.split(": ", 1) for line in lines)
+    assert said["tables/table1.csv"].startswith("damaged, table1.csv ") and why in said["tables/table1.csv"]
+    assert "restore it, for example with git, or remove it" in said["tables/table1.csv"]
+    assert said["tables/switches.csv"].endswith("fits") and end.startswith("1 of 5 damaged")
+
+
+def test_a_damaged_log_does_not_fit(results: Path, capsys: pytest.CaptureFixture) -> None:
+    (results / "mini" / "weights" / "registration.csv").write_text("epoch\n1\n", encoding="utf-8")
+    assert main(["results", "check", "--results", str(results)]) == 1
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines()[:-1])
+    damage = "damaged, registration.csv lacks the column seconds: restore it"
+    assert said["weights/registration"].startswith(damage) and said["weights/ours"].endswith("fits")
