@@ -4,11 +4,13 @@ and the executed notebooks as they may be passed on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fusionlib.experiments.benchmark import leaderboard
 from fusionlib.presets import PRESETS
-from fusionlib.report import index_page, model_cards, pages, shipped
+from fusionlib.report import index_page, model_cards, pages, results_check, shipped
 from fusionlib.support.files import InputError, write_text
 from fusionlib.support.paths import ROOT
 
@@ -21,14 +23,43 @@ def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
 
     Returns:
         The page and the index.
+
+    Raises:
+        InputError: a table or a log is damaged, and no page is written.
     """
     results = Path(results)
+    _check(results / preset)
     if preset in pages.PRESETS:
         shipped.ship(results / preset)
-    page = _pages(results, preset)
-    if text := model_cards.card(results / preset):
-        write_text(results / preset / "weights" / "README.md", text)
-    return page, index_page.write_overview(results / preset)
+    with _explained(results / preset):
+        card = model_cards.card(results / preset)
+        page = _pages(results, preset)
+        if card:
+            write_text(results / preset / "weights" / "README.md", card)
+        return page, index_page.write_overview(results / preset)
+
+
+def _check(folder: Path) -> None:
+    """InputError for the first damaged table of a preset: without this, the findings in it would only be left out."""
+    for path in results_check.measurements(folder):
+        results_check.read_whole(path)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn what pandas says about tables that do not hold what they should into one sentence; its cause stays with it.
+
+    Raises:
+        InputError: a page could not be made from the tables in `folder`.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        fact = f"The pages of {folder} cannot be made from the tables in it ({type(error).__name__}: {error})"
+        advice = f"`results check --preset {folder.name}` looks for damage; restore the tables, for example with git"
+        raise InputError(f"{fact}: {advice}, or make them again with `reproduce --preset {folder.name}`.") from error
 
 
 def _pages(results: Path, preset: str) -> Path:
@@ -42,8 +73,14 @@ def _pages(results: Path, preset: str) -> Path:
 
 
 def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
-    """`publish` for every preset that has results, and the leaderboard; return what was written, each path once."""
+    """`publish` for every preset that has results, and the leaderboard; return what was written, each path once.
+
+    Raises:
+        InputError: as `publish` does, before anything is written where a table is damaged.
+    """
     presets = [preset for preset in PRESETS if (Path(results) / preset / "tables").is_dir()]
+    for preset in presets:  # all of them before anything is written
+        _check(Path(results) / preset)
     written = [path for preset in presets for path in publish(results, preset)]
     return list(dict.fromkeys([*written, *leaderboard.write(Path(results) / "benchmark")]))
 

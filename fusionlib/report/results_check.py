@@ -93,9 +93,7 @@ def check(results: Path | str, preset: str) -> list[Checked]:
     folder, config = Path(results) / preset, presets.load(preset)
     files = [path for path in sorted((folder / "weights").rglob("*.safetensors")) if _is_kept(path)]
     tables, damaged = {}, []
-    for path in sorted((folder / "tables").glob("*.csv")):
-        if path.stem in WITHOUT_KEYS or path.stem.endswith(TESTS):
-            continue
+    for path in measurements(folder):
         try:
             tables[path] = read_whole(path, [result_tables.MADE_BY])
         except InputError as error:
@@ -128,6 +126,12 @@ def command(results: Path | str, preset: str) -> int:
     if not outdated and not damaged:
         print(f"All {len(lines)} fit, {parts} parts.")
     return int(bool(outdated or damaged))
+
+
+def measurements(folder: Path) -> list[Path]:
+    """The tables of a preset, whose results are in `folder`, that are to have keys, by name."""
+    paths = sorted((folder / "tables").glob("*.csv"))
+    return [path for path in paths if path.stem not in WITHOUT_KEYS and not path.stem.endswith(TESTS)]
 
 
 def read_whole(path: Path, names: Iterable[str] = ()) -> pd.DataFrame:

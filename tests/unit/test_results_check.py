@@ -15,9 +15,10 @@ from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import sweep_rows
 from fusionlib.methods import registry
 from fusionlib.methods.field_refinement import Refinement
-from fusionlib.report import results_check, training_plan
+from fusionlib.report import publish, results_check, training_plan
 from fusionlib.support import result_tables
 from fusionlib.support.behaviour import record
+from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import SHIPPED
 from fusionlib.support.weights import key_of, read_header, read_state, save_weights
@@ -188,3 +189,34 @@ def test_a_damaged_log_does_not_fit(results: Path, capsys: pytest.CaptureFixture
     said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines()[:-1])
     damage = "damaged, registration.csv lacks the column seconds: restore it"
     assert said["weights/registration"].startswith(damage) and said["weights/ours"].endswith("fits")
+
+
+DAMAGED = [
+    ("tables/table1.csv", "Q_CC,", "Q_C,", "lacks the column Q_CC"),
+    ("tables/table1.csv", "\n", "\n=======\n", "line 2 is a mark of a merge conflict"),
+    ("tables/switches.csv", ",", "", "fields"),
+    ("weights/ours.csv", "seconds,", "second,", "lacks the column seconds"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "why"), DAMAGED)
+def test_nothing_is_published_from_a_damaged_file(
+    name: str, old: str, new: str, why: str, results: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = results / "mini" / name
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    assert main(["publish", "--results", str(results)]) == 2
+    said = capsys.readouterr().err
+    assert path.name in said and why in said and "restore it" in said and "Traceback" not in said
+    assert not list(results.rglob("README.md")) and not list(results.rglob("index.html"))
+
+
+def test_tables_that_hold_something_else_are_told_with_their_folder(results: Path, capsys) -> None:
+    """Their form is right, so only the pages can find it: here every pair stands in Table 1 twice."""
+    path = results / "mini" / "tables" / "table1.csv"
+    table = path.read_text(encoding="utf-8")
+    path.write_text(table + table.partition("\n")[2], encoding="utf-8")
+    (results / "mini" / "tables" / "test_pairs.csv").write_bytes((SHIPPED.tables / "test_pairs.csv").read_bytes())
+    with pytest.raises(InputError, match=r"pages of .*mini cannot be made from the tables in it") as raised:
+        publish.publish(results, "mini")
+    assert raised.value.__cause__ is not None
