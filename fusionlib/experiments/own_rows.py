@@ -22,6 +22,7 @@ from fusionlib.data import open_set
 from fusionlib.experiments import cost, evaluation, profiling, runner, sweep_rows, sweeps
 from fusionlib.experiments.evaluation import with_all_sets
 from fusionlib.presets import Preset
+from fusionlib.support import result_tables
 from fusionlib.support.files import atomic
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
@@ -101,7 +102,11 @@ def score(wanted: Sequence[Own], preset: Preset, path: Path) -> pd.DataFrame:
 
     Returns:
         A row per pair: method, seed, dataset, level, pair and the numbers of `sweeps.SCORED`.
+
+    Raises:
+        InputError: the file is damaged.
     """
+    _check_kept(path, ["method", "seed", "dataset", "level"], ["pair"], COLUMNS)
     scored = [
         (training.method, training.recipe.seed, training.folder / f"{training.method}.safetensors")
         for training in wanted
@@ -116,6 +121,13 @@ def score(wanted: Sequence[Own], preset: Preset, path: Path) -> pd.DataFrame:
         key = runner.key_of(pairs, "deformation", "scores") | methods.key_of_network(file)
         parts.append(runner.Part(where, key, partial(_measure, file, method, name, level, preset)))
     return runner.run(path, parts)
+
+
+def _check_kept(path: Path, part: Sequence[str], names: Sequence[str], numbers: Sequence[str]) -> None:
+    """Refuse kept rows that lack what is shown of them; those without the columns of a part are replaced as a whole."""
+    table = result_tables.read(path)
+    if len(table) and set(part) <= set(table):
+        result_tables.check_columns(table, path, [*part, *names], numbers)
 
 
 def _measure(file: Path, method: str, dataset: str, level: str, preset: Preset) -> pd.DataFrame:
@@ -146,7 +158,12 @@ def costs(preset: Preset, folder: Path) -> pd.DataFrame:
     Args:
         preset: its `cost` says the side and how many calls are timed.
         folder: of the tables own_counts.csv and own_times.csv.
+
+    Raises:
+        InputError: one of them is damaged.
     """
+    _check_kept(folder / "own_counts.csv", ["method", "side"], [], ["thop", "parameters"])
+    _check_kept(folder / "own_times.csv", ["device"], ["method"], ["median", "low", "high"])
     device = checked_device(None)
     cost_config = replace(preset.cost, joint=(OURS, PLAIN), chains=(), own_sides=())
     counted = cost.counts(cost_config, folder / "own_counts.csv").set_index("method")[["side", "thop", "parameters"]]

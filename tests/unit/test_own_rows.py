@@ -24,6 +24,7 @@ from fusionlib.experiments import own_rows, runner, sweep_rows, sweeps
 from fusionlib.report import pages
 from fusionlib.reproduce import trainings
 from fusionlib.support import long_training
+from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import OutOfTimeError, allowed
 from fusionlib.support.paths import SHIPPED
@@ -209,3 +210,22 @@ def test_the_shipped_weights_stand_beside_others_and_not_beside_themselves(strai
     monkeypatch.setattr(own_rows.runner, "run", lambda path, parts: [part.where["method"] for part in parts])
     wanted = own_rows.trainings(SMALL, 1, SHIPPED.weights)
     assert set(own_rows.score(wanted, SMALL, straight / "none.csv")) == {"ours", "as_in_the_paper"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("own_rows", "method,seed,dataset,level,pair,Q\nours,0,a,medium,b,1\n", "lacks the columns Q_CC"),
+        ("own_counts", "method,side,thop\nours,256,1\n", "lacks the column parameters"),
+        ("own_times", "device,method,median,low,high\ncpu,ours,fast,1,1\n", "has text in the column median"),
+    ],
+)
+def test_kept_rows_that_lack_what_is_shown_are_refused(
+    name: str, content: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_rows.runner, "run", lambda *_: pytest.fail("nothing may be measured"))
+    path = tmp_path / f"{name}.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"{name}\.csv {why}.*: restore it"):
+        own_rows.score([], SMALL, path) if name == "own_rows" else own_rows.costs(SMALL, tmp_path)
+    assert path.read_text(encoding="utf-8") == content
