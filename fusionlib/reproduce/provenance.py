@@ -50,9 +50,13 @@ def read(path: Path) -> tuple[pd.Series, pd.DataFrame]:
 def _content(path: Path) -> dict[str, object]:
     """What is in the file; nothing if there is none, or a damaged one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
-        LOGGER.warning(f"{path} is damaged and begun anew.")
-        return {}
+        content = None
+    # Runs are looked up by name in what was read, after hours of work it may be: a list or a number would stop that.
+    if isinstance(content, dict) and isinstance(content.get("notebooks", {}), dict):
+        return content
+    LOGGER.warning(f"{path} is damaged and begun anew.")
+    return {}

@@ -338,9 +338,11 @@ def test_provenance_reads_what_was_noted(tmp_path):
     facts, runs = provenance.read(path)
     assert facts["seed"] == "7" and runs.loc["04_table1", "minutes"] == 1.5
     assert facts["revision"] == json.loads(path.read_text())["revision"]
-    path.write_text("{ half")
-    provenance.note(path, "05_table2", {"seconds": 60.0}, {"seed": 7})
-    assert list(provenance.read(path)[1].index) == ["05_table2"]
+    for damaged in ("{ half", "[]", "3", "null", '{"notebooks": []}', ""):
+        path.write_text(damaged)
+        assert provenance.read(path)[1].empty
+        provenance.note(path, "05_table2", {"seconds": 60.0}, {"seed": 7})
+        assert list(provenance.read(path)[1].index) == ["05_table2"]
 
 
 def test_versions_are_noted_of_pinned_packages_that_are_there(root, monkeypatch):
