@@ -5,6 +5,7 @@ Nothing is trained or measured, and no image is read. Where the source of a comp
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,10 +37,12 @@ from fusionlib.support.behaviour import components, record
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import minutes_for
+from fusionlib.support.paths import ROOT, SHIPPED
 from fusionlib.support.weights import key_of
 from fusionlib.training.recipe import Recipe
 
 OWN_FILE = "own_rows.csv"  # the rows of `own_rows.score`
+OF_TRAIN = ("tables/own_", "weights/seed_")  # begin the names of what `train` alone makes
 SWEEPS = "sweeps"  # weights behind the rows of Tables 4 and 5, which their rows speak for
 DETECTOR = "_detector"  # ends the names of detectors, as in `training.detector_path`
 # Tables of which `reporting.write_table` keeps what a notebook computes; all others hold measurements, with keys.
@@ -106,7 +109,12 @@ def check(results: Path | str, preset: str) -> list[Checked]:
     checked = [_weights(path, folder / "weights", wanted, today) for path in files]
     names = [path.relative_to(folder / "weights").with_suffix("").as_posix() for path in files]
     known_weights = {key_of(path).digest: name.removesuffix(DETECTOR) for path, name in zip(files, names, strict=True)}
-    checked += [_table(path, table, today, known_weights, config) for path, table in tables.items()]
+    # `train` scores the shipped weights beside its own, if these are others.
+    shipped = SHIPPED.weights / f"{own_rows.OURS}.safetensors"
+    known_to_own = known_weights | ({key_of(shipped).digest: own_rows.OURS} if shipped.exists() else {})
+    for path, table in tables.items():
+        known = known_to_own if path.name == OWN_FILE else known_weights
+        checked.append(_table(path, table, today, known, config))
     return checked + damaged
 
 
@@ -122,10 +130,21 @@ def command(results: Path | str, preset: str) -> int:
     if damaged:
         print(f"{len(damaged)} of {len(lines)} damaged: do first what their lines say.")
     if outdated:
-        print(f"{len(outdated)} of {len(lines)} do not fit: `reproduce --train --preset {preset}` makes them again.")
+        print(f"{len(outdated)} of {len(lines)} do not fit: {_how_to_make(outdated, Path(results), preset)}.")
     if not outdated and not damaged:
         print(f"All {len(lines)} fit, {parts} parts.")
     return int(bool(outdated or damaged))
+
+
+def _how_to_make(outdated: Iterable[Checked], results: Path, preset: str) -> str:
+    """What makes these again, in words; our own rows and the weights of their seeds are made by `train` alone."""
+    by_train = {line.name.startswith(OF_TRAIN) for line in outdated}
+    place = "" if results.resolve() == (ROOT / "results").resolve() else f" --results {shlex.quote(str(results))}"
+    commands = [f"`reproduce --train --preset {preset}{place}`"] if False in by_train else []
+    if True in by_train:
+        seeds = 1 + len(list((results / preset / "weights").glob("seed_*")))
+        commands.append(f"`train --preset {preset}{f' --seeds {seeds}' if seeds > 1 else ''}{place}`")
+    return f"{' and '.join(commands)} make{'s' if len(commands) == 1 else ''} them again"
 
 
 def measurements(folder: Path) -> list[Path]:

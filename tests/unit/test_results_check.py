@@ -13,6 +13,7 @@ from fusionlib import presets
 from fusionlib.__main__ import main
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments import sweep_rows
+from fusionlib.experiments.own_rows import COLUMNS, KEPT
 from fusionlib.methods import registry
 from fusionlib.methods.field_refinement import Refinement
 from fusionlib.report import publish, results_check, training_plan
@@ -220,3 +221,25 @@ def test_tables_that_hold_something_else_are_told_with_their_folder(results: Pat
     with pytest.raises(InputError, match=r"pages of .*mini cannot be made from the tables in it") as raised:
         publish.publish(results, "mini")
     assert raised.value.__cause__ is not None
+
+
+def test_own_rows_of_the_shipped_weights_fit_and_train_makes_the_others_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path, shipped = tmp_path / "r s" / "smoke" / "tables" / "own_rows.csv", SHIPPED.weights / "ours.safetensors"
+    rows = pd.DataFrame({"dataset": "synthetic", "level": "medium", "pair": ["0"], **dict.fromkeys(COLUMNS, 1.0)})
+    where = {"method": KEPT, "seed": 0}
+    result_tables.replace_part(path, where, Key({"ours:weights": key_of(shipped).digest}), rows)
+    assert results_check.command(tmp_path / "r s", "smoke") == 0
+    result_tables.replace_part(path, where, Key({"ours:weights": "0" * 8}), rows)
+    (tmp_path / "r s" / "smoke" / "weights" / "seed_1").mkdir(parents=True)
+    assert results_check.command(tmp_path / "r s", "smoke") == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert f"`train --preset smoke --seeds 2 --results '{tmp_path / 'r s'}'` makes them again." in said
+
+
+def test_the_advice_names_the_results(results: Path, capsys: pytest.CaptureFixture) -> None:
+    (results / "mini" / "weights" / "ours.safetensors").unlink()  # that the rows of Table 1 rest on
+    assert results_check.command(results, "mini") == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith(f"do not fit: `reproduce --train --preset mini --results {results}` makes them again.")
