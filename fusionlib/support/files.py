@@ -37,13 +37,12 @@ def clear_write_errors(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         own = error.filename is None or Path(error.filename) in (Path(path), *Path(path).parents)
-        begun = error.filename is not None and Path(error.filename).name.startswith(f".{_brief(Path(path))}.")
         if error.errno in FULL:
             advice = "free some space and run it again"
         elif error.errno in CLOSED and (own or Path(error.filename).parent == Path(path).parent):
             advice = "choose a folder that can be written to"
-        elif error.errno == errno.ENOENT and (begun or not Path(path).parent.is_dir()):  # removed meanwhile, or /proc
-            advice = "choose a folder that stays there and takes files"
+        elif error.errno == errno.ENOENT and not Path(path).parent.is_dir():  # removed while we worked, or in /proc
+            advice = "choose a folder that stays there"
         else:
             raise
         raise InputError(f"{path} cannot be written ({os.strerror(error.errno)}): {advice}.") from None

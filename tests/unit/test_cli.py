@@ -192,6 +192,7 @@ def test_what_python_cannot_read_is_a_text(text):
 def test_what_is_written_when_the_system_ends_a_command_is_removed(tmp_path, ending):
     code = (
         "import os, signal, sys; from fusionlib import __main__; from fusionlib.support.files import atomic\n"
+        f"signal.signal(signal.{ending}, signal.SIG_DFL)\n"  # where these tests run under nohup, it is ignored
         "def stopped(arguments):\n"
         f"    with atomic({str(tmp_path / 'fused.png')!r}) as part:\n"
         f"        part.write_text('half'); os.kill(os.getpid(), signal.{ending})\n"

@@ -260,11 +260,6 @@ def test_links_and_homes_that_lead_nowhere_are_named(pair, tmp_path, capsys):
     assert "~ before a name that nobody has" in system_error_message(raised.value)
 
 
-def test_a_file_of_the_system_is_no_output(pair, capsys):
-    said = refused(capsys, "fuse", *pair, "-o", "/proc/fused.png", *AVERAGE)
-    assert "/proc/fused.png cannot be written" in said
-
-
 # --- a missing package
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusionlib.experiments.benchmark import bytes_of
 from fusionlib.support.files import InputError
 
 SETS = {"roadscene": "RoadScene", "m3fd": "M3FD", "tno": "TNO", "llvip": "LLVIP", "drawn": "drawn scenes"}
@@ -88,6 +87,8 @@ def open_benchmark(folder: Path | str) -> Benchmark:
 
 def part_digest(cases: Iterable[str], files: Mapping[str, str]) -> str:
     """The digest of a part: that of the names and the SHA-256 of the files of its cases; KeyError if one has none."""
+    from fusionlib.experiments.benchmark import bytes_of  # needs numpy, which `--help` should not wait for
+
     digests = {f"{kind}/{case}": files[f"{kind}/{case}.{suffix}"] for case in cases for kind, suffix in FOLDERS}
     return digest(bytes_of.text(digests))[:16]
 
