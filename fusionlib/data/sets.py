@@ -103,9 +103,8 @@ class PairSet(Sequence[Pair]):
                     f"{pairs[0].name} is {_extent(pairs[0].ir)} and {pair.name} is {_extent(pair.ir)} pixels: "
                     "open the set with size=..., so that its pairs fit into one batch."
                 )
-        return from_uint8(torch.stack([pair.ir for pair in pairs])), from_uint8(
-            torch.stack([pair.vi for pair in pairs])
-        )
+        ir, vi = (torch.stack(images) for images in zip(*((pair.ir, pair.vi) for pair in pairs), strict=True))
+        return from_uint8(ir), from_uint8(vi)
 
 
 def read_pair(

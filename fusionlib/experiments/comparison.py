@@ -71,9 +71,9 @@ def rows_of(table: int, options: Mapping[str, Mapping[str, object]] | None = Non
         table: 1, 2 or 7.
         options: method to its options.
     """
-    own, compared = f"Table {table}", systems_in(table)
-    rows = [Row(CHAINS[table].format(name), own, title) for name, title in compared.items()]
-    rows.append(Row("ours", own, "Ours"))
+    printed_under, compared = f"Table {table}", systems_in(table)
+    rows = [Row(CHAINS[table].format(name), printed_under, title) for name, title in compared.items()]
+    rows.append(Row("ours", printed_under, "Ours"))
     rows += [Row(SAME_BUDGET, SHORT_TRAINING)] if table != 7 else []
     for heading, chain in BEHIND.get(table, {}).items():
         rows += [Row(chain.format(name), heading) for name in compared]

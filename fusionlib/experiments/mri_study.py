@@ -22,7 +22,7 @@ import pandas as pd
 from torch import Tensor
 
 from fusionlib import metrics
-from fusionlib.data.volumes import subject_of as subject
+from fusionlib.data.volumes import subject_of
 from fusionlib.deformation import Misaligned
 from fusionlib.experiments import evaluation
 from fusionlib.experiments.comparison import METRICS, Measured
@@ -83,7 +83,7 @@ def by_subject(measured: Measured, level: str, columns: Sequence[str] = METRICS)
     """
     at_level = measured.table[measured.table["level"] == level]
     means = (
-        at_level.assign(subject=at_level["pair"].map(subject))
+        at_level.assign(subject=at_level["pair"].map(subject_of))
         .groupby(["method", "subject"], sort=False)[list(columns)]
         .mean()
     )

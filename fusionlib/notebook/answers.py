@@ -17,9 +17,6 @@ from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import SIGNIFICANCE, interval
 from fusionlib.notebook.sentences import listed
 
-LEVEL = SIGNIFICANCE  # the name by which notebook 07 and the findings take it
-
-
 # --- one table of methods
 
 

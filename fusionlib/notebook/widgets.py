@@ -89,11 +89,11 @@ def compare_controls(
     titles: Iterable[str], first: str, second: str, view: str = "swipe"
 ) -> dict[str, ipywidgets.ValueWidget]:
     """The controls of `explore.compare`, for an `Explorer` that has others, too; arguments as those of `compare`."""
-    titles, at = list(titles), 25 if view == "checkerboard" else 50
+    titles, position = list(titles), 25 if view == "checkerboard" else 50
     return {
         "first": choice("first", titles, first),
         "second": choice("second", titles, second),
-        "position": slider("position, %", at, 0, 100, 5, "where the swipe's border is, how large the tiles are"),
+        "position": slider("position, %", position, 0, 100, 5, "where the swipe's border is, how large the tiles are"),
         "view": switch("view", explore.VIEWS, view),
     }
 

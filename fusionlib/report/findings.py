@@ -148,7 +148,7 @@ def _detection(folder: Path) -> str:
     untrained = 100 * untrained.pivot(index="dataset", columns="method", values="mAP50:90")
     by_coco = [f"{row['ours']:.1f} % and {row['visible']:.1f} % on {name}" for name, row in untrained.iterrows()]
     tests = detection_bench.against(table, scenes).query("mean == 'mAP50:90' and not method.str.startswith('ours')")
-    less = ((tests["difference"] > 0) & (tests["p"] < answers.LEVEL)).groupby(tests["method"], sort=False).all()
+    less = ((tests["difference"] > 0) & (tests["p"] < SIGNIFICANCE)).groupby(tests["method"], sort=False).all()
     as_many = listed(f"`{name}`" for name in less.index[~less])
     more = f"{less.sum()} of the {len(less)} other rows" + (f", all but {as_many}" if as_many else "")
     printed = paper_table(3).droplevel("dataset").loc["Ours", "mAP50:90"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from fusionlib.experiments import evaluation, registration_bench, reliability
+from fusionlib.metrics.statistics import SIGNIFICANCE
 from fusionlib.notebook import answers, detection_answers
 from fusionlib.notebook.sentences import listed, percent
 from fusionlib.report.our_numbers import BENCH
@@ -24,7 +25,7 @@ def large(folder: Path) -> str:
     tests = detection_answers.difference_by_level(_bench_rows(folder), "ours", "simpleitk")
     beside = [
         f"{percent(line['ours'])} and {percent(line['simpleitk'])} at `{level}` "
-        f"({'' if line['p'] < answers.LEVEL else 'not '}significant)"
+        f"({'' if line['p'] < SIGNIFICANCE else 'not '}significant)"
         for level, line in tests.drop(index="light").iterrows()
     ]
     return (
@@ -38,14 +39,13 @@ def small(folder: Path) -> str:
     beside, rows = bench(folder).loc["light"], _roads(folder, "light", "ours")
     share = _shares_text(share_left(folder, "light")) + answers.interval_reaches(rows)
     harm = f"; on {listed(harmed)} it is better not to register" if (harmed := evaluation.harmed(rows)) else ""
-    if robust := listed(map(percent, share_left(folder, "light", "ours_robust"))):
-        robust += answers.interval_reaches(_roads(folder, "light", "ours_robust"))
-        robust = f"; `ours_robust`, which `fuse` uses, leaves {robust}"
-    if simpleitk := listed(map(percent, share_left(folder, "light", "simpleitk+average"))):
-        robust += f"; SimpleITK leaves {simpleitk}"
+    others = ""
+    for method, title in (("ours_robust", "`ours_robust`, which `fuse` uses,"), ("simpleitk+average", "SimpleITK")):
+        if shares := listed(map(percent, share_left(folder, "light", method))):
+            others += f"; {title} leaves {shares}{answers.interval_reaches(_roads(folder, 'light', method))}"
     return (
         f"**Small misalignments**: at `light`, the level closest to the deformations in MulFS-CAP, code of the same "
-        f"group, Ours leaves {share}{harm}{robust}; in notebook 03b, with several deformations of each pair, Ours "
+        f"group, Ours leaves {share}{harm}{others}; in notebook 03b, with several deformations of each pair, Ours "
         f"leaves {percent(beside['ours'])} on RoadScene and SimpleITK {percent(beside['simpleitk'])}."
     )
 

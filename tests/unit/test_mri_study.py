@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from fusionlib import data, methods, metrics, presets
+from fusionlib.data.volumes import subject_of
 from fusionlib.experiments import evaluation, registration_bench
 from fusionlib.experiments.comparison import Measured, Row
 from fusionlib.experiments.evaluation import BOUND
-from fusionlib.experiments.mri_study import box, by_subject, head, score, subject
+from fusionlib.experiments.mri_study import box, by_subject, head, score
 from fusionlib.methods.protocol import Fused
 from fusionlib.support.keys import Key
 
@@ -100,9 +101,9 @@ def test_a_method_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_subjects_are_read_off_the_names() -> None:
-    assert subject("patient26_z087") == "patient26"
-    assert subject("BraTS20_Training_001_z071") == "BraTS20_Training_001"
-    assert subject("brains_test_0003") == "brains_test_0003"
+    assert subject_of("patient26_z087") == "patient26"
+    assert subject_of("BraTS20_Training_001_z071") == "BraTS20_Training_001"
+    assert subject_of("brains_test_0003") == "brains_test_0003"
 
 
 def test_means_are_over_heads_not_slices() -> None:

@@ -21,7 +21,8 @@ import pandas as pd
 
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
-from fusionlib.experiments import comparison, detection_bench, mri_study, sweep_rows, sweep_tables
+from fusionlib.data.volumes import subject_of
+from fusionlib.experiments import comparison, detection_bench, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import interval, paired_t, sign_flips, with_more_spread
@@ -125,7 +126,7 @@ def over_heads(folder: Path, level: str) -> tuple[list[Compared], str]:
     """The rows of Table 7 against Ours, head by head."""
     measured = comparison.read(7, folder / "tables" / COMPARED[7])
     at_level = measured.table[measured.table["level"] == level]
-    at_level = at_level.assign(head=at_level["pair"].map(mri_study.subject))
+    at_level = at_level.assign(head=at_level["pair"].map(subject_of))
     means = at_level.groupby(["head", "method"])[IMAGE_METRICS].mean()
     comparisons, present = [], set(means.index.unique("method"))
     for row in measured.rows:
