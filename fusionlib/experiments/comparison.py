@@ -44,7 +44,7 @@ BEHIND = {
     1: {"not registered": "{}", "by SimpleITK": "simpleitk+{}", "by the field of Ours": "ours+{}"},
     7: {"by SimpleITK": "simpleitk+{}"},
 }
-SHORT_TRAINING = f"Ours in {SHARE:.0%} of its epochs"
+SHORT_TRAINING = f"Ours in {100 * SHARE:.0f} % of its epochs"
 
 
 @dataclass(frozen=True)

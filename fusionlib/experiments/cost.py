@@ -27,7 +27,7 @@ from fusionlib.support.machine import computing_threads, machine
 
 def counts(config: CostConfig, path: Path) -> pd.DataFrame:
     """A row per method: side, `thop`, `fvcore` and `executed` multiply-accumulates in G, `parameters` in M."""
-    sides = config.sides().items()
+    sides = (config.sides() | {config.plain: config.side}).items()
     parts = [Part({"method": name, "side": side}, _key(name), partial(_count, name, side)) for name, side in sides]
     return runner.run(path, parts)
 

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from fusionlib import deformation
 from fusionlib.data import PairSet
+from fusionlib.data.scenes import scenes_of
 from fusionlib.deformation import Level, get_level
 from fusionlib.experiments import evaluation, runner
 from fusionlib.methods import Method
+from fusionlib.metrics.statistics import holm, sign_flips
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.random_fields import generator
@@ -185,3 +187,28 @@ def shares(rows: pd.DataFrame) -> pd.DataFrame:
     """What is left of the misalignment, mean EPE over that of the identity: rows amount, columns method."""
     means = rows.groupby(["amount", "method"], sort=False)[["EPE", "EPE_identity"]].mean()
     return (means["EPE"] / means["EPE_identity"]).unstack("method", sort=False)
+
+
+def differences(rows: pd.DataFrame, reference: str = "ours") -> pd.DataFrame:
+    """What methods, and the identity, leave more than the reference, pair by pair, at every amount of every trial.
+
+    Args:
+        rows: of `run`, of one or more trials.
+        reference: the method that is subtracted.
+
+    Returns:
+        Rows (trial, amount), two columns for each method: its mean `difference` in EPE, in pixels, and `p` of sign
+        flips over scenes, corrected by Holm for the amounts of all trials.
+    """
+    places, found = ["trial", "amount"], {}
+    for place, at_amount in rows.groupby(places, sort=False):
+        errors = at_amount.pivot(index="pair", columns="method", values="EPE")
+        errors["identity"] = at_amount.groupby("pair")["EPE_identity"].first()
+        scenes = scenes_of(errors.index)
+        for method in errors.columns.drop(reference):
+            change = errors[method] - errors[reference]
+            found[(*place, method)] = {"difference": change.mean(), "p": sign_flips(change, scenes)}
+    lines = pd.DataFrame.from_dict(found, orient="index").rename_axis([*places, "method"])
+    of_method = lines["p"].groupby("method", sort=False)
+    lines["p"] = pd.concat([pd.Series(holm(p_values.to_dict())) for _, p_values in of_method])
+    return lines.unstack("method", sort=False).swaplevel(axis=1)

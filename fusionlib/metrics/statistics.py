@@ -17,7 +17,7 @@ LEAST_SCENES = 5  # for a bootstrap interval: of two scenes it is just their two
 
 
 def interval(values: Sequence[float], scenes: Sequence[str] | None = None, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, by percentiles (Efron, 1979).
+    """95 % bootstrap interval of the mean; the same as `share_interval` of these values and of ones.
 
     Args:
         values: one per pair.
@@ -28,12 +28,12 @@ def interval(values: Sequence[float], scenes: Sequence[str] | None = None, seed:
     Returns:
         Lower and upper end; of a single scene the mean, twice; NaN if any value is, or without values.
 
-    >>> low, high = interval([0.5, 0.6, 0.7, 0.8])
-    >>> round(low, 3), round(high, 3)
-    (0.55, 0.75)
-    >>> low, high = interval([0.5, 0.6, 0.7, 0.8], scenes=["a", "a", "b", "b"])
-    >>> round(low, 3), round(high, 3)
-    (0.55, 0.75)
+    >>> low, high = interval([0.5, 0.6, 0.7, 0.8] * 3)
+    >>> round(low, 2), round(high, 2)
+    (0.58, 0.72)
+    >>> low, high = interval([0.5, 0.6, 0.7, 0.8] * 3, scenes=[*"abcdabcdabcd"])  # four scenes, not twelve
+    >>> round(low, 2), round(high, 2)
+    (0.5, 0.8)
     """
     return share_interval(values, np.ones(len(values)), scenes, seed)
 
@@ -42,6 +42,11 @@ def share_interval(
     errors: Sequence[float], totals: Sequence[float], scenes: Sequence[str] | None = None, seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of mean(errors) / mean(totals), drawing both together, as for the share of an error left.
+
+    By expanded percentiles (Hesterberg, 2015, The American Statistician 69, 371-386). The middle 95 % of the draws
+    (Efron, 1979) would hold the true mean too seldom: in about 90 % of cases with a dozen scenes. The draws vary by
+    sqrt((n - 1) / n) too little, and their ends are those of a normal distribution, not of Student's t. So less is cut
+    off. A mean that one or two scenes decide, as that of Q_CV can be, still has too narrow an interval.
 
     Arguments and ends as in `interval`.
 
@@ -59,8 +64,16 @@ def share_interval(
     bounds = stats.bootstrap(
         samples, lambda a, b, axis: a.sum(axis) / b.sum(axis),
         n_resamples=DRAWS, paired=True, method="percentile", rng=np.random.default_rng(seed),
+        confidence_level=1 - 2 * _tail(len(samples[0])),
     ).confidence_interval  # fmt: skip
     return float(bounds.low), float(bounds.high)
+
+
+def _tail(count: int) -> float:
+    """The share of the draws of so many scenes that an expanded percentile interval of 95 % cuts off at each end."""
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(-stdtrit(count - 1, 0.975) * math.sqrt(count / (count - 1))))
 
 
 def _by_scene(values: Sequence[float], scenes: Sequence[str] | None) -> np.ndarray:

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pandas as pd
 
 from fusionlib.data.scenes import scenes_of
-from fusionlib.experiments import comparison, evaluation
+from fusionlib.experiments import comparison
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS, Measured
 from fusionlib.metrics.directions import sign
 from fusionlib.metrics.statistics import SIGNIFICANCE, interval
@@ -138,23 +138,3 @@ def signed(value: float) -> str:
     if size < 0.001:
         return f"{value:+.4f}"
     return f"{value:+.0f}" if size >= 10 else f"{value:+.1f}" if size >= 1 else f"{value:+#.2g}"
-
-
-def interval_reaches(rows: pd.DataFrame) -> str:
-    """On which sets a method may not register at all: where the 95 % interval of its share reaches 100 %, in brackets.
-
-    Args:
-        rows: of one method and level, with EPE and EPE_share.
-
-    Returns:
-        Also names the sets with too few scenes for an interval; "" if every interval lies below 100 %.
-    """
-    ends = {name: evaluation.share_interval(set_rows) for name, set_rows in rows.groupby("dataset", sort=False)}
-    around = listed(name for name, (low, high) in ends.items() if low < 1 <= high)
-    above = listed(name for name, (low, _) in ends.items() if low >= 1)
-    few = listed(name for name, (low, _) in ends.items() if low != low)
-    reached = listed(
-        text + names for text, names in (("includes 100 % on ", around), ("lies above it on ", above)) if names
-    )
-    texts = (f"the 95 % interval {reached}" if reached else "", f"too few scenes for an interval: {few}" if few else "")
-    return f" ({'; '.join(filter(None, texts))})" if any(texts) else ""

@@ -73,7 +73,10 @@ def does_it_harm(differences: pd.DataFrame, what: str, effects: pd.DataFrame) ->
         else f"Harm to the registration at {listed(f'`{level}`' for level in worse)}"
     )
     verdict += f", and a significant gain at {listed(f'`{level}`' for level in gain)}" if gain else ""
-    text = f"**{verdict}.** With {what}: {'; '.join(parts)}."
+    pooled = _pooled(effects)
+    changed = listed(pooled.index[pooled["verdict"] == "worse"]) if pooled["seeds"].max() > 1 else ""
+    fused = f"Harm to the fused images in {changed}. " if changed else ""
+    text = f"**{fused}{verdict}.** With {what}: {'; '.join(parts)}."
     end = "In brackets: difference and its 95 % interval, over the pairs; there is one training of each."
     return Markdown(f"{text} {end}{_over_trainings(effects, what)}")
 
@@ -149,8 +152,9 @@ def does_it_help(replicated: pd.DataFrame, differences: pd.DataFrame, by_metric:
     return Markdown(
         f"**{verdict}.** With $\\ell_{{ob}}$ minus without, over {tested['seeds'].max()} short trainings of each, "
         f"COCO's detector finds {_points(tested)}. Of the networks trained in full there is one of each: detectors "
-        f"trained on their images find {in_full}, and {fused}. In brackets: 95 % interval and p, corrected for the "
-        "rows of a set: over scenes, and for the short trainings over networks, for those in full over detectors."
+        f"trained on their images find {in_full}, and {fused}. In brackets stand the 95 % interval and p, "
+        "corrected for the rows of a set. They cover other scenes and, for the short trainings, other trainings of the "
+        "network; for the networks trained in full, other trainings of the detector, but not of the network."
     )
 
 

@@ -122,33 +122,25 @@ def do_levels_agree(at_levels: pd.DataFrame) -> Markdown:
 
 
 def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> str:
-    """Table 4 or 5 in a sentence: what is significant, level by level, and how large the differences are."""
-    printed, epochs, texts = paper_table(number).index.get_level_values("row"), at_medium["epochs"].mode()[0], []
-    tests = [
-        sweep_tables.differences(
-            table[table["row"].isin(printed) & (table["epochs"] == epochs)], sweep_rows.reference(number)
-        ).assign(level=table["level"].iloc[0])
-        for table in (at_medium, *at_others)
-    ]
-    sets = list(tests[0]["data"].unique())  # "all" is the last, if there are several
-    for differences in tests:
-        pooled = differences["data"] == sets[-1]
-        significant = differences[differences["verdict"] != NOT_SIGNIFICANT]
+    """Table 4 or 5 in half a sentence, on all pairs: what is significant, by level, and how large differences are."""
+    printed, epochs = paper_table(number).index.get_level_values("row"), at_medium["epochs"].mode()[0]
+    texts, tests = [], []
+    for table in (at_medium, *at_others):
+        rows = table[table["row"].isin(printed) & (table["epochs"] == epochs)]
+        lines = sweep_tables.differences(rows, sweep_rows.reference(number))
+        tests.append(lines[lines["data"] == lines["data"].iloc[-1]])  # of all pairs, which come last
+        significant = tests[-1][tests[-1]["verdict"] != NOT_SIGNIFICANT]
         which = [
-            f"`{row}` {verdict} in {', '.join(lines['metric'])}" + (f" on {data} alone" if data != sets[-1] else "")
-            for (row, verdict, data), lines in significant.groupby(["row", "verdict", "data"], sort=False)
+            f"`{row}` {verdict} in {', '.join(lines['metric'])}"
+            for (row, verdict), lines in significant.groupby(["row", "verdict"], sort=False)
         ]
-        count = str((significant["data"] == sets[-1]).sum() or "none")
-        verb = "" if texts else " is significant" if count in ("1", "none") else " are significant"
-        texts.append(f"{count}{verb} at `{differences['level'].iloc[0]}`{f' ({listed(which)})' if which else ''}")
-    sizes = []
-    for name in sets:
-        of_set = tests[0].query("metric == 'Q_CC' and data == @name")
-        half = (of_set["high"] - of_set["low"]) / 2
-        size = f"{of_set['difference'].abs().max():.3f} (±{half.min():.3f} to {half.max():.3f})"
-        sizes.append(f"{size} on {'all pairs' if name == 'all' else name}")
+        verb = "" if texts else " is significant" if len(significant) < 2 else " are significant"
+        brackets = f" ({listed(which)})" if which else ""
+        texts.append(f"{len(significant) or 'none'}{verb} at `{table['level'].iloc[0]}`{brackets}")
+    of_metric = tests[0].query("metric == 'Q_CC'")
+    half = ((of_metric["high"] - of_metric["low"]) / 2).max()
     return (
-        f"of Table {number}'s {pooled.sum()} comparisons with Ours, over {of_set['seeds'].max()} trainings of "
-        f"{epochs} epochs a row, {listed(texts)}: in Q_CC the rows differ from Ours by up to {listed(sizes)}, in "
-        "brackets half of the 95 % interval of such a difference"
+        f"of Table {number}'s {len(tests[0])} comparisons with Ours on all pairs, over {of_metric['seeds'].max()} "
+        f"trainings of {epochs} epochs a row, {listed(texts)}; in Q_CC the rows differ from Ours by up to "
+        f"{of_metric['difference'].abs().max():.3f}, with 95 % intervals of up to ±{half:.3f}"
     )

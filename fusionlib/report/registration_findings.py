@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import evaluation, registration_bench, reliability
-from fusionlib.metrics.statistics import SIGNIFICANCE
-from fusionlib.notebook import answers, detection_answers
+from fusionlib.metrics.statistics import SIGNIFICANCE, holm, sign_flips
+from fusionlib.notebook import detection_answers
 from fusionlib.notebook.sentences import listed, percent
 from fusionlib.report.our_numbers import BENCH
 from fusionlib.support import result_tables
@@ -30,23 +31,25 @@ def large(folder: Path) -> str:
     ]
     return (
         "**Registration**: of a deformation at the level `medium`, Ours leaves "
-        f"{_shares_text(share_left(folder, 'medium'))}; of several deformations of each pair of RoadScene, Ours and "
-        f"SimpleITK, which finds one rotation and one shift, leave {listed(beside)}."
+        f"{_shares_with_intervals(_roads(folder, 'medium', 'ours'))}, in brackets 95 % intervals over scenes; of "
+        "several deformations of each pair of RoadScene, Ours and SimpleITK, which finds one rotation and one shift, "
+        f"leave {listed(beside)}."
     )
 
 
 def small(folder: Path) -> str:
-    beside, rows = bench(folder).loc["light"], _roads(folder, "light", "ours")
-    share = _shares_text(share_left(folder, "light")) + answers.interval_reaches(rows)
-    harm = f"; on {listed(harmed)} it is better not to register" if (harmed := evaluation.harmed(rows)) else ""
-    others = ""
-    for method, title in (("ours_robust", "`ours_robust`, which `fuse` uses,"), ("simpleitk+average", "SimpleITK")):
-        if shares := listed(map(percent, share_left(folder, "light", method))):
-            others += f"; {title} leaves {shares}{answers.interval_reaches(_roads(folder, 'light', method))}"
+    beside, texts, worse = bench(folder).loc["light"], [], []
+    methods = {"ours": "Ours", "ours_robust": "`ours_robust`, which `fuse` uses,", "simpleitk+average": "SimpleITK"}
+    for method, title in methods.items():
+        if len(rows := _roads(folder, "light", method)):
+            texts.append(f"{title} leaves {_shares_with_intervals(rows)}")
+            worse += [f"that by {title.split(',')[0]} on {name}" for name in evaluation.harmed(rows)]
+    harm = f"; significantly worse than no registration is {listed(worse)}" if worse else ""
     return (
         f"**Small misalignments**: at `light`, the level closest to the deformations in MulFS-CAP, code of the same "
-        f"group, Ours leaves {share}{harm}{others}; in notebook 03b, with several deformations of each pair, Ours "
-        f"leaves {percent(beside['ours'])} on RoadScene and SimpleITK {percent(beside['simpleitk'])}."
+        f"group, {'; '.join(texts)}, in brackets 95 % intervals over scenes{harm}; in notebook 03b, with several "
+        f"deformations of each pair, Ours leaves {percent(beside['ours'])} on RoadScene and SimpleITK "
+        f"{percent(beside['simpleitk'])}."
     )
 
 
@@ -55,13 +58,25 @@ def raw(folder: Path) -> str:
     test = table[table["split"] == "test"].pivot(index=["method", "pair"], columns="metric", values="value")
     test = test.reset_index()
     shares = evaluation.means(test, ["method"], ["EPE_share"])["EPE_share"]
-    low, high = evaluation.share_interval(test[test["method"] == "ours"])
-    classical = shares.drop(["identity", "ours", "ours_refined", "ours_robust"], errors="ignore")
-    robust = f", `ours_robust` {percent(shares['ours_robust'])}" if "ours_robust" in shares else ""
+    best = shares.drop(["identity", "ours", "ours_refined", "ours_robust"], errors="ignore").idxmin()
+    left = {
+        name: percent(shares[name]) + in_brackets(*evaluation.share_interval(test[test["method"] == name]))
+        for name in ("ours", "ours_robust", best)
+        if name in shares
+    }
+    errors = test.pivot(index="pair", columns="method", values="EPE")
+    scenes, own = scenes_of(errors.index), [name for name in left if name != best]
+    p_values = holm({name: sign_flips(errors[name] - errors[best], scenes) for name in own})
+    differ = [
+        f"`{name}` {'differs' if p < SIGNIFICANCE else 'does not differ'} significantly (p = {p:.2f})"
+        for name, p in p_values.items()
+    ]
+    robust = f", `ours_robust` {left['ours_robust']}" if "ours_robust" in left else ""
     return (
-        f"**Two real cameras**: of what is out of register on {test['pair'].nunique()} of RoadScene's raw thermal "
-        f"frames, Ours, which has learned deformations like those of these cameras, leaves {percent(shares['ours'])} "
-        f"({percent(low)} to {percent(high)}){robust}, and the best classical method {percent(classical.min())}."
+        f"**Two real cameras**: of what the best scale and shift, fitted to the truth, leave out of register on "
+        f"{len(errors)} of RoadScene's raw thermal frames, Ours, which has learned deformations like those of these "
+        f"cameras, leaves {left['ours']}{robust} and the best classical method, `{best}`, {left[best]}, in brackets "
+        f"95 % intervals over {len(set(scenes))} scenes; from `{best}`, {listed(differ)}."
     )
 
 
@@ -104,5 +119,16 @@ def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
     return table[(table["method"] == method) & (table["level"] == level)]
 
 
-def _shares_text(shares: pd.Series) -> str:
-    return listed([f"{percent(share)} on {name}" for name, share in shares.items()])
+def in_brackets(low: float, high: float) -> str:
+    """ " (33 to 44)": an interval in per cent, behind its share; "" if there is none."""
+    return "" if low != low else f" ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _shares_with_intervals(rows: pd.DataFrame) -> str:
+    """Share left on each set, with its interval or, where there are too few for one, the number of scenes."""
+    shares, texts = evaluation.means(rows, ["dataset"], ["EPE_share"])["EPE_share"], []
+    for name, set_rows in rows.groupby("dataset", sort=False):
+        ends = in_brackets(*evaluation.share_interval(set_rows))
+        few = f" ({len(set(scenes_of(set_rows['pair'])))} scenes)"
+        texts.append(f"{percent(shares[name])}{ends or few} on {name}")
+    return listed(texts)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from fusionlib.data import systems
 from fusionlib.notebook.answers import signed
+from fusionlib.notebook.sentences import listed
 from fusionlib.report.our_numbers import minutes_of
 from fusionlib.training.shared_weights import read_log
 
@@ -31,13 +32,13 @@ def facts(names: Iterable[str], weights: Path) -> pd.DataFrame:
             "licence": system.licence,
             "upstream": f"{system.upstream}@{system.commit[:7]}",
             "trained here, minutes": round(minutes_of(log)) or "–",
-            "loss, last third - middle third": trend(read_log(log, "step", "loss")) if log.exists() else "–",
+            "loss, last third - middle third": _signed(trend(read_log(log, "step", "loss"))) if log.exists() else "–",
             "retraining": system.retraining,
         }
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def trend(log: pd.DataFrame) -> str:
+def trend(log: pd.DataFrame) -> tuple[float, float, float] | None:
     """How the loss changed at the end: its mean in the last third minus that in the middle third; below 0, it fell.
 
     Args:
@@ -45,21 +46,39 @@ def trend(log: pd.DataFrame) -> str:
             out.
 
     Returns:
-        The difference and its 95 % interval over spans (Welch's t); "–" of fewer than two spans in a third.
+        The difference and the ends of its 95 % interval over spans (Welch's t); None of fewer than two spans in a
+        third.
 
-    >>> trend(pd.DataFrame({"step": range(1, 10), "loss": [9.0, 9.0, 9.0, 5.0, 5.2, 4.8, 3.0, 3.2, 2.8]}))
+    >>> log = pd.DataFrame({"step": range(1, 10), "loss": [9.0, 9.0, 9.0, 5.0, 5.2, 4.8, 3.0, 3.2, 2.8]})
+    >>> "{:.1f} ({:.1f} to {:.1f})".format(*trend(log))
     '-2.0 (-2.5 to -1.5)'
     """
     steps = log["step"].diff().fillna(log["step"])
     loss = log["loss"][steps == steps.iloc[0]]
     third = len(loss) // 3
     if third < 2:
-        return "–"
+        return None
     from scipy import stats  # slow to import
 
     middle, last = loss.iloc[-2 * third : -third], loss.iloc[-third:]
     low, high = stats.ttest_ind(last, middle, equal_var=False).confidence_interval()
-    return f"{signed(last.mean() - middle.mean())} ({signed(low)} to {signed(high)})"
+    return last.mean() - middle.mean(), low, high
+
+
+def still_learning(names: Iterable[str], weights: Path) -> str:
+    """Of which compared systems the loss still fell at the end of their training here, by `trend`, in a sentence."""
+    titles: dict[str, list[str]] = {"fell": [], "rose": [], "open": []}
+    for system in map(systems.system, names):
+        log = weights / f"{system.name}.csv"
+        if log.exists() and (change := trend(read_log(log, "step", "loss"))):
+            titles["fell" if change[2] < 0 else "rose" if change[1] > 0 else "open"].append(system.title)
+    fell, rose, unknown = map(listed, titles.values())
+    texts = [
+        f"The loss of {fell} was still falling, so a longer training may give better rows." if fell else "",
+        f"That of {rose} rose." if rose else "",
+        f"Of {unknown}, the loss jumps too much to tell." if unknown else "",
+    ]
+    return " ".join(filter(None, texts)) or "Nothing was trained here for long enough to tell."
 
 
 def curves(names: Iterable[str], weights: Path) -> pd.DataFrame:
@@ -71,3 +90,7 @@ def curves(names: Iterable[str], weights: Path) -> pd.DataFrame:
             log = read_log(path, "step", "loss")
             tables.append(pd.DataFrame({"share of the steps": log["step"] / log["step"].iloc[-1], title: log["loss"]}))
     return pd.concat(tables) if tables else pd.DataFrame(columns=["share of the steps"])
+
+
+def _signed(change: tuple[float, float, float] | None) -> str:
+    return "{} ({} to {})".format(*map(signed, change)) if change else "–"

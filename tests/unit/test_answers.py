@@ -135,17 +135,3 @@ def test_effects_are_counted_beside_what_a_test_over_pairs_would_find() -> None:
         "over 8 trainings a row" in text
         and "two seeds of one row in 2 of 2 comparisons, where chance would give 0" in text
     )
-
-
-def test_an_interval_is_said_to_reach_what_it_reaches() -> None:
-    rng = np.random.default_rng(0)
-
-    def left(name: str, share: float, pairs: int = 12) -> pd.DataFrame:
-        shares = share + rng.permutation(np.linspace(-0.1, 0.1, pairs))
-        return pd.DataFrame({"dataset": name, "pair": [f"{name}{i}" for i in range(pairs)], "EPE_share": shares})
-
-    rows = pd.concat([left("a", 1.0), left("b", 1.5), left("c", 0.5), left("d", 0.99), left("e", 1.0, 3)])
-    rows = rows.assign(EPE=2 * rows["EPE_share"])
-    text = " (the 95 % interval includes 100 % on a and d and lies above it on b; too few scenes for an interval: e)"
-    assert answers.interval_reaches(rows) == text
-    assert answers.interval_reaches(rows[rows["dataset"] == "c"]) == ""

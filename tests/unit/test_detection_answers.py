@@ -25,8 +25,8 @@ def bench(extra: float) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
-        (1.0, "**Harm to the registration at `heavy`.**"),
-        (0.0, "**No significant harm to the registration at any level.**"),
+        (1.0, "**Harm to the fused images in Q_CC. Harm to the registration at `heavy`.**"),
+        (0.0, "in Q_CC. No significant harm to the registration at any level.**"),
         (-1.0, "significant gain at `heavy`"),
     ],
 )
@@ -50,7 +50,11 @@ def test_harm_over_trainings_is_said_metric_by_metric() -> None:
     text = detection_answers.does_it_harm(found, "l_ob", replicated(verdicts)).data
     assert "those with l_ob are significantly better in Q_SSIM and significantly worse in Q_CC and Q_CV" in text
     assert "differs by +0.25 px (-0.5" in text and "Over 8 short trainings" in text
-    assert "in no metric" in detection_answers.does_it_harm(found, "l_ob", replicated({})).data
+    assert text.startswith(
+        "**Harm to the fused images in Q_CC and Q_CV. No significant harm to the registration at any"
+    )
+    none = detection_answers.does_it_harm(found, "l_ob", replicated({})).data
+    assert "in no metric" in none and none.startswith("**No significant harm to the registration")
     assert "short trainings" not in detection_answers.does_it_harm(found, "l_ob", replicated({}, seeds=1)).data
 
 

@@ -16,7 +16,7 @@ the paper's own table does not show what its text says, a statement is tested in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +40,15 @@ from fusionlib.report.our_numbers import (
 
 SUPPORTED, CONTRADICTED, CHOSEN, OPEN = VERDICTS = ("supported", "contradicted", "by our choice", "undecided")
 WORSE = "significantly worse than"
-BUDGETS = "equal budgets for all systems, or their published weights; several trainings of each"
+BUDGETS = "published weights of every system, or several trainings of each in one budget (of Ours there is one)"
 SEEDS = "trainings in full: here a row goes on for a few epochs from a start that all share"
 
 
 @dataclass(frozen=True)
 class Statement:
     """A statement of the paper: its section, what it says, and what gives (what was compared, on what, at which level).
-    `change` says what would settle or change the verdict; `chosen`, that the number is one of our choice.
+    `change` says what would settle or change the verdict; `chosen`, that the number is one of our choice; `beside`,
+    what has to be known of it where it is supported.
     """
 
     section: str
@@ -57,6 +58,7 @@ class Statement:
     change: str
     levels: bool = False
     chosen: bool = False
+    beside: Callable[[Path], str] | None = None
 
 
 def statements(folder: Path | str) -> pd.DataFrame:
@@ -65,7 +67,8 @@ def statements(folder: Path | str) -> pd.DataFrame:
     Returns:
         Columns section, the paper says, tested on, effect (in each number the comparison that is worst for Ours, with
         its interval; a positive number is in favour of Ours), verdict, significantly worse than (the rows that
-        contradict it), at light (the verdict at the level `light`, where that was measured), and what would change it.
+        contradict it), at light (the verdict at the level `light`, where that was measured, and the rows that
+        contradict it), and what would change it.
     """
     folder, lines = Path(folder), []
     there = [each for each in STATEMENTS if all((folder / "tables" / name).exists() for name in each.files)]
@@ -77,9 +80,11 @@ def statements(folder: Path | str) -> pd.DataFrame:
         family = _family(statement, {each: own for each, (own, _) in medium.items()})
         decision = verdict(comparisons, family)
         decision = CHOSEN if statement.chosen and decision == SUPPORTED else decision
-        worse = listed(dict.fromkeys(each.row for each in contradicting(comparisons, family))) or "-"
-        own = light.get(statement)
-        at_light = verdict(own, _family(statement, light)) if own else "-"
+        worse = _rows(contradicting(comparisons, family))
+        own, at_light = light.get(statement), "-"
+        if own:
+            family = _family(statement, light)
+            at_light = verdict(own, family) + _by(_rows(contradicting(own, family)))
         effect = "; ".join(str(each) for each in _worst(comparisons))
         lines.append((statement.section, statement.says, basis, effect, decision, worse, at_light, statement.change))
     columns = ["section", "the paper says", "tested on", "effect", "verdict", WORSE, "at light", "what would change it"]
@@ -100,6 +105,14 @@ def contradicting(comparisons: Sequence[Compared], family: Sequence[Compared] = 
     return [each for place, each in enumerate(comparisons) if each.gain < 0 and corrected[str(place)] < SIGNIFICANCE]
 
 
+def _rows(comparisons: Sequence[Compared]) -> str:
+    return listed(dict.fromkeys(each.row for each in comparisons)) or "-"
+
+
+def _by(rows: str) -> str:
+    return "" if rows == "-" else f", by {rows}"
+
+
 def _family(statement: Statement, compared: Mapping[Statement, Sequence[Compared]]) -> list[Compared]:
     """The comparisons of all other statements that rest on the same table."""
     others = [each for each in compared if each is not statement and each.files[0] == statement.files[0]]
@@ -114,7 +127,9 @@ def counted(lines: pd.DataFrame) -> dict[str, int]:
 def sentence(folder: Path) -> str:
     """The verdicts in half a sentence, as the findings have it."""
     lines, parts = statements(folder), []
-    says = lines["the paper says"] + lines[WORSE].map(lambda rows: "" if rows == "-" else f", by {rows}")
+    beside = {each.says: f", {each.beside(folder)}" for each in STATEMENTS if each.beside}
+    beside = lines["the paper says"].map(beside).where(lines["verdict"] == SUPPORTED).fillna("")
+    says = lines["the paper says"] + lines[WORSE].map(_by) + beside
     for name, count in counted(lines).items():
         names = f" ({listed(says[lines['verdict'] == name])})" if name != OPEN and count else ""
         total = "" if parts else f" of the {len(lines)} that were tested"
@@ -122,7 +137,8 @@ def sentence(folder: Path) -> str:
         word = f"{holds} by our choice alone" if name == CHOSEN else f"{is_} {name}"
         if count or name != CHOSEN:
             parts.append(f"{count}{total} {word}{names}")
-    at_light = lines.loc[lines["at light"] == CONTRADICTED, "the paper says"]
+    at_light = lines[lines["at light"].str.startswith(CONTRADICTED)]
+    at_light = at_light["the paper says"] + at_light["at light"].str.removeprefix(CONTRADICTED)
     return f"by what was measured at `medium`, {listed(parts)}; at `light`, contradicted: {listed(at_light) or 'none'}"
 
 
@@ -141,8 +157,10 @@ STATEMENTS = (
         "4.2.2", "Table 2: best in all four metrics", (COMPARED[2],), evidence.over_scenes(2), BUDGETS, levels=True
     ),
     Statement(
-        "4.2.3", "Table 3: the highest accuracy of detection", (DETECTION, DETECTION_SCENES), evidence.over_detectors,
+        "4.2.3", "Table 3: the highest accuracy of detection",
+        (DETECTION, DETECTION_SCENES, AWARENESS, COMPARED[1], COMPARED[2]), evidence.over_detectors,
         f"{BUDGETS}; more labelled pairs: the full M3FD, which cannot be fetched by a program",
+        beside=evidence.beside_detectors,
     ),
     Statement(
         "3.4", "The detection loss makes the fusion target-aware",
