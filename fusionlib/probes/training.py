@@ -152,7 +152,7 @@ def detector() -> Iterator[Seen]:
     fresh = detectors.Detector(1, replace(DETECTOR, begin_small=False)).eval()
     window_boxes = fresh.detect(images[:2])
     yield "found", [len(each) for each in window_boxes], 0.2
-    yield "scores", torch.cat(window_boxes)[:, 5] if sum(map(len, window_boxes)) else 0, 0.2
+    yield "scores", torch.cat(window_boxes)[:, 1] if sum(map(len, window_boxes)) else 0, 0.2
 
 
 def anchor_detector() -> Iterator[Seen]:
@@ -188,7 +188,7 @@ def anchor_detector() -> Iterator[Seen]:
     yield "other classes", torch.cat([layer.bias for layer in other.net.model[-1].m]), SINGLE
     images = torch.cat([pair(number, 64, 64, torch.float32)[1] for number in range(2)])
     detections = torch.cat(detector.detect(images, enlarged=anchors.ENLARGED))
-    yield "found", [len(detections), float(detections[:, 4].max()) if len(detections) else 0.0], 0.2
+    yield "found", [len(detections), float(detections[:, 1].max()) if len(detections) else 0.0], 0.2
 
 
 def _waves(*shape: int) -> Tensor:
