@@ -175,7 +175,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def detect(self, features: Tensor) -> list[Tensor]:
-        """Detections (M, 6) of each of (B, C, H, W), on the CPU, by falling score: class, score, x0, y0, x1, y1."""
+        """Detections (M, 6) of each of (B, C, H, W), on the CPU, highest score first: class, score, x0, y0, x1, y1."""
         before = self.training
         try:
             return decode(self.eval()(features), self.config)
@@ -200,7 +200,7 @@ def _small_initial_boxes(net: nn.Module) -> None:
 
 @torch.no_grad()
 def decode(predictions: Predictions, config: DetectorConfig) -> list[Tensor]:
-    """Detections (M, 6) of each image, on the CPU, by falling score, cut at the image's border.
+    """Detections (M, 6) of each image, on the CPU, highest score first, cut at the image's border.
 
     One position may give several classes, each with its score, as is usual for average precision.
     """
@@ -229,7 +229,7 @@ def _positions(predictions: Predictions) -> tuple[Tensor, Tensor]:
 
 
 def select(corners: Tensor, scores: Tensor, config: DetectorConfig) -> Tensor:
-    """Detections (M, 6) of one image, by falling score, of corners (A, 4) in pixels and scores (K, A) in [0, 1]."""
+    """Detections (M, 6) of one image, highest score first, of corners (A, 4) in pixels and scores (K, A) in [0, 1]."""
     kept = []
     for place, score in enumerate(scores):
         score, order = score.sort(descending=True, stable=True)

@@ -30,8 +30,8 @@ class LossWeights:
         lambda_detection: lambda_3 of the detection loss, Eq. (8); a training without a detector has no such term.
         common: weight of l_c, 1 in the paper; 0 is the first ablation of Table 4.
         specific: weight of l_s, 1 in the paper; 0 is the second.
-        coarse: weight of Eq. (5) on each coarser estimate of the field. PAPER-GAP: the paper supervises the final field
-            only; supervision of each level is usual for a coarse-to-fine registration.
+        coarse: weight of Eq. (5) on each coarser estimate of the field, inside lambda_reg. PAPER-GAP: the paper
+            supervises the final field only; supervision of each level is usual for a coarse-to-fine registration.
         matching: weight of `matching_loss`, inside lambda_reg. PAPER-GAP: not in the paper, whose l_c makes the common
             features of one position equal, but does not make them differ from those of other positions.
     """

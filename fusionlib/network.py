@@ -102,7 +102,7 @@ class Alignment:
         field: phi, (B, 2, H, W) pixels; warps the deformed infrared onto the visible image.
         stages: the steps of the MSRB, from coarse to fine; the field of the last one, resized, is phi.
         common_ir, common_vi: F_i^d and F_v, (B, C, H, W).
-        confidence: (B, 1, H, W) in [0, 1], how sure phi is; None unless it is a refined one.
+        confidence: (B, 1, H, W) in [0, 1], confidence of phi; None for an unrefined field.
     """
 
     field: Tensor

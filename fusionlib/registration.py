@@ -25,7 +25,7 @@ class Stage:
         start: (B, 2, h, w), what the step started from; None for the plain U-Net.
         scores: (B, W, (2 radius + 1)^2, h, w), the cost volume as logits of a softmax over the shifts away from
             `start`, averaged over W windows from narrow to wide; None for the plain U-Net.
-        confidence: (B, 1, h, w) in [0, 1], how sure `field` is; None unless it is a refined one.
+        confidence: (B, 1, h, w) in [0, 1], confidence of `field`; None for an unrefined field.
     """
 
     field: Tensor

@@ -35,7 +35,7 @@ def read_infrared(path: Path | str, page: int | None = None) -> Tensor:
 
     Args:
         path: of the file.
-        page: of a file that has several, from 1; None takes the first, with a warning. Of others it changes nothing.
+        page: of a file that has several, from 1; None takes the first, with a warning. Ignored for files with one page.
 
     Raises:
         InputError: The file is no readable image, is under 32 pixels on a side, holds NaN or infinite values, or has no
@@ -139,7 +139,7 @@ def save_image(path: Path | str, image: Tensor) -> Path:
 def _open(path: Path | str, page: int | None) -> Image.Image:
     """Image of mode L or RGB, upright; measured values brought to 8 bits."""
     if Path(path).exists() and not Path(path).is_file() and not Path(path).is_dir():  # a pipe would be waited for
-        raise InputError(f"{path} is no file: write the image to a file first.")
+        raise InputError(f"{path} is not a file: write the image to a file first.")
     decoded = decode(path, page)
     height, width = decoded.pixels.shape[:2]
     if min(height, width) < SMALLEST_SIDE:

@@ -97,7 +97,7 @@ def _roadscene(root: Path) -> Callable[[str], Labelled | None]:
 
     def read(member: str) -> Labelled | None:
         if member not in facts:
-            raise InputError(f"{member} is no pair of RoadScene that the project knows: open one of its splits.")
+            raise InputError(f"{member} is not a pair of RoadScene that the project knows: open one of its splits.")
         shape = facts[member]["h"], facts[member]["w"]
         if status[member] != "boxes":
             return (tensor(), shape) if status[member] == "probably_empty" else None
@@ -211,7 +211,7 @@ def read_listed(path: Path) -> dict[str, Labelled]:
             for stem, entry in content.items()
         }
     except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no list of boxes ({error!r}): remove it or write it anew.") from None
+        raise InputError(f"{path} is not a list of boxes ({error!r}): remove it or write it again.") from None
 
 
 def _read_yolo_beside_images(path: Path) -> Labelled:

@@ -77,7 +77,8 @@ class Placement:
 class RawSet(Sequence[RawPair]):
     """Raw pairs in the order of `names`; `aligned` has the same pairs with their aligned infrared.
 
-    `read_frame` gives the raw thermal frame of a name, (1, h, w); `facts` its entry of the homographies.
+    `read_frame` gives the raw thermal frame of a name, (1, h, w); `facts` its entry of the homographies; `size` is that
+    of the canvas, None for the size of each crop.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class RawSet(Sequence[RawPair]):
     ) -> None:
         self.names = aligned.names
         self.aligned = aligned
-        self._read_frame, self._facts, self._size = read_frame, facts, size
+        self.size = size
+        self._read_frame, self._facts = read_frame, facts
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,8 +101,8 @@ class RawSet(Sequence[RawPair]):
         frame = self._read_frame(pair.name)
         fact = self._facts[pair.name]
         homography, crop = np.array(fact["H"]), (fact["h"], fact["w"])
-        ir = place(frame, placement(homography, crop), crop, self._size)
-        phi_gt, valid = true_field(homography, crop, frame.shape[-2:], self._size)
+        ir = place(frame, placement(homography, crop), crop, self.size)
+        phi_gt, valid = true_field(homography, crop, frame.shape[-2:], self.size)
         return RawPair(pair.name, ir, pair.vi, pair.rgb, phi_gt, valid, fact["cluster"])
 
 

@@ -1,4 +1,4 @@
-"""Which test pairs show the same scene: six frames of one street are no six independent pairs.
+"""Which test pairs show the same scene: six frames of one street, or slices of one head, are no independent pairs.
 
 `data/scenes.json` names the groups. An interval or a test over pairs draws whole groups (`metrics.statistics`).
 """
@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from functools import cache
 
+from fusionlib.data.volumes import subject_of
 from fusionlib.support.paths import FACTS
 
 
@@ -20,9 +21,11 @@ def _groups() -> dict[str, str]:
 
 
 def scenes_of(pairs: Iterable[str]) -> list[str]:
-    """The scene of each pair: the first pair of its group, or its own name. Names are unique over all sets.
+    """The scene of each pair: the first pair of its group, the head of a slice, or its own name.
 
-    >>> scenes_of(["00003", "00082", "00000"])
-    ['00000', '00082', '00000']
+    Names are unique over all sets.
+
+    >>> scenes_of(["00003", "00082", "00000", "patient07_z087"])
+    ['00000', '00082', '00000', 'patient07']
     """
-    return [_groups().get(pair, pair) for pair in pairs]
+    return [_groups().get(pair) or subject_of(pair) for pair in pairs]

@@ -9,6 +9,7 @@ Convention:
 from __future__ import annotations
 
 import gzip
+import re
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -137,7 +138,7 @@ def open_slices(
         subject, z = _parsed(name)
         slices = read(subject)
         if z not in slices.heights:
-            raise InputError(f"{files[subject][0]} has too little brain at z={z} to be {name}: fetch the volume anew.")
+            raise InputError(f"{files[subject][0]} has too little brain at z={z} to be {name}: fetch the volume again.")
         t1, t2 = (to_tensor(volume[slices.heights.index(z)]) for volume in (slices.t1, slices.t2))
         return (t1, t2) if size is None else (resize(t1, size), resize(t2, size))
 
@@ -150,7 +151,7 @@ def subject_of(name: str) -> str:
     >>> subject_of("patient07_z087"), subject_of("FLIR_00006")
     ('patient07', 'FLIR_00006')
     """
-    return name.rpartition("_z")[0] or name
+    return re.sub(r"_z\d+$", "", name)
 
 
 def read_subject(t1_path: Path | str, t2_path: Path | str, every: int = 1) -> Subject:
@@ -211,7 +212,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path} does not exist: check its name and folder.") from None
     except _UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path} cannot be read as a NIfTI volume ({reason}): fetch or convert it anew.") from None
+        raise InputError(f"{path} cannot be read as a NIfTI volume ({reason}): fetch or convert it again.") from None
     if not np.isfinite(volume).all():
         raise InputError(f"{path} holds NaN or infinite values: replace them by 0 and save it again.")
     spacing = image.header.get_zooms()[:2]

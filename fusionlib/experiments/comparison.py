@@ -138,8 +138,14 @@ def run(
 
 
 def read(table: int, path: Path) -> Measured:
-    """What `run` has kept of the paper's Table 1, 2 or 7; a row that the file lacks is `missing`."""
+    """What `run` has kept of the paper's Table 1, 2 or 7; a row that the file lacks is `missing`.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
     rows, measurements = rows_of(table), result_tables.read(path)
+    if measurements.empty:
+        raise InputError(f"{path} holds no measurements yet: run the notebook that makes it.")
     absent = {row.method: "not measured" for row in rows if row.method not in set(measurements["method"])}
     return Measured(rows, measurements, absent)
 

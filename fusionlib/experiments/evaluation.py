@@ -30,7 +30,7 @@ from torch import Tensor
 from fusionlib import metrics
 from fusionlib.data import PairSet
 from fusionlib.data.scenes import scenes_of
-from fusionlib.deformation import Misaligned, fold_share, misalign_by_key
+from fusionlib.deformation import Level, Misaligned, fold_share, misalign_by_key
 from fusionlib.experiments import runner
 from fusionlib.methods import Fused, Method
 from fusionlib.metrics import statistics
@@ -102,7 +102,7 @@ def _measure(method: Method | None, pairs: PairSet, dataset: str, level: str) ->
     return rows.loc[of_method, ["pair", "metric", "value"]]
 
 
-def deform(ir: Tensor, name: str, level: str, seed: int = 0) -> Misaligned:
+def deform(ir: Tensor, name: str, level: str | Level, seed: int = 0) -> Misaligned:
     """The deformed infrared (1, 1, H, W) of a test pair, always the same for a name, level and seed."""
     return misalign_by_key(ir, level, [("test", seed, name)])
 
@@ -200,7 +200,7 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
 
 
 def harmed(rows: pd.DataFrame) -> list[str]:
-    """The sets on which these pairs of one method are significantly farther out of register than unregistered.
+    """The sets on which the EPE of these pairs of one method is significantly above that of the identity.
 
     At 5 %, by sign flips over scenes, with Holm's correction for the number of sets; sets of fewer scenes than
     `statistics.LEAST_SCENES` are not asked about.

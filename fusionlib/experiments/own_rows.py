@@ -86,7 +86,7 @@ def _copy_to_sweeps(path: Path, recipe: Recipe, preset: Preset, folder: Path) ->
     row = next(row for row in sweep_rows.table4() if not row.changes)
     if sweep_rows.recipe_of(row, preset, recipe.seed, preset.sweep_epochs) == recipe:
         folder.mkdir(exist_ok=True)
-        sweep_path = sweeps.Job(recipe, None, (), 0, "", None, str(folder)).path()
+        sweep_path = sweeps.weights_path(recipe, str(folder))
         for suffix in () if sweep_path.exists() else (".csv", ".safetensors"):
             with atomic(sweep_path.with_suffix(suffix)) as unfinished:
                 shutil.copyfile(path.with_suffix(suffix), unfinished)

@@ -129,7 +129,7 @@ def raw_frames(methods: Mapping[Method, Key], raw: Mapping[str, RawSet], path: P
     """
     parts = []
     for split, pairs in raw.items():
-        key = key_of_raw(pairs) | Key.of(["scores"])
+        key = key_of_raw(pairs) | Key.of(["scores"], **({} if pairs.size is None else {"size": pairs.size}))
         for method, mark in methods.items():
             where = {"method": method.name, "dataset": pairs.aligned.title, "split": split}
             parts.append(runner.Part(where, key | mark, partial(_measure_raw, method, pairs)))

@@ -48,7 +48,8 @@ def key_of(pairs: PairSet, *behaviour: str, **facts: object) -> Key:
         facts: settings, by name.
     """
     name = pairs.title or "pairs"
-    input_facts = {"size": pairs[0].ir.shape[-1], name: data.checksum(name, pairs.names)}
+    height, width = pairs[0].ir.shape[-2:]
+    input_facts = {"size": width if height == width else (height, width), name: data.checksum(name, pairs.names)}
     return Key.of([*data.components_of(name), *behaviour], **facts, **input_facts)
 
 

@@ -73,23 +73,28 @@ class Job:
     folder: str
     device: str | None = None
 
-    def weights_key(self) -> Key:
-        """What the weights rest on. Equal jobs of several tables share weights."""
-        return self.recipe.key() | Key.of(["warm-start"])
-
     def key(self) -> Key:
         """What the rows rest on: the weights, and the test pairs and what scores on them."""
         pairs = {name: open_set(name, "test", self.size, count=self.count).names for name in self.tests}
         tested = {f"{name}:tested": data.checksum(name, names) for name, names in pairs.items()}
         behaviour = dict.fromkeys(component for name in self.tests for component in data.components_of(name))
         scored = Key.of([*behaviour, "network", "deformation", "scores"], size=self.size, level=self.level, **tested)
-        return self.weights_key() | scored
+        return weights_key(self.recipe) | scored
 
     def path(self) -> Path:
         """Where the weights are kept on this machine."""
-        local_folder = temporary_folder() / "sweeps"
-        folder = Path(self.folder)
-        return (folder if folder.is_dir() else local_folder) / f"{self.weights_key().digest}.safetensors"
+        return weights_path(self.recipe, self.folder)
+
+
+def weights_key(recipe: Recipe) -> Key:
+    """What the weights of a short training rest on. Equal recipes of several tables share weights."""
+    return recipe.key() | Key.of(["warm-start"])
+
+
+def weights_path(recipe: Recipe, folder: str) -> Path:
+    """Where the weights of a short training are kept on this machine: in `folder`, if there is such a folder here."""
+    place = Path(folder) if Path(folder).is_dir() else temporary_folder() / "sweeps"
+    return place / f"{weights_key(recipe).digest}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def train_and_score(job: Job) -> Outcome:
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):  # the full method stands in both tables, which may be made at the same time
         with contextlib.redirect_stdout(io.StringIO()):  # a line an epoch; `spread` says how things go
-            network = _network(job, path)
+            network = _network(job.recipe, job.start, path, job.device)
         detector_path(path).unlink(missing_ok=True)  # needed for the loss alone
         remove_partial_files(path)
         files = {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".csv", ".safetensors")}
@@ -127,17 +132,17 @@ def scored(method: Method, pairs: PairSet, level: str) -> Iterator[dict[str, obj
         yield {"pair": case.name} | {metric: values[metric] for metric in SCORED}
 
 
-def _network(job: Job, path: Path) -> FusionNetwork:
-    recipe = job.recipe
+def _network(recipe: Recipe, start: bytes | None, path: Path, device: str | None = None) -> FusionNetwork:
+    """The network of a short training, kept or trained now; `start` is the file of the weights that it begins with."""
     with contextlib.suppress(InputError):
         if not recipe.key().differing(key_of(path)) and path.with_suffix(".csv").exists():
             return FusionNetwork.load(path)
-    start = None
+    begun = None
     if recipe.start is not None:
-        start, cut = warm_start(recipe, safetensors.torch.load(job.start))
+        begun, cut = warm_start(recipe, safetensors.torch.load(start))
         if cut:
-            calibrate(start, cut, recipe)
-    return train(recipe, path, job.device, start)[0]
+            calibrate(begun, cut, recipe)
+    return train(recipe, path, device, begun)[0]
 
 
 def run(
@@ -257,9 +262,9 @@ def _measure_augmentation(recipe: Recipe, weights: Path, folder: str, pairs: Pai
     start = None
     if recipe.start is not None:
         start = train_or_load(recipe.start, weights, START).path.read_bytes()
-    job = Job(recipe, start, (), pairs[0].ir.shape[-1], "", None, folder)
-    with locked(job.path()):
-        network = _network(job, job.path())
+    path = weights_path(recipe, folder)
+    with locked(path):
+        network = _network(recipe, start, path)
     rows = []
     for method in (Ours(network), Ours(RefinedNetwork(network), "ours_refined")):
         for condition, name, ir, vi, moved in _conditions(pairs, raw):

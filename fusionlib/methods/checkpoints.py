@@ -21,7 +21,7 @@ from fusionlib.support.files import InputError, fingerprint, is_recorded, sha256
 from fusionlib.support.paths import ROOT, weight_file
 from fusionlib.support.weights import key_of, read_header, read_state
 
-PRESETS = ("paper", "mini")  # whose results hold weights that may be used anywhere: those of smoke mean nothing
+PRESETS = ("paper", "mini")  # whose weights and numbers may be used and shown anywhere: those of smoke mean nothing
 PUBLISHED, RETRAINED, IN_PART, GIVEN = "published", "retrained", "published in part", "given"
 BOTH = f"{PUBLISHED} + {RETRAINED}"
 
@@ -124,7 +124,7 @@ def fill(network: nn.Module, system: System, source: Source) -> nn.Module:
     except RuntimeError as error:
         files = ", ".join(str(path) for path in (*source.files.values(), source.retrained) if path)
         reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{files} holds no weights of {system.title} ({reason}): fetch or make them anew.") from None
+        raise InputError(f"{files} holds no weights of {system.title} ({reason}): fetch or make them again.") from None
     return network
 
 

@@ -109,7 +109,8 @@ def load(name: str, weights: Path | str | None = None, device: str | None = "cpu
             of the largest preset there is, or those that a system's authors published: see
             `fusionlib.methods.checkpoints`.
         device: where networks run; None takes a GPU if there is one.
-        options: of the class of a compared system, such as `steps=0` of MURF; other methods have none.
+        options: of the class of a compared system, such as `steps=0` of MURF; other methods have none. Of `a+b`,
+            those of b.
 
     Raises:
         InputError: unknown name, no weights, no such device, or options that the method does not have.

@@ -16,10 +16,10 @@ ARROW = {"higher": "↑", "lower": "↓"}
 def direction(column: str) -> str | None:
     """ "higher" or "lower", whichever is better of a metric (a variant like Q_CC@given or EPE_share too), else None.
 
-    >>> direction("Q_CC@given"), direction("EPE_share"), direction("pair")
-    ('higher', 'lower', None)
+    >>> direction("Q_CC@given"), direction("EPE_share"), direction("mAP50"), direction("pair")
+    ('higher', 'lower', 'higher', None)
     """
-    return _directions().get(re.sub(r"@(given|slice)$|_share$", "", str(column)))
+    return _directions().get(re.sub(r"@(given|slice)$|_(share|p95)$", "", str(column)))
 
 
 def sign(metric: str) -> int:
@@ -49,4 +49,4 @@ def with_arrow(column: str) -> str:
 def _directions() -> dict[str, str]:
     paper = paper_tables.numbers()
     known = dict(zip(paper["metric"], paper["better"], strict=True)) | further.DIRECTION | DIRECTION
-    return known | {"folds": "lower", "seconds": "lower"}
+    return known | {"folds": "lower", "seconds": "lower", "mAP50": "higher", "mAP50:95": "higher"}

@@ -32,9 +32,17 @@ def further_metrics(ir: Tensor, vi: Tensor, fused: Tensor) -> dict[str, Tensor]:
     """
     check_images(1, ir=ir, vi=vi, fused=fused)
     a, b, f = (gray_levels(image) for image in (ir, vi, fused))
-    alone = {"EN": entropy(f), "MI": mutual_information(a, b, f), "SD": deviation(f), "SF": spatial_frequency(f)}
-    between = {"AG": average_gradient(f), "SCD": scd(a, b, f), "VIF": vif(a, b, f), "MS-SSIM": ms_ssim(a, b, f)}
-    return alone | between | {"N_AB/F": n_abf(a, b, f)}
+    return {
+        "EN": entropy(f),
+        "MI": mutual_information(a, b, f),
+        "SD": deviation(f),
+        "SF": spatial_frequency(f),
+        "AG": average_gradient(f),
+        "SCD": scd(a, b, f),
+        "VIF": vif(a, b, f),
+        "MS-SSIM": ms_ssim(a, b, f),
+        "N_AB/F": n_abf(a, b, f),
+    }
 
 
 def entropy(f: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def compare(name: str, yours: object, ours: object, tolerance: float = 1e-4) -> 
         print(f"{name}: yours has the shape {a.shape}, the library's {b.shape}.")
         return float("inf")
     if (np.isnan(a) != np.isnan(b)).any():
-        print(f"{name}: yours has {np.isnan(a).sum()} values that are no numbers, the library's {np.isnan(b).sum()}.")
+        print(f"{name}: yours has {np.isnan(a).sum()} values that are not numbers, the library's {np.isnan(b).sum()}.")
         return float("inf")
     difference = np.nan_to_num(np.abs(a - b))
     if (largest := float(difference.max())) <= tolerance:

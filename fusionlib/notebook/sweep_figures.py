@@ -24,6 +24,7 @@ from fusionlib.metrics.statistics import NOT_SIGNIFICANT
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook import plotting
 from fusionlib.presets import Preset
+from fusionlib.training.shared_weights import read_log
 
 
 @plotting.style()
@@ -206,6 +207,6 @@ def trainings(table: pd.DataFrame, weights: Path) -> pd.DataFrame:
         if log.exists():
             lines[row, str(seed)] = {
                 "epochs": str(rows["epochs"].iloc[0]),
-                "seconds": pd.read_csv(log)["seconds"].sum(),
+                "seconds": read_log(log)["seconds"].sum(),
             }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["row", "seed"] if lines else None)

@@ -30,7 +30,7 @@ from fusionlib.deformation import (
     warp,
 )
 from fusionlib.experiments import robustness
-from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair, scene
+from fusionlib.probes.views import DOUBLE, SINGLE, Seen, pair, scene, temporary_data_root
 from fusionlib.support import boxes
 
 # One of 65,536 pixels may be rounded to the next of 256 grey levels; another filter differs by more.
@@ -55,7 +55,7 @@ def images() -> Iterator[Seen]:
             for one in data.open_folders(infrared, visible, size):
                 for part in ("ir", "vi", "rgb"):
                     yield f"{one.name} {part} {size}", getattr(one, part), BYTES
-    with data_root() as root:
+    with temporary_data_root() as root:
         one = data.open_set("RoadScene", "train", 96, root)[3]
         yield "set", torch.cat([one.ir, one.vi, one.rgb]), BYTES
         yield "first of 3", data.open_set("RoadScene", "val", 64, root, count=3).stack([0, 2])[1], BYTES
@@ -99,7 +99,7 @@ def drawn_brains() -> Iterator[Seen]:
 
 def labels() -> Iterator[Seen]:
     """Boxes of RoadScene's frames by their homographies, of M3FD from its list and files, and what has labels."""
-    with data_root() as root:
+    with temporary_data_root() as root:
         names = data.splits("RoadScene")["train"][:6]
         read = box_files.boxes_of("RoadScene", root, 64)
         for name in names:

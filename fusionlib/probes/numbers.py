@@ -18,7 +18,7 @@ from fusionlib.experiments import error_parts as residual
 from fusionlib.experiments import evaluation, mri_study, profiling
 from fusionlib.experiments import label_accuracy as blocks
 from fusionlib.methods.protocol import Fused
-from fusionlib.probes.views import DOUBLE, SINGLE, Seen, data_root, pair
+from fusionlib.probes.views import DOUBLE, SINGLE, Seen, pair, temporary_data_root
 
 
 class _Known:
@@ -104,7 +104,7 @@ def average_precision() -> Iterator[Seen]:
         means.append(ir.mean().item())
         return [torch.from_numpy(made_up).float()]
 
-    with data_root():
+    with temporary_data_root():
         config = replace(DetectionBenchConfig(), tests=(("RoadScene", "RoadScene", ("val", "test")),), size=64, count=9)
         truth = [box for split in ("val", "test") for box in bench.labelled("RoadScene", split, 64, 9).boxes]
         means: list[float] = []

@@ -19,7 +19,7 @@ from fusionlib.losses import LossWeights
 from fusionlib.methods import retraining as other_trainings
 from fusionlib.network import AS_IN_THE_PAPER, NetworkConfig
 from fusionlib.probes.methods import random_network
-from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, data_root, pair
+from fusionlib.probes.views import DOUBLE, LOOSE, SINGLE, Pairs, Seen, pair, temporary_data_root
 from fusionlib.support.weights import read_state
 from fusionlib.training import anchor_detector as anchors
 from fusionlib.training import augmentation as augmenting
@@ -59,7 +59,7 @@ def training() -> Iterator[Seen]:
     """Every phase in float64, single batches, and a complete training with a detector."""
     for name, recipe in RECIPES.items():
         yield from _in_double(name, recipe)
-    with data_root():
+    with temporary_data_root():
         recipe = replace(RECIPES["ours"], dataset="RoadScene", train_pairs=6, detector=DETECTOR)
         pairs = loop.open_set("RoadScene", "train", 64, count=6)
         for epoch in (0, 1):
@@ -124,7 +124,7 @@ def warm_start() -> Iterator[Seen]:
     recipe = replace(
         RECIPES["ours"], dataset="RoadScene", train_pairs=6, network=replace(NetworkConfig(), common_in_fusion=False)
     )
-    with data_root():
+    with temporary_data_root():
         net, cut = starts.warm_start(recipe, whole)
         starts.calibrate(net, cut, recipe, count=2)
     yield "cut", len(cut), DOUBLE
@@ -199,7 +199,7 @@ def _waves(*shape: int) -> Tensor:
 
 def retraining() -> Iterator[Seen]:
     """The common protocol: a few steps of one system of every kind, as `retrain` runs them."""
-    with data_root():
+    with temporary_data_root():
         for name, crop in (("datfuse", 48), ("corrmlp", 64)):
             settings = other_trainings.Retraining(
                 name, "RoadScene", 64, 6, ALL_LEVELS, 2, systems.Budget(steps=3, batch=2, crop=crop), anew=True

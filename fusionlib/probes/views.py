@@ -81,7 +81,7 @@ class Pairs(PairSet):
 
 
 @contextmanager
-def data_root(side: int = 64) -> Iterator[Path]:
+def temporary_data_root(side: int = 64) -> Iterator[Path]:
     """A data root in the layout of RoadScene, with the names of its splits, images by `scene`, and boxes in each.
 
     The environment variable FUSIONLIB_DATA names it until the block ends.

@@ -18,6 +18,7 @@ from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, evaluation, own_rows, registration_bench, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import BOUND, summary
+from fusionlib.methods.checkpoints import PRESETS
 from fusionlib.notebook.reporting import markdown
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import findings, verdicts, web
@@ -25,11 +26,11 @@ from fusionlib.report.claims import tested
 from fusionlib.report.our_numbers import BENCH, COMPARED, DETECTION, SWEPT, TEST_PAIRS, minutes_of_method
 from fusionlib.report.results_check import OWN_FILE
 from fusionlib.report.shipped import FOLDER as EXECUTED
+from fusionlib.support import result_tables
 from fusionlib.support.files import InputError, write_text
 
 SWITCHES_FILE = "switches.csv"  # the rows of `sweeps.switches`
 AUGMENTED_FILE = "augmentations.csv"  # those of `sweeps.augmentations`
-PRESETS = ("paper", "mini")  # whose numbers may stand in results/README.md, in this order
 
 PREFACE = """# Results: paper and here
 
@@ -126,13 +127,13 @@ def _preset_part(folder: Path) -> str:
         (DETECTION, _detection),
     ):
         if name in by_name:
-            parts.append(describe(pd.read_csv(by_name.pop(name)), _source(folder, name)))
+            parts.append(describe(result_tables.read(by_name.pop(name)), _source(folder, name)))
     for number, name in COMPARED.items():
         if name in by_name:
             parts.append(_compared(comparison.read(number, by_name.pop(name)), number, folder, _source(folder, name)))
     for number, name in SWEPT.items():
         if name in by_name:
-            parts.append(_swept(pd.read_csv(by_name.pop(name)), number, _source(folder, name)))
+            parts.append(_swept(result_tables.read(by_name.pop(name)), number, _source(folder, name)))
     others = ", ".join(f"[{name}]({folder.name}/tables/{name})" for name in by_name)
     return "\n\n".join(filter(None, [*parts, f"More tables of this preset: {others}." if others else ""]))
 
@@ -148,7 +149,10 @@ def _registration(rows: pd.DataFrame, source: str) -> str:
     shares.insert(0, "identity, px", means["EPE"].unstack("method", sort=False).get("identity"))
     folds = f"Largest share of folded pixels in any field of Ours: {rows[rows['method'] == 'ours']['folds'].max():.2g}."
     if "ours_refined" in shares:
-        folds += " `ours_refined` corrects unsure places by sure ones and stops short motions, beyond the paper (03b)."
+        folds += (
+            " `ours_refined`, beyond the paper, replaces the field where its confidence is low by the field around it,"
+            " and makes very short displacements zero (03b)."
+        )
     if "ours_robust" in shares:
         folds += " So does `ours_robust`, whose registration has also learned from pairs in other light."
     return verdicts.fold(
@@ -199,7 +203,7 @@ def _own(table: pd.DataFrame, source: str) -> str:
     """Ours with each seed, their mean and range, the plain reading and the shipped weights."""
     parts = [
         f"Means over all test pairs, from {source}. Another seed draws first weights, order and deformations of the "
-        "whole training anew; `largest - smallest` is what that alone changes."
+        "whole training again; `largest - smallest` is what that alone changes."
     ]
     for level in table["level"].unique():
         parts += [f"Deformation `{level}`:", markdown(own_rows.summary(table, level).rename_axis("training"))]

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fusionlib import presets
 from fusionlib.experiments.benchmark import leaderboard
-from fusionlib.presets import PRESETS
+from fusionlib.methods.checkpoints import PRESETS
 from fusionlib.report import index_page, model_cards, pages, results_check, shipped
 from fusionlib.support.files import InputError, write_text
 from fusionlib.support.paths import ROOT
@@ -29,7 +30,7 @@ def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
     """
     results = Path(results)
     _check(results / preset)
-    if preset in pages.PRESETS:
+    if preset in PRESETS:
         shipped.ship(results / preset)
     with _explained(results / preset):
         card = model_cards.card(results / preset)
@@ -63,7 +64,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _pages(results: Path, preset: str) -> Path:
-    if preset not in pages.PRESETS:
+    if preset not in PRESETS:
         return write_text(results / preset / "README.md", pages.results_page(results, [preset]))
     page = write_text(results / "README.md", pages.results_page(results))
     readme, folder = ROOT / "README.md", pages.best_preset(results)
@@ -78,17 +79,17 @@ def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
     Raises:
         InputError: as `publish` does, before anything is written where a table is damaged.
     """
-    presets = [preset for preset in PRESETS if (Path(results) / preset / "tables").is_dir()]
-    for preset in presets:  # all of them before anything is written
+    there = [preset for preset in presets.PRESETS if (Path(results) / preset / "tables").is_dir()]
+    for preset in there:  # all of them before anything is written
         _check(Path(results) / preset)
-    written = [path for preset in presets for path in publish(results, preset)]
+    written = [path for preset in there for path in publish(results, preset)]
     return list(dict.fromkeys([*written, *leaderboard.write(Path(results) / "benchmark")]))
 
 
 def command(results: Path | str) -> int:
     """`python -m fusionlib publish`: write all pages, and say which; exit status."""
     if not Path(results).is_dir():
-        raise InputError(f"{results} is no folder: give the one that holds results.")
+        raise InputError(f"{results} is not a folder: give the one that holds results.")
     for page in publish_all(results):
         print(f"wrote {page}")
     return 0

@@ -94,21 +94,26 @@ class Checked:
 def check(results: Path | str, preset: str) -> list[Checked]:
     """Every set of weights, then every table that is to have keys, of a preset; a damaged one says so."""
     folder, config = Path(results) / preset, presets.load(preset)
-    files = [path for path in sorted((folder / "weights").rglob("*.safetensors")) if _is_kept(path)]
-    tables, damaged = {}, []
+    weight_keys, tables, damaged = {}, {}, []
+    for path in filter(_is_kept, sorted((folder / "weights").rglob("*.safetensors"))):
+        try:
+            weight_keys[path] = key_of(path)
+        except InputError as error:
+            name = path.relative_to(folder / "weights").with_suffix("").as_posix()
+            damaged.append(_damaged(f"weights/{name}", path, error))
     for path in measurements(folder):
         try:
             tables[path] = read_whole(path, [result_tables.MADE_BY])
         except InputError as error:
             damaged.append(_damaged(f"tables/{path.name}", path, error))
-    keys = [key_of(path) for path in files]
+    keys = [*weight_keys.values()]
     keys += [Key.parse(str(text)) for table in tables.values() for text in table["made_by"].unique()]
     component_names = dict.fromkeys(name for key in keys for name in key.parts if name in components.names())
     today = record.versions(component_names)  # all at once: what has to be probed is probed side by side
     wanted = recipes_of(config)
-    checked = [_weights(path, folder / "weights", wanted, today) for path in files]
-    names = [path.relative_to(folder / "weights").with_suffix("").as_posix() for path in files]
-    known_weights = {key_of(path).digest: name.removesuffix(DETECTOR) for path, name in zip(files, names, strict=True)}
+    checked = [_weights(path, folder / "weights", wanted, today) for path in weight_keys]
+    names = {path: path.relative_to(folder / "weights").with_suffix("").as_posix() for path in weight_keys}
+    known_weights = {key.digest: names[path].removesuffix(DETECTOR) for path, key in weight_keys.items()}
     # `train` scores the shipped weights beside its own, if these are others.
     shipped = SHIPPED.weights / f"{own_rows.OURS}.safetensors"
     known_to_own = known_weights | ({key_of(shipped).digest: own_rows.OURS} if shipped.exists() else {})
@@ -273,7 +278,7 @@ def _minutes_of_a_part(table: str, preset: Preset) -> float | None:
 
 
 def accept(names: Iterable[str], reason: str | None) -> int:
-    """Take today's behaviour of some components, or of all, into the record; print what that meant for each."""
+    """Record the current behaviour of some components, or of all; print for each what has changed."""
     for name, meaning in record.accept(list(names) or components.names(), reason).items():
         print(f"{name}: {meaning}", flush=True)
     return 0

@@ -110,7 +110,7 @@ def _shippable(output: NotebookNode, is_chart: bool, scenes: list[str]) -> Noteb
     if _is_drawn(output):
         return output if "image/jpeg" in data else None
     if any(kind in data for kind in PICTURES) or "data:image" in data.get("text/html", ""):
-        if is_chart:
+        if is_chart and "image/png" in data:
             chart = {"image/png": _fewer_colours(data["image/png"]), "text/plain": data.get("text/plain", "")}
             return NotebookNode(output | {"data": chart})
         if scenes:

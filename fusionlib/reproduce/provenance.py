@@ -58,5 +58,5 @@ def _content(path: Path) -> dict[str, object]:
     # Runs are looked up by name in what was read, after hours of work it may be: a list or a number would stop that.
     if isinstance(content, dict) and isinstance(content.get("notebooks", {}), dict):
         return content
-    LOGGER.warning(f"{path} is damaged and begun anew.")
+    LOGGER.warning(f"{path} is damaged and begun again.")
     return {}

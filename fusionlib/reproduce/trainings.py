@@ -109,5 +109,8 @@ def retrain(
     recipes = [retraining.recipe(name, config.recipe, config.always_train) for name in names]
     folder = Path(results or ROOT / "results") / config.name / "weights"
     for recipe in recipes:
-        print(f"wrote {retraining.train_or_load(recipe, folder, force, device)}")
+        path = folder / f"{recipe.system}.safetensors"
+        before = path.stat().st_mtime_ns if path.exists() else None
+        retraining.train_or_load(recipe, folder, force, device)
+        print(f"wrote {path}" if path.stat().st_mtime_ns != before else f"{path} is there and fits")
     return 0

@@ -149,7 +149,7 @@ def nms(rows: Tensor, overlap: float) -> Tensor:
     the result depend on the load of the machine.
 
     Args:
-        rows: (N, 6) of one class, by falling score: class, score, x0, y0, x1, y1.
+        rows: (N, 6) of one class, highest score first: class, score, x0, y0, x1, y1.
         overlap: IoU threshold.
 
     >>> rows = torch.tensor([[0, 0.9, 0, 0, 10, 10], [0, 0.8, 0, 0, 10, 9], [0, 0.7, 20, 0, 30, 10]])

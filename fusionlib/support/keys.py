@@ -31,8 +31,11 @@ class Key:
         """A key of facts, by name, and of components whose behaviour counts.
 
         A short word or a whole number stands as it is, anything else as the digest of its JSON form.
+
+        Raises:
+            ValueError: a fact has the name of one of the components.
         """
-        return cls({name: _short(value) for name, value in facts.items()} | record.versions(behaviour))
+        return cls({name: _short(value) for name, value in facts.items()}) | cls(record.versions(behaviour))
 
     @classmethod
     def parse(cls, text: str) -> Key:

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -92,13 +92,19 @@ def uses_bfloat16(device: torch.device | str, kinds: Collection[str]) -> bool:
     return kind in kinds and (kind != "cpu" or computes_in_bfloat16())
 
 
-def exact_float32() -> AbstractContextManager:
+@contextmanager
+def exact_float32() -> Iterator[None]:
     """Inside the block, a GPU computes convolutions of float32 in float32; by default, it rounds to ten bits (TF32)."""
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    before = torch.backends.cudnn.allow_tf32  # `cudnn.flags` would also reset the user's `deterministic`
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def peak_memory(device: str) -> float:
-    """The most memory in use so far, GiB: of the GPU if there is one, else of this process."""
+    """The most memory in use so far, GiB: of a GPU if `device` is one, else of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux kibibytes

@@ -145,7 +145,7 @@ def running(cluster: str, cores: int) -> Iterator[str]:
         return
     if not (rest or "1").isdigit() or int(rest or 1) < 1:
         raise InputError(
-            f"{cluster!r} is no cluster: give local, local:N or the address of a scheduler, tcp://HOST:PORT."
+            f"{cluster!r} is not a cluster: give local, local:N or the address of a scheduler, tcp://HOST:PORT."
         )
     distributed, gpu_names = _dask(), gpus()
     count = int(rest or len(gpu_names) or cores)

@@ -18,7 +18,7 @@ from fusionlib.support.keys import Key
 
 MADE_BY = "made_by"
 CONFLICT = ("<<<<<<<", "=======", ">>>>>>>", "|||||||")  # how git begins the lines that it adds to what it cannot merge
-ADVICE = "restore it, for example with git, or remove it, and it is made anew"
+ADVICE = "restore it, for example with git, or remove it, and it is made again"
 NAMES = dict.fromkeys((MADE_BY, "pair", "subject"), str)  # never numbers: a pair of M3FD is called 00000
 
 

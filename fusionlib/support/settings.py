@@ -34,6 +34,19 @@ def check(config: object, *names: str, least: float = 0, most: float = FINITE) -
             raise InputError(f"{name} of {type(config).__name__} is {text}; give {what} of {least:g} or more{limit}.")
 
 
+def check_choice(config: object, name: str, *choices: str) -> None:
+    """Refuse a setting, or a part of a tuple, that is none of the choices.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value = getattr(config, name)
+    for each in value if isinstance(value, tuple) else (value,):
+        if each not in choices:
+            known = " or ".join(map(repr, choices))
+            raise InputError(f"{name} of {type(config).__name__} cannot be {each!r}; choose {known}.")
+
+
 def changed(config: Config, path: str, value: object) -> Config:
     """A copy of a tree of frozen dataclasses with the setting at a dotted path replaced.
 

@@ -89,7 +89,7 @@ def read_pickle(path: Path | str) -> dict[str, Tensor]:
         return {name: value.float().contiguous() for name, value in _walk(content["model"])}
     except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = type(error).__name__
-        raise InputError(f"{path} is refused: it is no checkpoint of YOLOv5 with modules alone ({reason}).") from None
+        raise InputError(f"{path} is refused: not a checkpoint of YOLOv5 with modules alone ({reason}).") from None
 
 
 def _walk(module: _Shell, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -28,7 +28,7 @@ from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import NEUTRAL, Key
 from fusionlib.support.machine import uses_bfloat16
-from fusionlib.support.settings import check
+from fusionlib.support.settings import check, check_choice
 from fusionlib.support.weights import key_of, read_state, settings_of
 from fusionlib.training.anchor_detector import AnchorDetector
 from fusionlib.training.run import Run
@@ -79,8 +79,9 @@ class DetectorTraining:
         check(self, "learning_rate", "weight_decay", "frozen")
         check(self, "warmup", "mosaic", "average", most=1)
         check(self, "clip", most=math.inf)
-        if not all(0 < each < math.inf for each in self.zoom):
-            raise InputError(f"zoom of DetectorTraining is {self.zoom}; give two finite numbers above 0.")
+        check_choice(self, "mixed_precision", "cpu", "cuda")
+        if len(self.zoom) != 2 or not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
+            raise InputError(f"zoom of DetectorTraining is {self.zoom}; give two finite numbers above 0, lower first.")
 
 
 # Begun from COCO, its backbone left as it is; whole images, hardly enlarged or reduced, since small windows, mosaics

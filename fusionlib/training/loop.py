@@ -225,6 +225,4 @@ def validation_error(net: FusionNetwork, pairs: PairSet, level: str, device: str
 def _rate(schedule: str, steps: int) -> Callable[[int], float]:
     if schedule == "constant":
         return lambda step: 1.0
-    if schedule != "one-cycle":
-        raise InputError(f"Unknown schedule {schedule!r}; choose 'constant' or 'one-cycle'.")
     return partial(one_cycle, rise=max(1, steps // 10), total=steps)

@@ -13,7 +13,7 @@ from fusionlib.network import NetworkConfig
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import NEUTRAL, Key, settings
 from fusionlib.support.long_training import minutes_for
-from fusionlib.support.settings import check
+from fusionlib.support.settings import check, check_choice
 from fusionlib.training.augmentation import Augmentation
 
 STAGES = ("epochs", "registration_epochs", "fusion_epochs", "crop_epochs")  # numbers of epochs in a `TrainingConfig`
@@ -73,6 +73,8 @@ class TrainingConfig:
         check(self, "epochs", "batch", "validate_every", "crop", "crop_epochs", "validation_pairs", least=1)
         check(self, "learning_rate", "registration_epochs", "fusion_epochs")
         check(self, "clip", most=math.inf)
+        check_choice(self, "schedule", "constant", "one-cycle")
+        check_choice(self, "mixed_precision", "cpu", "cuda")
         if not self.levels:
             raise InputError("levels of TrainingConfig are empty; name at least one, such as medium.")
         for level in (*self.levels, self.validation_level):

@@ -131,8 +131,8 @@ class Run:
             fact = f"{checkpoint} cannot be read ({error.strerror})"
             raise InputError(f"{fact}: make it readable, or delete it.") from None
         except Exception:  # torch and pickle raise many kinds of errors for damaged files
-            anew = "delete it, and the training begins anew"
-            raise InputError(f"{checkpoint} is damaged or no checkpoint of a training: {anew}.") from None
+            advice = "delete it, and the training begins again"
+            raise InputError(f"{checkpoint} is damaged or not a checkpoint of a training: {advice}.") from None
         if self.key.differing(Key.parse(made_by)):
             LOGGER.info(f"{self.name}: {checkpoint.name} is of another training, and not used")
             return {}

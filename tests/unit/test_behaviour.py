@@ -24,7 +24,7 @@ import json
 from fusionlib.support.behaviour import components, source
 print(json.dumps({name: source.digest(components.entries(name)) for name in components.names()}))
 """
-VERSION = "import sys; from fusionlib.support.behaviour import record; print(record.version(sys.argv[1]))"
+VERSION = "import sys; from fusionlib.support.behaviour import record; print(*record.versions(sys.argv[1:]).values())"
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_shell_changes_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = source.digest(entries)
     for name in normal_form.OF_SHELLS:
         monkeypatch.setattr(builtins, name, 1, raising=False)
-    for cached in vars(normal_form).values():
+    for cached in (*vars(normal_form).values(), source._digest):
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()
     assert source.digest(entries) == before
@@ -160,12 +160,13 @@ def digest_of(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (folder / "module.py").write_text(code, encoding="utf-8")
     (folder / "__init__.py").touch()
     monkeypatch.setattr(normal_form, "ROOT", folder)
-    for each in (normal_form._module, normal_form.resolve, normal_form.normal_form):
+    caches = (normal_form._module, normal_form.resolve, normal_form.normal_form, source._digest)
+    for each in caches:
         each.cache_clear()
     try:
         return source.digest(["fusionlib.module.length"])
     finally:
-        for each in (normal_form._module, normal_form.resolve, normal_form.normal_form):
+        for each in caches:
             each.cache_clear()
 
 

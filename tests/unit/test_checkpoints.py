@@ -179,7 +179,7 @@ def test_untried_weights_of_another_network_are_refused(
     torch.save({"mix.weight": network.state_dict()["mix.weight"]}, path)
     facts = {"git_blob": git_blob(path), "url": "https://example.org/a.pth"}
     halfway.install(tmp_path, monkeypatch, untried={"": "a.pth"}, files={"a.pth": facts})
-    with pytest.raises(InputError, match=r"holds no weights of Halfway \(.*\): fetch or make them anew\.$"):
+    with pytest.raises(InputError, match=r"holds no weights of Halfway \(.*\): fetch or make them again\.$"):
         methods.load("halfway")
 
 
@@ -190,7 +190,7 @@ def test_weights_of_another_network_are_refused(network: nn.Module, tmp_path: Pa
         {"mix.weight": state["mix.weight"]},
         state | {"last.bias": torch.ones(3)},
     ):
-        with pytest.raises(InputError, match=r"holds no weights of Halfway \(.*\): fetch or make them anew\.$"):
+        with pytest.raises(InputError, match=r"holds no weights of Halfway \(.*\): fetch or make them again\.$"):
             methods.load("halfway", retrain(tmp_path / "halfway.safetensors", wrong))
     broken = tmp_path / "broken.pth"
     for content in (b"no pickle", b"", b"export NAME=1\n"):

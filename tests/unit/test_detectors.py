@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path, content):
     images, found = painted()
     path = tmp_path / "cut.safetensors"
     path.with_suffix(".checkpoint").write_bytes(content)
-    with pytest.raises(InputError, match=r"cut.checkpoint is damaged.*: delete it, and the training begins anew\.$"):
+    with pytest.raises(InputError, match=r"cut.checkpoint is damaged.*: delete it, and the training begins again\.$"):
         train_detector(images, found, TINY, path=path)
     assert [file.name for file in tmp_path.iterdir()] == ["cut.checkpoint"]
 

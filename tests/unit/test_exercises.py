@@ -91,7 +91,7 @@ def test_compare_says_where_the_largest_difference_is(capsys):
 
 def test_compare_says_when_shapes_or_nans_do_not_fit(capsys):
     assert "shape (2,)" in compared(capsys, np.zeros(2), np.zeros(3))
-    assert "1 values that are no numbers" in compared(capsys, [float("nan"), 0], [0, 0])
+    assert "1 values that are not numbers" in compared(capsys, [float("nan"), 0], [0, 0])
 
 
 def test_compare_returns_the_largest_difference():

@@ -94,7 +94,7 @@ def test_what_is_missing_or_wrong_is_named(tmp_path):
         read(FRAME)
     with pytest.raises(InputError, match=r"no FLIR_00018\.txt, a frame with boxes"):
         read("FLIR_00018")
-    with pytest.raises(InputError, match="no pair of RoadScene"):
+    with pytest.raises(InputError, match="not a pair of RoadScene"):
         read("other")
 
 
@@ -209,8 +209,8 @@ def test_m3fd_has_boxes_for_who_has_fetched_its_images_alone(tmp_path):
 @pytest.mark.parametrize(
     ("form", "file", "text", "message"),
     [
-        (listed, "boxes.json", "{", "is no list of boxes"),
-        (listed, "boxes.json", '{"00001": {"width": 9}}', "is no list of boxes"),
+        (listed, "boxes.json", "{", "is not a list of boxes"),
+        (listed, "boxes.json", '{"00001": {"width": 9}}', "is not a list of boxes"),
         (listed, "boxes.json", '{"1": {"width": 9, "height": 9, "boxes_xywh": [["Cow", 1, 1, 1, 1]]}}', "class 'Cow'"),
         (listed, "boxes.json", '{"1": {"width": 9, "height": 9, "boxes_xywh": [["Car", 1, 1]]}}', "give a class, x, y"),
         (coco, "meta/m3fd-train.json", '{"images": []}', "is no COCO file"),
@@ -254,7 +254,7 @@ def test_files_that_are_no_labels_are_named(tmp_path, form, file, text, message)
             '{"1": {"width": 9, "height": 9, "boxes_xywh": [["Car", 1, null, 2, 1]]}}',
             r"\(1\): give",
         ),
-        (listed, "boxes.json", "[1]", "is no list of boxes"),
+        (listed, "boxes.json", "[1]", "is not a list of boxes"),
         (coco, "meta/m3fd-train.json", "[1]", "is no COCO file"),
         (voc, "M3FD_Detection/Annotation/00001.xml", VOC.format(9, 9, 30, 5), r"\(object 1\): .*sizes below 0"),
         (voc, "M3FD_Detection/Annotation/00001.xml", VOC.format(9, 9, 1, "nan"), r"\(object 1\): give"),

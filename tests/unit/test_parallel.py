@@ -213,8 +213,8 @@ def test_each_local_worker_has_a_gpu_of_its_own_and_trains_alone_on_it(straight,
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        ("local:none", "'local:none' is no cluster: give local, local:N or the address of a scheduler"),
-        ("local:0", "'local:0' is no cluster"),
+        ("local:none", "'local:none' is not a cluster: give local, local:N or the address of a scheduler"),
+        ("local:0", "'local:0' is not a cluster"),
         ("nowhere", "No Dask scheduler answers at 'nowhere'"),
     ],
 )

@@ -126,7 +126,7 @@ MERGED = b"a,b\n1,2\n<<<<<<< HEAD\n1,3\n=======\n1,4\n>>>>>>> other\n"
 )
 def test_a_file_that_is_no_table_is_named(content: bytes, why: str, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_bytes(content)
-    with pytest.raises(InputError, match=rf"table\.csv is no table \(.*{why}.*\): restore it, .* made anew"):
+    with pytest.raises(InputError, match=rf"table\.csv is no table \(.*{why}.*\): restore it, .* made again"):
         result_tables.read(tmp_path / "table.csv")
 
 

@@ -238,7 +238,7 @@ def test_odd_images_are_fused_or_refused_and_leave_no_halves(tmp_path, capsys, o
 def test_a_pipe_is_not_waited_for(pair, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
     said = refused(capsys, "fuse", tmp_path / "pipe.png", pair[1], "-o", tmp_path / "out.png", *AVERAGE)
-    assert "pipe.png is no file: write the image to a file first" in said
+    assert "pipe.png is not a file: write the image to a file first" in said
 
 
 def test_every_kind_of_image_that_is_read_alone_is_read_in_a_folder(tmp_path):

@@ -153,5 +153,5 @@ def test_a_size_too_small_is_said_so(height, width):
 @pytest.mark.parametrize("broken", [{"people": (5, 2)}, {"cars": (3, 1)}, {"cyclists": (-1, 1)}])
 def test_a_reversed_or_negative_range_is_said_so(broken):
     name, numbers = next(iter(broken.items()))
-    with pytest.raises(InputError, match=rf"{name}=\({numbers[0]}, {numbers[1]}\) is no range: give the fewest"):
+    with pytest.raises(InputError, match=rf"{name}=\({numbers[0]}, {numbers[1]}\) is not a range: give the fewest"):
         SceneConfig(**broken)

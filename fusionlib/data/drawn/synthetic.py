@@ -46,7 +46,7 @@ class SceneConfig:
         for name in ("people", "cyclists", "cars"):
             fewest, most = getattr(self, name)
             if not 0 <= fewest <= most:
-                raise InputError(f"{name}={fewest, most} is no range: give the fewest (0 or more), then the most.")
+                raise InputError(f"{name}={fewest, most} is not a range: give the fewest (0 or more), then the most.")
 
 
 DEFAULT = SceneConfig()

@@ -122,7 +122,7 @@ def check(entry: object, path: Path | str) -> None:
                 raise TypeError
             numbers = [value for values in part["scores"].values() for value in values.values() if value is not None]
             if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
-                raise InputError(f"{path} has scores in {part['part']} that are no numbers: {advice}.")
+                raise InputError(f"{path} has scores in {part['part']} that are not numbers: {advice}.")
             for metric, facts in means(part).items():
                 stored = part["means"][metric]
                 if stored["images"] != facts["images"] or not math.isclose(stored["mean"], facts["mean"], rel_tol=1e-6):
@@ -130,7 +130,7 @@ def check(entry: object, path: Path | str) -> None:
                         f"{path} has a mean of {metric} in {part['part']} that is not its scores': {advice}."
                     )
     except (KeyError, TypeError, AttributeError, OverflowError):  # the last of an integer with hundreds of digits
-        raise InputError(f"{path} is no entry of the benchmark: {advice}.") from None
+        raise InputError(f"{path} is not an entry of the benchmark: {advice}.") from None
 
 
 def read_card(path: Path) -> dict[str, str]:

@@ -79,7 +79,7 @@ def open_benchmark(folder: Path | str) -> Benchmark:
     except InputError:
         raise  # which is a ValueError, too
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is no manifest of a benchmark: {advice}.") from None
+        raise InputError(f"{path} is not a manifest of a benchmark: {advice}.") from None
     if not parts or not all(part.cases for part in parts.values()):
         raise InputError(f"{path} has no part or a part without cases: {advice}.")
     return Benchmark(folder, parts, files)

@@ -145,12 +145,12 @@ def levels(path: Path) -> np.ndarray:
     pixels = decoded.pixels
     for note in decoded.notes:
         LOGGER.warning("%s %s", printable(path), note)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(f"{path} has samples of {pixels.dtype}: save fused images with 8 or 16 bits.")
     if decoded.inverted:
         pixels = np.iinfo(pixels.dtype).max - pixels
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.int64) + 128) // 257).astype(np.uint8)
-    elif pixels.dtype != np.uint8:
-        raise InputError(f"{path} has samples of {pixels.dtype}: save fused images with 8 or 16 bits.")
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
 
 

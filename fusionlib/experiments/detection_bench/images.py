@@ -129,4 +129,5 @@ def images_key(config: DetectionBenchConfig, *more: object) -> Key:
     settings = [config.dataset, config.tests, config.level, config.count, *more]
     if config.own.detector.names != boxes.CLASSES:
         settings.append(config.own.detector.names)
-    return Key.of([*behaviour, "deformation"], size=config.size, settings=settings, **pairs)
+    behaviour = [*behaviour, "deformation", "average-precision"]  # the last for `fused`
+    return Key.of(behaviour, size=config.size, settings=settings, **pairs)

@@ -35,20 +35,14 @@ Probe = Mapping[
 ]  # name of a tensor to its tolerance, size, root mean square and projections, see `fusionlib.probes.views.view`
 
 
-@cache
-def version(component: str) -> str:
-    """Version of a component, by the behaviour of the current code; runs its probe if the source has changed.
-
-    >>> version("deformation").partition("+")[0].isdigit()
-    True
-    """
-    return versions([component])[component]
-
-
 def versions(names: Iterable[str]) -> dict[str, str]:
-    """`version` of several components; those whose source has changed are probed side by side.
+    """The version of each component, by the behaviour of the current code.
 
-    A component that the project does not know, such as a system of one's own, has version "0".
+    Those whose source has changed are probed, side by side. A component that the project does not know, such as a
+    system of one's own, has version "0".
+
+    >>> versions(["deformation", "a system of one's own"])["a system of one's own"]
+    '0'
     """
     names = list(names)
     if os.environ.get(PROBING):
@@ -104,7 +98,6 @@ def accept(names: Collection[str], reason: str | None = None) -> dict[str, str]:
         recorded[name] = {**new, "source": source_digest, "probe": probe}
         verdicts[name] = "as before" if old and old["version"] == new["version"] else f"version {new['version']}"
     _write({name: recorded[name] for name in components.names() if name in recorded})
-    version.cache_clear()
     return verdicts
 
 

@@ -45,6 +45,11 @@ def digest(entries: Iterable[str]) -> str:
     >>> digest(["fusionlib.deformation.warp"]) == digest(["fusionlib.deformation.warp"])
     True
     """
+    return _digest(tuple(entries))
+
+
+@cache  # every key asks for the same few
+def _digest(entries: tuple[str, ...]) -> str:
     return _hash(_reachable([_entry(dotted) for dotted in entries]))
 
 
