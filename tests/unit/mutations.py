@@ -37,8 +37,8 @@ NEUTRAL = (
     Edit(
         "reworded error, training",
         "training/loop.py",
-        "Unknown schedule {schedule!r}; choose",
-        "No schedule {schedule!r}; take",
+        "Give a start to a recipe that has one, and to no other",
+        "A recipe that has a start needs one, and no other does",
     ),
     Edit(
         "reworded error, deformation",

@@ -450,6 +450,9 @@ def test_a_fused_image_in_which_zero_is_white_is_read_as_it_is_seen(tmp_path: Pa
         tifffile.imwrite(tmp_path / f"{kind}.tif", levels, photometric=kind)
         read.append(triples.levels(tmp_path / f"{kind}.tif"))
     assert (read[0] == read[1]).all() and read[0][0, 0] == 0 and read[0][-1, -1] == 255
+    tifffile.imwrite(tmp_path / "float.tif", shown.astype(np.float32), photometric="miniswhite")
+    with pytest.raises(InputError, match="has samples of float32: save fused images with 8 or 16 bits"):
+        triples.levels(tmp_path / "float.tif")
 
 
 def test_three_folders_in_colour_grey_and_16_bits(made: Path, fused: Path, tmp_path: Path) -> None:

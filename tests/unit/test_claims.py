@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -213,6 +214,48 @@ def test_times_are_compared_where_all_rows_of_table_6_were_timed(folder: Path) -
     times[times["method"] != "ivfwsr"].to_csv(path, index=False)
     found = line(folder, "hardly slower")
     assert found["tested on"].startswith("512 px") and found["verdict"] == OPEN
+
+
+@pytest.mark.parametrize(("factor", "says"), [(0.5, CHOSEN), (1.05, CHOSEN), (1.1, OPEN), (1.2, CONTRADICTED)])
+def test_a_tenth_slower_is_hardly_slower(folder: Path, factor: float, says: str) -> None:
+    path = folder / "tables" / "cost_times.csv"
+    times = pd.read_csv(path)
+    for name, seconds in {"low": 0.99, "median": 1.0, "high": 1.01}.items():
+        times[name] = seconds * np.where(times["method"] == "ours", factor, 1.0)
+    times.to_csv(path, index=False)
+    assert line(folder, "hardly slower")["verdict"] == says
+
+
+def test_the_plainest_reading_is_named_beside_the_count_of_operations(folder: Path) -> None:
+    assert re.search(
+        r"plainest reading of the paper takes [\d.]+ G, more than murf", line(folder, "fewest")["tested on"]
+    )
+    path = folder / "tables" / "cost_counts.csv"
+    table = pd.read_csv(path)
+    table.loc[table["method"] == "as_in_the_paper", "thop"] = 1.0
+    table.to_csv(path, index=False)
+    assert "also the fewest" in line(folder, "fewest")["tested on"] and line(folder, "fewest")["verdict"] == CHOSEN
+
+
+def test_what_goes_with_a_supported_statement_is_said(folder: Path) -> None:
+    beside = (
+        r"accuracy of detection, against rows that leave at least \d+ % .* not significantly above the visible images"
+    )
+    assert re.search(beside, tested.sentence(folder))
+    path = folder / "tables" / "detection.csv"
+    table = pd.read_csv(path)
+    table.loc[table["method"] == "superfusion", "mAP50:90"] = 0.9
+    table.to_csv(path, index=False)
+    assert line(folder, "Table 3")["verdict"] == CONTRADICTED and "at least" not in tested.sentence(folder)
+
+
+def test_trainings_that_differ_make_detection_undecided(folder: Path) -> None:
+    assert line(folder, "Table 3")["verdict"] == SUPPORTED
+    path = folder / "tables" / "target_awareness_found.csv"
+    table = pd.read_csv(path)
+    table["mAP50:90"] = 0.2 + 0.05 * table["seed"]
+    table.to_csv(path, index=False)
+    assert line(folder, "Table 3")["verdict"] == OPEN
 
 
 def test_what_was_not_measured_is_left_out(folder: Path) -> None:

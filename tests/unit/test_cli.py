@@ -24,6 +24,7 @@ from fusionlib.methods import retraining
 from fusionlib.network import FusionNetwork
 from fusionlib.reproduce import reproduce as reproduce_module
 from fusionlib.support import command_line
+from fusionlib.support.files import write_text
 from fusionlib.support.keys import Key
 from fusionlib.support.weights import save_weights
 from fusionlib.training.recipe import Recipe
@@ -226,13 +227,21 @@ def test_weights_are_fetched_by_the_names_of_their_systems(monkeypatch):
 
 
 def test_retrain_trains_what_was_asked_for(monkeypatch, tmp_path, capsys):
-    asked = []
-    monkeypatch.setattr(retraining, "train_or_load", lambda *arguments: asked.append(arguments) or tmp_path / "it")
+    asked, folder = [], tmp_path / "smoke" / "weights"
+    write_text(folder / "imf.safetensors", "kept")
+
+    def train(settings, *arguments):
+        asked.append((settings, *arguments))
+        if settings.system == "emma":
+            write_text(folder / "emma.safetensors", "new")
+
+    monkeypatch.setattr(retraining, "train_or_load", train)
     options = ["--preset", "smoke", "--seed", "7", "--force", "--device", "cpu", "--results", str(tmp_path)]
     assert main(["retrain", "emma", "imf", *options]) == 0
     assert [settings.system for settings, *_ in asked] == ["emma", "imf"] and asked[0][0].seed == 7
-    assert asked[0][1:] == (tmp_path / "smoke" / "weights", True, "cpu")
-    assert capsys.readouterr().out == 2 * f"wrote {tmp_path / 'it'}\n"
+    assert asked[0][1:] == (folder, True, "cpu")
+    said = f"wrote {folder / 'emma.safetensors'}\n{folder / 'imf.safetensors'} is there and fits\n"
+    assert capsys.readouterr().out == said
 
 
 def test_the_library_is_silent_until_somebody_listens(monkeypatch, capsys):

@@ -352,3 +352,8 @@ def test_dots_are_sorted_and_ours_is_marked() -> None:
     dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
     assert [float(line.get_xdata()[0]) for line in dots] == [1, 2, 3]
     assert dots[0].get_color() == dots[1].get_color() != dots[2].get_color()
+
+
+def test_a_table_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"table1\.csv holds no measurements yet: run the notebook that makes it"):
+        comparison.read(1, tmp_path / "table1.csv")

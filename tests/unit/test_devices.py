@@ -18,6 +18,7 @@ from fusionlib import deformation, presets
 from fusionlib.detection import Detector
 from fusionlib.losses import total_loss
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
+from fusionlib.support.machine import exact_float32
 from fusionlib.training import Model
 from fusionlib.training.anchor_detector import AnchorDetector
 from fusionlib.training.batches import Batch
@@ -112,3 +113,12 @@ def test_a_training_step_makes_no_tensor_of_python_numbers(alone: bool) -> None:
     with FromNumbers() as numbers:
         torch.zeros(1).new_tensor([1.0])
     assert numbers.made == 1  # it does count
+
+
+def test_exact_float32_leaves_the_other_flags_of_cudnn_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = torch.backends.cudnn
+    monkeypatch.setattr(flags, "deterministic", True)
+    monkeypatch.setattr(flags, "allow_tf32", True)
+    with exact_float32():
+        assert flags.deterministic and not flags.allow_tf32
+    assert flags.deterministic and flags.allow_tf32

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fusionlib import data
 from fusionlib.data.raw_pairs import open_raw
-from fusionlib.experiments import error_parts, evaluation, label_accuracy, registration_bench
+from fusionlib.experiments import error_parts, evaluation, label_accuracy, registration_bench, runner
 from fusionlib.methods import Fused
 from fusionlib.network import FusionNetwork
 from fusionlib.support import result_tables
@@ -128,6 +128,14 @@ def test_raw_frames_are_kept(tmp_path: Path) -> None:
     assert third.calls == 1
     (text,) = result_tables.read(path)["made_by"].unique()
     assert {"raw-frames", "homographies", "scores", "synthetic"} <= set(Key.parse(text).parts)
+    larger = {"test": open_raw("synthetic", "test", 96, count=1)}
+    of_larger = registration_bench.raw_frames({(fourth := Counting()): Key()}, larger, path)
+    assert fourth.calls == 1 and not of_larger["value"].equals(rows["value"])
+
+
+def test_a_set_that_is_not_square_has_another_key_than_a_square_one() -> None:
+    wide, square = (runner.key_of(data.open_set("synthetic", "test", size, count=1)) for size in ((64, 96), 96))
+    assert wide.differing(square) == ["size"] and square.parts["size"] == "96"
 
 
 def test_steps_of_the_refinement_are_kept_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

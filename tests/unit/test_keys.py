@@ -22,6 +22,11 @@ class Config:
     refined: bool = field(default=False, metadata=NEUTRAL)
 
 
+def test_a_fact_cannot_take_the_name_of_a_component() -> None:
+    with pytest.raises(ValueError, match="differ in deformation"):
+        Key.of(["deformation"], deformation="mine")
+
+
 def test_a_key_comes_back_from_its_text() -> None:
     key = Key.of(["deformation"], size=256, settings=Config(), level="medium")
     assert Key.parse(str(key)) == key and key.parts["size"] == "256" and key.parts["level"] == "medium"

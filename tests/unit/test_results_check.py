@@ -184,6 +184,14 @@ def test_a_damaged_table_does_not_fit_and_the_others_are_checked(
     assert said["tables/switches.csv"].endswith("fits") and end.startswith("1 of 5 damaged")
 
 
+def test_damaged_weights_do_not_fit_and_the_others_are_checked(results: Path, capsys: pytest.CaptureFixture) -> None:
+    (results / "mini" / "weights" / "ours.safetensors").write_bytes(b"damaged")
+    assert main(["results", "check", "--results", str(results)]) == 1
+    said = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines()[:-1])
+    assert said["weights/ours"].startswith("damaged, ours.safetensors ")
+    assert said["weights/registration"].endswith("fits")
+
+
 def test_a_damaged_log_does_not_fit(results: Path, capsys: pytest.CaptureFixture) -> None:
     (results / "mini" / "weights" / "registration.csv").write_text("epoch\n1\n", encoding="utf-8")
     assert main(["results", "check", "--results", str(results)]) == 1

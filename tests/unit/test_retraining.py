@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import halfway
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from fusionlib.data import open_set, systems
 from fusionlib.deformation import warp
 from fusionlib.methods import checkpoints, registry, retraining
 from fusionlib.methods.retraining import Retraining, recipe, train, train_or_load
+from fusionlib.report import retrainings
 from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import SHIPPED
@@ -212,3 +215,15 @@ def test_a_loss_that_is_no_number_stops_the_training(
     with pytest.raises(InputError, match=r"The loss of halfway is inf at step 1: lower the learning rate"):
         train(settings, path)
     assert not path.exists()
+
+
+def test_whether_a_training_had_ended_is_said_for_each_system(tmp_path: Path) -> None:
+    steps, jump = range(1, 16), np.random.default_rng(0).normal(0, 0.1, 15)
+    for name, slope in {"imf": -1.0, "murf": 1.0, "ivfwsr": 0.0}.items():
+        log = pd.DataFrame({"step": steps, "loss": 20 + slope * np.arange(15) + jump, "seconds": 1.0})
+        log.to_csv(tmp_path / f"{name}.csv", index=False)
+    text = retrainings.still_learning(["imf", "murf", "ivfwsr", "superfusion"], tmp_path)
+    assert (
+        text.startswith("The loss of IMF was still falling, so ") and "That of MURF rose. Of IVFWSR, the loss" in text
+    )
+    assert retrainings.still_learning(["superfusion"], tmp_path).startswith("Nothing was trained here")

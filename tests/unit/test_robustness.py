@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -79,3 +80,18 @@ def test_rows_are_kept_and_say_what_is_left(tmp_path: Path) -> None:
     moved, _ = method_inputs(TRIALS["glare"], 0, pairs, 0)
     nothing = metrics.endpoint_error(torch.zeros_like(moved.phi_gt), moved.phi_gt, moved.valid).item()
     assert rows["EPE_identity"].iloc[0] == pytest.approx(nothing, rel=1e-5)
+
+
+def test_differences_are_tested_over_scenes_at_every_amount() -> None:
+    rng = np.random.default_rng(0)
+    lines = [
+        {"trial": "dark", "amount": amount, "method": method, "pair": f"p{pair}", "EPE_identity": 4.0}
+        | {"EPE": 2 + 0.1 * rng.random() + (amount == 2) * (method == "other")}
+        for amount in (1, 2) for method in ("ours", "other") for pair in range(12)
+    ]  # fmt: skip
+    found = robustness.differences(pd.DataFrame(lines)).loc["dark"]
+    assert found.loc[2, ("other", "difference")] == pytest.approx(1, abs=0.1) and found.loc[2, ("other", "p")] < 0.01
+    assert found.loc[1, ("other", "p")] > 0.05 and (found["identity", "difference"] > 1.8).all()
+    alike = pd.DataFrame(lines).assign(pair=lambda rows: "0000" + rows["pair"].str[1:].astype(int).mod(6).astype(str))
+    one_scene = robustness.differences(alike.drop_duplicates(["amount", "method", "pair"])).loc["dark"]
+    assert one_scene.loc[2, ("other", "p")] > 0.05  # six frames of one street are one observation

@@ -43,6 +43,12 @@ def test_every_pair_of_a_group_is_known_and_stands_in_one_group_only(root: Path)
             assert {pair for group in groups for pair in group} <= there
 
 
+def test_slices_of_one_head_are_one_scene() -> None:
+    names = data.splits("open_ms")["test"]
+    assert len(names) > 10 and set(scenes_of(names)) == {name.rpartition("_z")[0] for name in names}
+    assert scenes_of(["to_zoo", "to_zebra"]) == ["to_zoo", "to_zebra"]
+
+
 def test_six_frames_of_one_street_are_one_scene() -> None:
     assert len(set(scenes_of([f"0000{number}" for number in range(6)]))) == 1
     assert scenes_of(["somebody's own"]) == ["somebody's own"]

@@ -44,7 +44,7 @@ def test_a_share_is_at_most_all() -> None:
         SceneConfig(night_probability=1.5)
 
 
-@pytest.mark.parametrize("zoom", [(0.0, 2.0), (0.5, math.nan), (0.5, math.inf)])
+@pytest.mark.parametrize("zoom", [(0.0, 2.0), (0.5, math.nan), (0.5, math.inf), (2.0, 0.5), (1.0,)])
 def test_a_window_has_a_size(zoom: tuple[float, float]) -> None:
     with pytest.raises(InputError, match=r"zoom of DetectorTraining is .*; give two finite numbers above 0"):
         DetectorTraining(zoom=zoom)
@@ -58,6 +58,12 @@ def test_a_preset_is_not_changed_to_what_cannot_be() -> None:
 @pytest.mark.parametrize("settings", [{"levels": ()}, {"levels": ("medum",)}, {"validation_level": "hevy"}])
 def test_levels_that_there_are_not_are_refused_at_once(settings: dict) -> None:
     with pytest.raises(InputError, match=r"levels of TrainingConfig are empty|(medum|hevy)"):
+        TrainingConfig(**settings)
+
+
+@pytest.mark.parametrize("settings", [{"schedule": "cosine"}, {"mixed_precision": ("cuda", "gpu")}])
+def test_what_is_none_of_the_choices_is_refused(settings: dict) -> None:
+    with pytest.raises(InputError, match=r"of TrainingConfig cannot be '(cosine|gpu)'; choose '.*' or '.*'\."):
         TrainingConfig(**settings)
 
 

@@ -64,6 +64,12 @@ def test_a_picture_hides_in_no_other_form(hidden: dict) -> None:
     assert outputs(shown("show()", hidden))[0].data == {"text/plain": INSTEAD}
 
 
+def test_a_chart_of_another_form_than_png_is_no_reason_to_stop() -> None:
+    source = 'reporting.write_figure(figure, kept, "curves")'
+    (output,) = outputs(shown(source, {"image/jpeg": picture()}))
+    assert "image/jpeg" not in output["data"]
+
+
 def test_tables_stay_and_noise_goes() -> None:
     table, widget = {"text/html": "<table>"}, {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
     content = shown("show()", table, widget, streams=("stdout", "stderr"))
