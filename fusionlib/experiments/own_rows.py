@@ -39,7 +39,7 @@ COLUMNS = ["Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM", "EPE_share"]
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnTraining:
     """One training: the method, its recipe, and the folder of its weights."""
 
     method: str
@@ -47,7 +47,7 @@ class Own:
     folder: Path
 
 
-def trainings(preset: Preset, seeds: int, weights: Path) -> list[Own]:
+def trainings(preset: Preset, seeds: int, weights: Path) -> list[OwnTraining]:
     """What is trained, in this order: Ours and the plain reading with the preset's seed, then Ours with the next ones.
 
     Args:
@@ -56,12 +56,12 @@ def trainings(preset: Preset, seeds: int, weights: Path) -> list[Own]:
         weights: folder of the first two; those of another seed lie in `seed_N` below it.
     """
     plain, first = presets.as_in_the_paper(preset).recipe, preset.recipe.seed
-    wanted = [Own(OURS, preset.recipe, weights), Own(PLAIN, plain, weights)]
+    wanted = [OwnTraining(OURS, preset.recipe, weights), OwnTraining(PLAIN, plain, weights)]
     others = range(first + 1, first + seeds)
-    return wanted + [Own(OURS, preset.recipe.with_seed(seed), weights / f"seed_{seed}") for seed in others]
+    return wanted + [OwnTraining(OURS, preset.recipe.with_seed(seed), weights / f"seed_{seed}") for seed in others]
 
 
-def train(wanted: Sequence[Own], preset: Preset, compiled: bool = False) -> None:
+def train(wanted: Sequence[OwnTraining], preset: Preset, compiled: bool = False) -> None:
     """Train what is not there or does not fit; a training that was stopped goes on after its last epoch.
 
     With `compiled`, torch compiles the network first, see `fusionlib.training.compiled`.
@@ -92,7 +92,7 @@ def _copy_to_sweeps(path: Path, recipe: Recipe, preset: Preset, folder: Path) ->
                 shutil.copyfile(path.with_suffix(suffix), unfinished)
 
 
-def score(wanted: Sequence[Own], preset: Preset, path: Path) -> pd.DataFrame:
+def score(wanted: Sequence[OwnTraining], preset: Preset, path: Path) -> pd.DataFrame:
     """The rows of these trainings on the test pairs, and of the shipped weights if those of the first are others.
 
     Args:

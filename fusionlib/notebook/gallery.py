@@ -20,7 +20,7 @@ from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.checkpoints import IN_PART
 from fusionlib.metrics.directions import with_arrow
 from fusionlib.notebook import plotting
-from fusionlib.notebook.ranks import ranks
+from fusionlib.notebook.reporting import ranks
 from fusionlib.notebook.sentences import number
 from fusionlib.presets import Preset
 from fusionlib.support.files import InputError, fingerprint

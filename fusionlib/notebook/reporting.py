@@ -1,26 +1,24 @@
-"""For readers: checks, tables, figures, and what the paper leaves open."""
+"""For readers: checks, tables with the best marked, figures."""
 
 from __future__ import annotations
 
-import ast
 import html
-import io
 import math
 import re
-import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
-from fusionlib.metrics.directions import ARROW, with_arrow
-from fusionlib.notebook.ranks import ranks
+from fusionlib.experiments.evaluation import BOUND
+from fusionlib.metrics.directions import ARROW, direction, with_arrow
 from fusionlib.support.files import atomic, fingerprint
-from fusionlib.support.paths import ROOT, Results
+from fusionlib.support.paths import Results
 
-MARK = re.compile(r"PAPER-GAP:\s*")
+REFERENCES = (BOUND, "identity", "truth")  # rows that others are compared with, which get no rank
 
 
 # --- checks
@@ -83,6 +81,31 @@ def show(frame: pd.DataFrame, caption: str | None = None, best: bool = True) -> 
     return HTML(styler.to_html())
 
 
+def ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """1 for the best, 2 for the second, 0 for others, in each column's own direction.
+
+    Compared are the rows that share all index levels but the last, which names the method. `REFERENCES` do not compete,
+    nor does a row alone; a best value that more than half of a group share is none. Columns without a direction, or
+    without numbers, have no ranks.
+
+    >>> ranks(pd.DataFrame({"Q_CC": [0.5, 0.4, 0.9]}, index=["ours", "average", "bound"]))["Q_CC"].tolist()
+    [1, 2, 0]
+    """
+    marks = pd.DataFrame(0, index=table.index, columns=table.columns)
+    competes = ~table.index.get_level_values(-1).isin(REFERENCES)
+    rows = table[competes]
+    keys = [rows.index.get_level_values(level) for level in range(table.index.nlevels - 1)] or [np.zeros(len(rows))]
+    for column in table.columns:
+        if (better := direction(column)) and pd.api.types.is_numeric_dtype(table[column]):
+            groups = rows[column].astype(float).groupby(keys)
+            place = groups.rank(method="dense", ascending=better == "lower")
+            count = groups.transform("count")
+            shared = (place == 1).groupby(keys).transform("sum") > count / 2
+            counted = place.where((place <= 2) & (count > 1) & ~((place == 1) & shared), 0)
+            marks.loc[competes, column] = counted.astype(int).to_numpy()
+    return marks
+
+
 def folded(tables: Mapping[str, HTML]) -> HTML:
     """Tables of `show`, each under a line that opens it, for those that are too long to be read at once.
 
@@ -132,27 +155,6 @@ def write_figure(figure: Figure, results: Results, name: str) -> Path:
     return path
 
 
-# --- the paper
-
-
-def paper_gaps(package: Path | None = None) -> pd.DataFrame:
-    """Every choice that the paper leaves open, as its mark in the code states it.
-
-    Args:
-        package: folder of modules; by default this package.
-
-    Returns:
-        Columns `where` (module, then class, function or setting) and `gap` (what follows the mark, up to the end of
-        the paragraph, of the setting or of the comment).
-    """
-    package = package or ROOT / "fusionlib"
-    gaps = []
-    for path in sorted(package.rglob("*.py")):
-        module = ".".join(path.relative_to(package).with_suffix("").parts)
-        gaps += [(f"{module}{place}", gap) for place, text in _remarks(path) for gap in MARK.split(text)[1:]]
-    return pd.DataFrame([(place, gap.strip()) for place, gap in gaps], columns=["where", "gap"])
-
-
 # --- helpers
 
 
@@ -178,40 +180,3 @@ def _format(values: pd.Series) -> list[str]:
 
 def _decimals(size: float) -> int:
     return min(6, max(0, 3 - math.floor(math.log10(size)))) if 0 < size < math.inf else 0
-
-
-def _remarks(path: Path) -> Iterator[tuple[str, str]]:
-    """(place in the module, text) of each paragraph of a docstring, each setting in it and each block of comments."""
-    source = path.read_text(encoding="utf-8")
-    scopes = list(_scopes(ast.parse(source)))
-    for place, node in scopes:
-        entry, name = [], ""
-        for line in [*(ast.get_docstring(node) or "").splitlines(), ""]:
-            setting = re.match(r"    (\w+(?:, \w+)*): ", line)
-            if setting or not line.strip():
-                yield f"{place}{name}", " ".join(entry)
-                entry, name = [], f".{setting[1]}" if setting else ""
-            entry.append(line.strip())
-        yield f"{place}{name}", " ".join(entry)
-    block, line, goes_on = [], 0, False  # a comment beside code does not go on in the next line
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            alone = token.line.lstrip().startswith("#")
-            if not (alone and goes_on and token.start[0] == line + 1):
-                yield _place(scopes, line), " ".join(block)
-                block = []
-            block.append(token.string.lstrip("# "))
-            line, goes_on = token.start[0], alone
-    yield _place(scopes, line), " ".join(block)
-
-
-def _scopes(node: ast.AST, place: str = "") -> Iterator[tuple[str, ast.AST]]:
-    """The module and every class and function in it, outer before inner."""
-    yield place, node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _scopes(child, f"{place}.{child.name}")
-
-
-def _place(scopes: list[tuple[str, ast.AST]], line: int) -> str:
-    return [place for place, node in scopes if not place or node.lineno <= line <= node.end_lineno][-1]

@@ -32,7 +32,7 @@ PICTURE = "drawn_scene.png"  # among the figures of a preset
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnMeans:
     """What a run in `smoke` has measured itself: a table, over so many drawn scenes, at a level of deformation."""
 
     scenes: int
@@ -52,7 +52,7 @@ class Own:
         ]
 
 
-def own_numbers(folder: Path | str) -> Own | None:
+def own_numbers(folder: Path | str) -> OwnMeans | None:
     """The means of the test scenes in `folder`, that of a preset, by method; None if there are none."""
     path = Path(folder) / "tables" / our_numbers.TEST_PAIRS
     table = result_tables.read(path)
@@ -61,10 +61,10 @@ def own_numbers(folder: Path | str) -> Own | None:
     table = table[table["level"] == table["level"].iloc[0]]
     level, means = table["level"].iloc[0], evaluation.summary(table, ["EPE_share", *IMAGE_METRICS])
     means = means.loc[(means.index[-1][0], level)].rename(columns={"EPE_share": "left"}).dropna()
-    return Own(table.drop_duplicates(["dataset", "pair"]).shape[0], level, means)
+    return OwnMeans(table.drop_duplicates(["dataset", "pair"]).shape[0], level, means)
 
 
-def write_overview(folder: Path | str) -> Path:
+def write_index(folder: Path | str) -> Path:
     """Write index.html into `folder`, which is results/<preset>, of the notebooks that were run; return its path.
 
     A card a notebook: its first figure, title, what it shows, minutes, and links to the page and the notebook. One that

@@ -37,7 +37,7 @@ def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
         page = _pages(results, preset)
         if card:
             write_text(results / preset / "weights" / "README.md", card)
-        return page, index_page.write_overview(results / preset)
+        return page, index_page.write_index(results / preset)
 
 
 def _check(folder: Path) -> None:

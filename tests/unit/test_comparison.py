@@ -25,7 +25,7 @@ from fusionlib.experiments.comparison import (
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.protocol import Fused
 from fusionlib.notebook import gallery
-from fusionlib.notebook.ranks import ranks
+from fusionlib.notebook.reporting import ranks
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key

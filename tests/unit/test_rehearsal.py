@@ -15,7 +15,7 @@ from fusionlib.data import data_root, splits
 from fusionlib.experiments import own_rows
 from fusionlib.methods import checkpoints
 from fusionlib.report import model_cards, pages
-from fusionlib.report.index_page import write_overview
+from fusionlib.report.index_page import write_index
 from fusionlib.reproduce.ending import ending
 from fusionlib.reproduce.execute import execute
 from fusionlib.support.files import InputError
@@ -60,7 +60,7 @@ def results(tmp_path: Path) -> Results:
 
 
 def test_every_page_says_it_first(results: Results, tmp_path: Path) -> None:
-    page = write_overview(results.folder).read_text(encoding="utf-8")
+    page = write_index(results.folder).read_text(encoding="utf-8")
     assert page.index(NOTHING) < page.index("What was run") and "What came out" not in page
     assert NOTHING in pages.results_page(tmp_path, ["rehearsal"])
     assert "none of these weights means anything" in model_cards.card(results.folder)

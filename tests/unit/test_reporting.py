@@ -12,7 +12,8 @@ import torch
 from fusionlib.data import paper_tables
 from fusionlib.experiments.evaluation import COLUMNS, summary
 from fusionlib.notebook import reporting
-from fusionlib.notebook.ranks import ranks
+from fusionlib.notebook.paper_gaps import paper_gaps
+from fusionlib.notebook.reporting import ranks
 from fusionlib.report import pages
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import ROOT, SHIPPED, Results
@@ -154,7 +155,7 @@ def test_gaps_are_found_where_they_are_marked(tmp_path):
         f'            three.\n        depth, height: layers. {mark} nor this.\n    """\n\n    width: int = 3\n\n'
         f"    def go(self):\n        # {mark} a comment's\n        # gap.\n        return 1  # no part of it\n"
     )
-    gaps = reporting.paper_gaps(tmp_path)
+    gaps = paper_gaps(tmp_path)
     assert [*gaps.itertuples(index=False, name=None)] == [
         ("one", "the module's gap, on two lines."),
         ("one.Config.width", "not given; three."),
@@ -166,7 +167,7 @@ def test_gaps_are_found_where_they_are_marked(tmp_path):
 def test_gaps_of_the_library_are_all_found():
     package = ROOT / "fusionlib"
     marked = sum(path.read_text(encoding="utf-8").count("PAPER-GAP: ") for path in package.rglob("*.py"))
-    gaps = reporting.paper_gaps()
+    gaps = paper_gaps()
     assert len(gaps) >= marked - 1  # the pattern in `report` itself is no gap
     assert gaps["gap"].str.len().min() > 10 and {"deformation", "metrics.fusion.q_cc"} <= set(gaps["where"])
 
@@ -176,7 +177,7 @@ def test_pages_that_count_the_gaps_count_those_of_the_code():
     for name in ("02_network_and_losses", "12_the_reproduction"):
         text = (SHIPPED.folder / "executed" / f"{name}.ipynb").read_text(encoding="utf-8")
         counts += re.findall(r"(\d+) (?:choices that the paper leaves open|open choices in)", text)
-    assert set(counts) == {str(len(reporting.paper_gaps()))} and len(counts) == 2
+    assert set(counts) == {str(len(paper_gaps()))} and len(counts) == 2
 
 
 # --- pages

@@ -14,7 +14,7 @@ from fusionlib.support.files import InputError, write_text
 
 MAIN = ("EPE", "EPE_share", "folds", "Q_CC", "Q_AB/F", "Q_CV", "Q_SSIM")
 MORE = ("EN", "MI", "SD", "SF", "AG", "SCD", "VIF", "MS-SSIM", "N_AB/F")
-Rows = tuple[str, str, list[tuple[str, Mapping]]]  # name and digest of a part, its rows
+PartRows = tuple[str, str, list[tuple[str, Mapping]]]  # name and digest of a part, its rows
 _SIGN = {"better": "+", "worse": "-", NOT_SIGNIFICANT: "="}
 
 HEAD = """# The benchmark: every method on the same misaligned pairs
@@ -76,7 +76,7 @@ def write(folder: Path = entries.FOLDER.parent) -> list[Path]:
     ]
 
 
-def page(all_entries: Sequence[Mapping], parts: Sequence[Rows]) -> str:
+def page(all_entries: Sequence[Mapping], parts: Sequence[PartRows]) -> str:
     """The leaderboard as Markdown, of entries and of what `parts_of` makes of them."""
     sections = [HEAD.format(headings=", ".join(f"`## {heading}`" for heading in entries.CARD))]
     trained = {entry["name"]: _first_sentence(entry["card"]["What it was trained on"]) for entry in all_entries}
@@ -91,7 +91,7 @@ def page(all_entries: Sequence[Mapping], parts: Sequence[Rows]) -> str:
     return "\n".join(sections)
 
 
-def sortable(parts: Sequence[Rows]) -> str:
+def sortable(parts: Sequence[PartRows]) -> str:
     """The same tables as one HTML file; a click on a heading sorts by it."""
     blocks = []
     for part, _, rows in parts:
@@ -141,7 +141,7 @@ def _first_sentence(text: str) -> str:
     return " ".join(text.split("\n\n")[0].split()).partition(". ")[0].removesuffix(".").replace("|", "/")
 
 
-def parts_of(all_entries: Sequence[Mapping]) -> Iterator[Rows]:
+def parts_of(all_entries: Sequence[Mapping]) -> Iterator[PartRows]:
     """Each part with its digest and its rows, (name, part of the entry), in the order of the leaderboard."""
     digests = {
         part["part"]: part["digest"] for entry in all_entries for part in entry["parts"] if entry["name"] == "ours"
