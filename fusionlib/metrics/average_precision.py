@@ -127,7 +127,8 @@ def intervals(
 
     Returns:
         A row per mean: `value` on the images as they are and `low` and `high`, between which the share `level` of the
-        draws lies. They do not cover another training of the detector.
+        draws lies. They do not cover another training of the detector, and of a dozen scenes they are somewhat too
+        narrow: see `statistics.share_interval`.
     """
     drawn = means_of(resampled(detections, truth, classes, draws, seed, scenes))
     value = average_precision(detections, truth, classes).means

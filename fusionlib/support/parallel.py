@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from fusionlib.support.behaviour import components, record, source
@@ -27,7 +28,7 @@ from fusionlib.support.paths import FACTS, ROOT, data_root
 from fusionlib.support.threads import short_spin
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 LOGGER = logging.getLogger(__name__)
 Job, Result = TypeVar("Job"), TypeVar("Result")
@@ -178,7 +179,7 @@ def connect(address: str) -> Client:
         ) from None
 
 
-def submit(client: Client, work: Callable[[Job], Result], job: Job):
+def submit(client: Client, work: Callable[[Job], Result], job: Job) -> Future:
     """Hand a job over: a future for `result_of`. Where workers declare GPUs, it takes one and waits for it."""
     resources = {"GPU": 1} if _gpus(client) else None
     with warnings.catch_warnings():
@@ -188,7 +189,7 @@ def submit(client: Client, work: Callable[[Job], Result], job: Job):
         return client.submit(_on_worker, work, job, _own_state(), data, pure=False, resources=resources)
 
 
-def result_of(future) -> tuple[object, float, str]:
+def result_of(future: Future) -> tuple[object, float, str]:
     """(result, seconds, worker) of a future from `submit`, once it is done.
 
     Raises:
@@ -245,7 +246,7 @@ def _described(client: Client, address: str) -> str:
     return f"Cluster {address}, {slots(client)} side by side; dashboard {client.dashboard_link}"
 
 
-def _dask():
+def _dask() -> ModuleType:
     try:
         import distributed
     except ImportError:

@@ -20,7 +20,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +65,7 @@ class _Source:
     pairs: PairSet
     raw: RawSet | None
 
-    def boxes(self, pair: Pair, read) -> list[list[float]] | None:
+    def boxes(self, pair: Pair, read: Callable[[str], Tensor | None] | None) -> list[list[float]] | None:
         boxes = pair.boxes if pair.boxes is not None else read(pair.name) if read else None
         return None if boxes is None else [[round(value, 2) for value in row] for row in boxes.tolist()]
 
@@ -254,7 +254,7 @@ def _open(name: str, size: str, count: int | None, raw: bool) -> _Source:
     return _Source(name, pairs, open_raw(name, "test", side, count=count) if raw and name == "roadscene" else None)
 
 
-def _labels(name: str, size: str):
+def _labels(name: str, size: str) -> Callable[[str], Tensor | None] | None:
     """A function from the name of a pair to its boxes; None for a set without, or whose boxes are not here."""
     if name not in ("roadscene", "m3fd"):
         return None
