@@ -124,13 +124,15 @@ def _systems(folder: Path) -> str:
 
 def _at_equal_budget(folder: Path) -> str:
     """In how many comparisons of fused images the shorter training of Ours is better, and worse, in brackets."""
-    texts = []
+    counts = {}
     for number, level in product((1, 2), ("medium", "light")):
         lines = answers.against(comparison.read(number, folder / "tables" / COMPARED[number]), level, SAME_BUDGET)
         lines = lines[lines["method"].isin(_printed_rows(number)) & lines["metric"].isin(IMAGE_METRICS)]
         mark = answers.better(lines)
-        texts.append(f"{(mark < 0).sum()} and {(mark > 0).sum()} with Table {number} at `{level}`")
-    return f" (its fused images, better and worse in {len(lines)} comparisons each: {listed(texts)})"
+        counts[number, level] = f"{(mark < 0).sum()} and {(mark > 0).sum()}"
+    texts = [f"{counts[n, 'medium']} in Table {n} ({counts[n, 'light']} at `light`)" for n in (1, 2)]
+    compared = f"of {len(lines)} comparisons of fused images with the rows of each table"
+    return f"; then, {compared}, significantly better and worse are {listed(texts)}"
 
 
 def _statements(folder: Path) -> str:
