@@ -746,7 +746,7 @@ def test_an_interruption_says_what_it_waits_for(made: Path, fused: Path, tmp_pat
     assert not (tmp_path / "e.json").exists()
 
 
-def test_interrupted_from_outside(made: Path, fused: Path, tmp_path: Path, root: Path) -> None:
+def test_interrupted_from_outside(made: Path, fused: Path, tmp_path: Path, root: Path, monkeypatch) -> None:
     command = [
         sys.executable,
         "-m",
@@ -768,7 +768,11 @@ def test_interrupted_from_outside(made: Path, fused: Path, tmp_path: Path, root:
     limit = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < limit and not (journal.exists() and journal.stat().st_size):
         time.sleep(0.02)
+    assert process.poll() is None and journal.stat().st_size  # something is scored, and not all
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
+    scored, values_of = [], score_module.values_of
+    monkeypatch.setattr(score_module, "values_of", lambda triple: scored.append(triple) or values_of(triple))
     assert score(fused, tmp_path / "e.json", benchmark=made)["name"] == "e"
+    assert 0 < len(scored) < len(list(fused.glob("*.png")))
     assert [path.name for path in tmp_path.iterdir()] == ["e.json"]

@@ -119,6 +119,19 @@ def test_fuse_folders_and_go_on_where_it_stopped(folders, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [f"1/2  wrote {out / 'a.png'}", f"2/2  {out / 'b.c.png'} is there"]
 
 
+def test_each_pair_of_two_folders_has_a_field_and_a_missing_one_is_made_again(folders, tmp_path, capsys):
+    out, fields = tmp_path / "out", tmp_path / "fields"
+    command = ["fuse", *map(str, folders), "-o", str(out), "--field", str(fields), "--method", "phase_correlation"]
+    assert main(command) == 0
+    assert sorted(path.name for path in fields.iterdir()) == ["a.npz", "b.c.npz"]
+    (fields / "a.npz").unlink()
+    capsys.readouterr()
+    assert main([*command, "--skip-existing"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("1/2  wrote ") and said[1] == f"2/2  {out / 'b.c.png'} is there"
+    assert (fields / "a.npz").exists()
+
+
 def test_fuse_refuses_before_it_writes(files, folders, tmp_path, capsys):
     (ir, vi), (ir_dir, vi_dir), out = files, folders, tmp_path / "out"
     average = ("--method", "average")

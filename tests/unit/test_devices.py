@@ -17,8 +17,9 @@ from torch.overrides import TorchFunctionMode
 from fusionlib import deformation, presets
 from fusionlib.detection import Detector
 from fusionlib.losses import total_loss
+from fusionlib.methods import Ours
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
-from fusionlib.support.machine import exact_float32
+from fusionlib.support.machine import exact_float32, uses_bfloat16
 from fusionlib.training import Model
 from fusionlib.training.anchor_detector import AnchorDetector
 from fusionlib.training.batches import Batch
@@ -122,3 +123,25 @@ def test_exact_float32_leaves_the_other_flags_of_cudnn_alone(monkeypatch: pytest
     with exact_float32():
         assert flags.deterministic and not flags.allow_tf32
     assert flags.deterministic and flags.allow_tf32
+
+
+def test_a_network_computes_in_exact_float32_when_it_fuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen, forward = [], FusionNetwork.forward
+
+    def watched(network: FusionNetwork, *images: Tensor) -> object:
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return forward(network, *images)
+
+    monkeypatch.setattr(FusionNetwork, "forward", watched)
+    torch.manual_seed(0)
+    Ours(FusionNetwork()).fuse(torch.rand(1, 1, 40, 48), torch.rand(1, 1, 40, 48))
+    assert seen == [False] and torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bfloat16_is_used_where_it_may_be_and_the_device_has_it(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has, "amx_bf16": False})
+    assert uses_bfloat16("cuda:0", ("cuda",)) == uses_bfloat16("cpu", ("cpu", "cuda")) == has
+    assert not uses_bfloat16("cpu", ("cuda",)) and not uses_bfloat16("cuda", ())

@@ -81,7 +81,8 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[U
     monkeypatch.setattr(download, "REGISTRY", registries)
     monkeypatch.setattr(systems, "SYSTEMS", tmp_path / "methods")
     monkeypatch.setattr(download, "RETRIES", 0)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("NO_PROXY", "no_proxy"):  # requests asks for the latter first
+        monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path / "root"))
     yield Handler
     server.shutdown()

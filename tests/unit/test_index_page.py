@@ -73,7 +73,7 @@ def test_everything_that_is_linked_is_there_and_nothing_is_elsewhere(folder):
     for link in page.links:
         assert not urlparse(link).scheme and (folder / link).exists()
     assert all(image.startswith("data:image/png;base64,") for image in page.images)
-    text = (folder / "index.html").read_text()
+    text = (folder / "index.html").read_text(encoding="utf-8")
     assert "http" not in text and "<script" not in text
 
 
@@ -95,7 +95,7 @@ def test_smoke_tells_its_own_numbers_apart_from_those_of_real_pairs(folder, tmp_
     page = Page(write_index(folder))
     text = " ".join(page.text.split())
     assert real in text and "2 drawn scenes, deformed at the level medium" in text
-    written = (folder / "index.html").read_text()
+    written = (folder / "index.html").read_text(encoding="utf-8")
     assert "<td>ours</td><td>25 %</td><td>0.250</td>" in written and "<td>average</td><td>100 %</td>" in written
     assert "<td>bound</td>" not in written
     for each in findings.findings(SHIPPED.folder):

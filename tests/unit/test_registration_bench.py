@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -75,6 +77,18 @@ def test_the_summary_is_the_mean_and_what_it_is_of_the_identity(tmp_path: Path) 
     assert list(means["EPE_share"]) == pytest.approx([1, 1])
     heavy = rows[rows["level"] == "heavy"]
     assert means["EPE"].iloc[1] == pytest.approx(heavy["EPE"].mean())
+
+
+def test_pairs_are_counted_as_better_equal_and_worse_than_unregistered() -> None:
+    place = {"set": "a", "split": "test", "size": 64, "level": "light", "method": "ours"}
+    errors = {"p0": 1.0, "p1": 2.05, "p2": 4.0, "p3": 1.0}
+    rows = pd.DataFrame([place | {"pair": pair, "EPE": error, "EPE_identity": 2.0} for pair, error in errors.items()])
+    (few,) = registration_bench.against_identity(rows).to_dict("records")
+    assert (few["better"], few["equal"], few["worse"]) == (0.5, 0.25, 0.25) and few["scenes"] == 4
+    assert few["EPE_share"] == pytest.approx(8.05 / 8) and np.isnan(few["low"]) and np.isnan(few["high"])
+    more = pd.concat([rows, rows.assign(pair=rows["pair"] + "b")])
+    (enough,) = registration_bench.against_identity(more).to_dict("records")
+    assert enough["low"] < enough["EPE_share"] < enough["high"]
 
 
 def test_what_was_measured_is_read(tmp_path: Path) -> None:

@@ -240,9 +240,12 @@ def test_a_worker_with_a_disk_of_its_own_hands_over_what_it_has_made(straight, t
 
 def test_a_killed_driver_goes_on_and_ends_in_the_same_table(straight, tmp_path, monkeypatch) -> None:
     folder, _, seconds = straight
-    order, seed = [sys.executable, small_sweep.__file__, str(tmp_path)], random.randrange(10**6)
+    order, seed = (
+        [sys.executable, small_sweep.__file__, str(tmp_path)],
+        int(os.environ.get("FUSIONLIB_KILLS", random.randrange(10**6))),
+    )
     moments = random.Random(seed)
-    print(f"moments of the kills are drawn from seed {seed}")
+    print(f"moments of the kills are drawn from seed {seed}; FUSIONLIB_KILLS={seed} draws them again")
     hits = 0
     while hits < KILLS:
         with subprocess.Popen(order, stdout=subprocess.PIPE, text=True) as driver:

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import golden
 import pytest
 import torch
@@ -14,6 +11,7 @@ from torch import nn
 
 from fusionlib.methods.baselines.network_method import FusingMethod
 from fusionlib.support.files import InputError
+from fusionlib.support.paths import weight_file
 
 
 def fill(net: nn.Module, case: dict) -> nn.Module:
@@ -25,10 +23,10 @@ def fill(net: nn.Module, case: dict) -> nn.Module:
 
 
 def load_published(net: nn.Module, system: str, file: str) -> nn.Module:
-    """Published weights, loaded strictly; the test is skipped where FUSIONLIB_WEIGHTS names no folder."""
-    if not (folder := os.environ.get("FUSIONLIB_WEIGHTS")):
-        pytest.skip("FUSIONLIB_WEIGHTS names no folder with published weights")
-    net.load_state_dict(torch.load(Path(folder) / system / file, weights_only=True, map_location="cpu"))
+    """Published weights, loaded strictly; the test is skipped where the library finds none."""
+    if (path := weight_file(system, file)) is None:
+        pytest.skip(f"the published weights of {system} are not here")
+    net.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
     return net.eval()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fusionlib.methods import checkpoints
 from fusionlib.methods.baselines.murf import MURF
 from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint, read_checkpoint, torch_name
 from fusionlib.support.files import InputError, git_blob
+from fusionlib.support.paths import weight_file
 
 TENSORS = {
     "f2m_net/bf1": np.arange(3, dtype="<f4"),
@@ -158,9 +158,10 @@ def test_what_is_missing_or_broken_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_published_checkpoints(part: str, checkpoint: str, converted: str) -> None:
-    if not (folder := os.environ.get("FUSIONLIB_WEIGHTS")):
-        pytest.skip("FUSIONLIB_WEIGHTS names no folder with published weights")
-    state = load_checkpoint(Path(folder) / "murf" / "RGB-IR" / checkpoint)
+    published, expected_file = (weight_file("murf", f"RGB-IR/{name}") for name in (checkpoint, converted))
+    if published is None or expected_file is None:
+        pytest.skip("the published weights of MURF, or what they are compared with, are not here")
+    state = load_checkpoint(published)
     getattr(MURF(), part).load_state_dict(state)
-    expected = torch.load(Path(folder) / "murf" / "RGB-IR" / converted, weights_only=True)
+    expected = torch.load(expected_file, weights_only=True)
     torch.testing.assert_close(state, expected, rtol=0, atol=0)
