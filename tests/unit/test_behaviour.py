@@ -224,7 +224,9 @@ def test_versions_of_packages_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = source.digest(components.entries("deformation"))
     own = source._version
     monkeypatch.setattr(source, "_version", lambda package: "99.0" if package == "torch" else own(package))
+    source._digest.cache_clear()
     assert source.digest(components.entries("deformation")) != before
+    source._digest.cache_clear()
 
 
 def test_an_unknown_entry_is_told() -> None:

@@ -119,6 +119,7 @@ def test_fuse_folders_and_go_on_where_it_stopped(folders, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [f"1/2  wrote {out / 'a.png'}", f"2/2  {out / 'b.c.png'} is there"]
 
 
+@pytest.mark.filterwarnings("ignore:.* is noise")
 def test_each_pair_of_two_folders_has_a_field_and_a_missing_one_is_made_again(folders, tmp_path, capsys):
     out, fields = tmp_path / "out", tmp_path / "fields"
     command = ["fuse", *map(str, folders), "-o", str(out), "--field", str(fields), "--method", "phase_correlation"]
