@@ -157,7 +157,8 @@ def with_more_spread(
 
     Args:
         mean, low, high, p: of the first spread alone.
-        deviation: standard deviation of the second, taken as normal.
+        deviation: standard deviation of the second, taken as normal. Of the first, it is read from the interval, which
+            is wider than a normal one of a few scenes; so p is rather too large. If it is NaN, ends and p are.
 
     >>> [round(value, 3) for value in with_more_spread(0.3, 0.1, 0.5, 0.001, 0.2)]
     [0.3, -0.14, 0.74, 0.182]
@@ -166,7 +167,8 @@ def with_more_spread(
 
     more, spread = 1.96 * deviation, math.hypot(deviation_of(low, high), deviation)
     normal = 2 * float(ndtr(-abs(mean) / spread)) if spread else 0.0
-    return mean, mean - math.hypot(mean - low, more), mean + math.hypot(high - mean, more), max(p, normal)
+    p = max(p, normal) if normal == normal else float("nan")
+    return mean, mean - math.hypot(mean - low, more), mean + math.hypot(high - mean, more), p
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

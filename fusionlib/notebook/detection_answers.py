@@ -74,8 +74,10 @@ def does_it_harm(differences: pd.DataFrame, what: str, effects: pd.DataFrame) ->
     )
     verdict += f", and a significant gain at {listed(f'`{level}`' for level in gain)}" if gain else ""
     pooled = _pooled(effects)
-    changed = listed(pooled.index[pooled["verdict"] == "worse"]) if pooled["seeds"].max() > 1 else ""
-    fused = f"Harm to the fused images in {changed}. " if changed else ""
+    changed = pooled.index[(pooled["verdict"] == "worse") & (pooled["seeds"] > 1)]
+    in_images = listed(changed.drop("EPE", errors="ignore"))
+    fused = f"Harm to the fused images in {in_images}. " if in_images else ""
+    verdict += ", but over several short trainings there is" if "EPE" in changed and not worse else ""
     text = f"**{fused}{verdict}.** With {what}: {'; '.join(parts)}."
     end = "In brackets: difference and its 95 % interval, over the pairs; there is one training of each."
     return Markdown(f"{text} {end}{_over_trainings(effects, what)}")

@@ -107,32 +107,38 @@ def _systems(folder: Path) -> str:
         shares += method_shares[method_shares != 1].reindex(names).dropna().to_list()  # 1 stands for no field
         logs = {name.split("+")[0] for name in names if name in method_shares[method_shares != 1]}  # what registers
         minutes += filter(None, (our_numbers.minutes_of(folder / "weights" / f"{name}.csv") for name in logs))
-    others = ""
+    others, after = "", ""
     if SAME_BUDGET in method_shares:
         others = f", and {percent(method_shares[SAME_BUDGET])} after {percent(SHARE)} of its epochs"
-        others += _at_equal_budget(folder)
+        after = f"; after these {percent(SHARE)}, {_at_equal_budget(folder)}"
     if plain := _minutes(folder, "as_in_the_paper"):
         share = percent(registration_findings.bench(folder).loc["medium", "as_in_the_paper"])
-        others += f"; the plainest reading of the paper, after {plain:.0f} minutes, {share} (on RoadScene)"
+        others += f"; the plainest reading of the paper leaves {share} after {plain:.0f} minutes (on RoadScene)"
     return (
         f"**Compared systems**: the registrations of Tables 1 and 2 that give a field leave {percent(min(shares))} to "
         f"{percent(max(shares))} of a `medium` deformation (those without published weights were trained here for "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes by the clock, while the machine did other work, too); Ours "
-        f"leaves {percent(method_shares['ours'])} after {_minutes(folder, *OURS):.0f} minutes{others}."
+        f"leaves {percent(method_shares['ours'])} after {_minutes(folder, *OURS):.0f} minutes{others}{after}."
     )
 
 
 def _at_equal_budget(folder: Path) -> str:
-    """In how many comparisons of fused images the shorter training of Ours is better, and worse, in brackets."""
+    """In how many comparisons of fused images the shorter training of Ours is better, and in how many worse."""
     counts = {}
     for number, level in product((1, 2), ("medium", "light")):
         lines = answers.against(comparison.read(number, folder / "tables" / COMPARED[number]), level, SAME_BUDGET)
         lines = lines[lines["method"].isin(_printed_rows(number)) & lines["metric"].isin(IMAGE_METRICS)]
         mark = answers.better(lines)
-        counts[number, level] = f"{(mark < 0).sum()} and {(mark > 0).sum()}"
-    texts = [f"{counts[n, 'medium']} in Table {n} ({counts[n, 'light']} at `light`)" for n in (1, 2)]
-    compared = f"of {len(lines)} comparisons of fused images with the rows of each table"
-    return f"; then, {compared}, significantly better and worse are {listed(texts)}"
+        counts[number, level] = (mark < 0).sum(), (mark > 0).sum(), len(lines)
+    texts = []
+    for number in (1, 2):
+        better, worse, of = counts[number, "medium"]
+        at_light = "at `light`, in {} and {} of {}".format(*counts[number, "light"])
+        words = ("significantly better ", "worse ") if number == 1 else ("", "")
+        texts.append(
+            f"{words[0]}in {better} and {words[1]}in {worse} of {of} with the rows of Table {number} ({at_light})"
+        )
+    return f"Ours is, in comparisons of fused images, {listed(texts)}"
 
 
 def _statements(folder: Path) -> str:
@@ -206,9 +212,9 @@ def _cost(folder: Path) -> str:
         f"**Cost**: Ours takes {own['thop']:.1f} G multiply-accumulates at {own['side']} px, since it registers at "
         f"{NetworkConfig().registration_side} px, has {own['parameters']:.2f} M parameters (paper: "
         f"{printed['FLOPs(G)']:g} G and {printed['Size(M)']:g} M) and needs {seconds['ours']:.2f} s in its fast form "
-        f"on {times['threads'].max()} CPU threads{', the least of all measured, the others as published' * least}; the "
+        f"on {times['threads'].max()} CPU threads{', the least of all compared, the others as published' * least}; the "
         f"plainest reading of the paper, which registers at full size, takes {plain['thop']:.1f} G"
-        f"{f', more than {fewer}' if fewer else ''}."
+        f"{f', more than {fewer},' if fewer else ''} and has {plain['parameters']:.2f} M."
     )
 
 

@@ -44,7 +44,7 @@ def small(folder: Path) -> str:
         if len(rows := _roads(folder, "light", method)):
             texts.append(f"{title} leaves {_shares_with_intervals(rows)}")
             worse += [f"that by {title.split(',')[0]} on {name}" for name in evaluation.harmed(rows)]
-    harm = f"; significantly worse than no registration is {listed(worse)}" if worse else ""
+    harm = f"; significantly worse than no registration, corrected for the sets, is {listed(worse) or 'none'}"
     return (
         f"**Small misalignments**: at `light`, the level closest to the deformations in MulFS-CAP, code of the same "
         f"group, {'; '.join(texts)}, in brackets 95 % intervals over scenes{harm}; in notebook 03b, with several "

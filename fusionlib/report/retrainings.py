@@ -75,8 +75,8 @@ def still_learning(names: Iterable[str], weights: Path) -> str:
     fell, rose, unknown = map(listed, titles.values())
     texts = [
         f"The loss of {fell} was still falling, so a longer training may give better rows." if fell else "",
-        f"That of {rose} rose." if rose else "",
-        f"Of {unknown}, the loss jumps too much to tell." if unknown else "",
+        f"The loss of {rose} rose at the end." if rose else "",
+        f"Of {unknown}, no change of the loss can be told from its jumps." if unknown else "",
     ]
     return " ".join(filter(None, texts)) or "Nothing was trained here for long enough to tell."
 

@@ -44,13 +44,13 @@ DOWNLOADED = ("RoadScene", "M3FD", "TNO", "LLVIP", "FLIR_ADAS_v1", "open_ms", "b
 def run_edited(checkout: Path, edits: Iterable[Edit], *order: str) -> str:
     """What Python prints in the copy while the edits are in it."""
     before: dict[Path, str] = {}
-    for edit in edits:
-        path = checkout / "fusionlib" / edit.file
-        text = path.read_text(encoding="utf-8")
-        before.setdefault(path, text)
-        assert edit.old in text, f"{edit.name}: {edit.file} has no such text any more, so nothing would be tried"
-        path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
     try:
+        for edit in edits:
+            path = checkout / "fusionlib" / edit.file
+            text = path.read_text(encoding="utf-8")
+            before.setdefault(path, text)
+            assert edit.old in text, f"{edit.name}: {edit.file} has no such text any more, so nothing would be tried"
+            path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
         ran = subprocess.run(
             [sys.executable, "-c", *order],
             cwd=checkout,

@@ -53,6 +53,8 @@ def test_harm_over_trainings_is_said_metric_by_metric() -> None:
     assert text.startswith(
         "**Harm to the fused images in Q_CC and Q_CV. No significant harm to the registration at any"
     )
+    text = detection_answers.does_it_harm(found, "l_ob", replicated({"EPE": "worse"})).data
+    assert text.startswith("**No significant harm to the registration at any level, but over several short trainings")
     none = detection_answers.does_it_harm(found, "l_ob", replicated({})).data
     assert "in no metric" in none and none.startswith("**No significant harm to the registration")
     assert "short trainings" not in detection_answers.does_it_harm(found, "l_ob", replicated({}, seeds=1)).data

@@ -6,15 +6,12 @@ settings are, the head in Table 7. Counts are exact. Where one replicate is not 
 - Tables 1 and 2 have one training of each system. That of Ours gets the spread of Table 4's trainings of the full
   method. It may be too small, for they share a start, or too large, for they are short. For the other systems there is
   none. Where a comparison is with weights that were retrained here, it says so.
-- Detectors are compared over their trainings, and the detection loss also over short trainings of the network, by a
-  detector that is not trained here. The spread of the scenes is added, which are drawn for both methods at once, and
-  in Table 3 that of short trainings of Ours.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,23 +20,13 @@ import pandas as pd
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
 from fusionlib.data.volumes import subject_of
-from fusionlib.experiments import comparison, detection_bench, evaluation, sweep_rows, sweep_tables
+from fusionlib.experiments import comparison, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import IMAGE_METRICS, METRICS
 from fusionlib.metrics.directions import sign
-from fusionlib.metrics.statistics import SIGNIFICANCE, interval, paired_t, sign_flips, with_more_spread
+from fusionlib.metrics.statistics import interval, paired_t, sign_flips, with_more_spread
 from fusionlib.notebook.answers import signed
-from fusionlib.notebook.sentences import listed, percent
-from fusionlib.report.our_numbers import (
-    AWARENESS,
-    AWARENESS_SCENES,
-    COMPARED,
-    COUNTS,
-    DETECTION,
-    DETECTION_SCENES,
-    SWEPT,
-    SWEPT_AT_LIGHT,
-    TIMES,
-)
+from fusionlib.notebook.sentences import listed
+from fusionlib.report.our_numbers import COMPARED, COUNTS, SWEPT, SWEPT_AT_LIGHT, TIMES
 from fusionlib.support import result_tables
 
 OURS, PLAIN = "ours", "as_in_the_paper"
@@ -89,7 +76,7 @@ def over_scenes(number: int) -> Evidence:
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
         measured = comparison.read(number, folder / "tables" / COMPARED[number])
         at_level = measured.table[measured.table["level"] == level]
-        rows = _printed_rows(number, measured.table)
+        rows = printed_rows(number, measured.table)
         present = [name for name in rows if name in set(at_level["method"])]
         comparisons, scenes, others = [], scenes_of(at_level["pair"].unique()), _other_trainings(folder, level)
         for metric in IMAGE_METRICS:
@@ -108,7 +95,7 @@ def over_scenes(number: int) -> Evidence:
     return compare
 
 
-def _printed_rows(number: int, table: pd.DataFrame) -> dict[str, str]:
+def printed_rows(number: int, table: pd.DataFrame) -> dict[str, str]:
     """The other rows of Table 1 or 2: method to its name in print, with its weights if some were retrained here."""
     weights = table.groupby("method")["weights"].first() if len(table) else {}
     rows = {row.method: row.printed for row in comparison.rows_of(number) if row.printed and row.method != OURS}
@@ -175,86 +162,6 @@ def _of_replicates(row: str, metric: str, difference: pd.Series) -> Compared:
     return Compared(row, metric, sign(metric) * difference.mean(), *paired_t(sign(metric) * difference))
 
 
-def over_detectors(folder: Path, level: str) -> tuple[list[Compared], str]:
-    """The detectors of Table 3 on the images of Ours against those on the images of the paper's other rows."""
-    table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
-    rows = {}
-    for number in (1, 2):
-        rows |= _printed_rows(number, result_tables.read(folder / "tables" / COMPARED[number]))
-    differences = detection_bench.pairwise(table, scenes)
-    found = result_tables.read(folder / "tables" / AWARENESS).query("`class` == 'all' and row == @sweep_rows.OURS")
-    others = found.groupby("dataset")["mAP50:90"].std().to_dict()
-    comparisons = _of_detectors(differences, rows, others)
-    visible = [each for each in _of_detectors(differences, {"visible": "visible"}, others) if each.gain == each.gain]
-    seeds, measured = table["seed"].nunique(), set(rows) & set(table["method"])
-    of_rows = f"{len(measured)} of the paper's {len(rows)} rows, one training of each system"
-    basis = f"{of_rows}, {many(seeds, 'seed')} of the detectors and their scenes, in points"
-    basis += "; to the spread of Ours that of short trainings is added, by COCO's detector"
-    alone = listed(f"{each}".removesuffix(f" against {each.row}") for each in visible)
-    alone = f"; against the visible images alone, which are no row of the paper, {alone}" if alone else ""
-    return comparisons if measured else [], basis + alone
-
-
-def beside_detectors(folder: Path) -> str:
-    """What goes with Table 3's rows, in half a sentence: how well they register, and what a single image gives."""
-    shares = []
-    for number in (1, 2):
-        table = result_tables.read(folder / "tables" / COMPARED[number])
-        table = table[(table["level"] == "medium") & table["method"].isin(_printed_rows(number, table))]
-        left = evaluation.means(table, ["method"], ["EPE_share"])["EPE_share"]
-        shares += left[left != 1].to_list()  # 1 stands for no field
-    differences = detection_bench.pairwise(*_tables(folder, DETECTION, DETECTION_SCENES))
-    visible = differences.query("method == 'visible' and mean == 'mAP50:90'")
-    more = "" if ((visible["difference"] > 0) & (visible["p"] < SIGNIFICANCE)).all() else "not "
-    least = f"against rows that leave at least {percent(min(shares))} of a `medium` deformation, and " if shares else ""
-    return f"{least}{more}significantly above the visible images alone"
-
-
-def with_and_without_detection(folder: Path, level: str) -> tuple[list[Compared], str]:
-    """Ours against Ours without the detection loss: the networks of Table 3 by their detectors, and short trainings of
-    both by COCO's detector as published.
-    """
-    table, scenes = _tables(folder, DETECTION, DETECTION_SCENES)
-    comparisons = _of_detectors(detection_bench.pairwise(table, scenes), {"ours, without l_ob": "without l_ob in full"})
-    found, found_scenes = _tables(folder, AWARENESS, AWARENESS_SCENES)
-    differences = detection_bench.pairwise(found.rename(columns={"row": "method"}), found_scenes, sweep_rows.OURS)
-    without = sweep_rows.WITHOUT_DETECTION
-    comparisons += _of_detectors(differences, {without: f"{without} in short trainings"})
-    basis = (
-        f"one network of each in full, {many(table['seed'].nunique(), 'seed')} of its detectors, and "
-        f"{many(found['seed'].nunique(), 'short training')} of each with COCO's detector as published"
-    )
-    return comparisons, f"{basis}; and their scenes; in points"
-
-
-def _tables(folder: Path, *names: str) -> list[pd.DataFrame]:
-    return [result_tables.read(folder / "tables" / name) for name in names]
-
-
-def _of_detectors(
-    differences: pd.DataFrame, rows: Mapping[str, str], others: Mapping[str, float] | None = None
-) -> list[Compared]:
-    """What is found on the images of Ours against those of other methods, on each set, in points.
-
-    Args:
-        differences: of `detection_bench.pairwise`.
-        rows: the other methods, and what they are called; those that are not in it have not been measured.
-        others: dataset to the standard deviation between trainings of Ours, in [0, 1], if that is to be added.
-    """
-    metric = "mAP50:90"
-    lines = differences[differences["mean"] == metric].set_index(["dataset", "method"])
-    comparisons = []
-    for dataset in lines.index.unique("dataset"):
-        for method, name in rows.items():
-            numbers = NOT_MEASURED
-            if (dataset, method) in lines.index:
-                line = lines.loc[(dataset, method)]
-                numbers = (*100 * line[["difference", "low", "high"]], line["p"])
-            more = 100 * (others or {}).get(dataset, 0.0)
-            comparisons.append(Compared(name, f"{metric} on {dataset}", *with_more_spread(*numbers, more)))
-    return comparisons
-
-
 def operations(folder: Path, level: str) -> tuple[list[Compared], str]:
     """By how many operations Ours needs fewer than the systems of Table 6: exact."""
     table = result_tables.read(folder / "tables" / COUNTS).set_index("method")["thop"]
@@ -286,9 +193,9 @@ def seconds(folder: Path, level: str) -> tuple[list[Compared], str]:
             other = times.loc[name]
             low, high = 1.1 * other["low"] - ours["high"], 1.1 * other["high"] - ours["low"]
             numbers = (1.1 * other["median"] - ours["median"], low, high, 0.0 if low > 0 or high < 0 else 1.0)
-        comparisons.append(Compared(name, "s", *numbers))
+        comparisons.append(Compared(name, "s below 1.1 times the other", *numbers))
     basis = f"{side} px, {times['threads'].max()} threads, quartiles of the calls, Ours in its fast form"
-    return comparisons, f"{basis}; hardly slower: below 1.1 times the seconds of the other"
+    return comparisons, basis
 
 
 def _certain(row: str, metric: str, gain: float) -> Compared:

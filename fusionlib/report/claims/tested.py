@@ -24,7 +24,7 @@ import pandas as pd
 
 from fusionlib.metrics.statistics import SIGNIFICANCE, holm
 from fusionlib.notebook.sentences import listed
-from fusionlib.report.claims import evidence
+from fusionlib.report.claims import detection, evidence
 from fusionlib.report.claims.evidence import Compared, Evidence
 from fusionlib.report.claims.in_print import OPTIMUM
 from fusionlib.report.our_numbers import (
@@ -127,8 +127,9 @@ def counted(lines: pd.DataFrame) -> dict[str, int]:
 def sentence(folder: Path) -> str:
     """The verdicts in half a sentence, as the findings have it."""
     lines, parts = statements(folder), []
-    beside = {each.says: f", {each.beside(folder)}" for each in STATEMENTS if each.beside}
-    beside = lines["the paper says"].map(beside).where(lines["verdict"] == SUPPORTED).fillna("")
+    supported = set(lines.loc[lines["verdict"] == SUPPORTED, "the paper says"])
+    beside = {each.says: each.beside(folder) for each in STATEMENTS if each.beside and each.says in supported}
+    beside = lines["the paper says"].map(lambda name: beside.get(name, ""))
     says = lines["the paper says"] + lines[WORSE].map(_by) + beside
     for name, count in counted(lines).items():
         names = f" ({listed(says[lines['verdict'] == name])})" if name != OPEN and count else ""
@@ -158,14 +159,14 @@ STATEMENTS = (
     ),
     Statement(
         "4.2.3", "Table 3: the highest accuracy of detection",
-        (DETECTION, DETECTION_SCENES, AWARENESS, COMPARED[1], COMPARED[2]), evidence.over_detectors,
+        (DETECTION, DETECTION_SCENES, AWARENESS, COMPARED[1], COMPARED[2]), detection.over_detectors,
         f"{BUDGETS}; more labelled pairs: the full M3FD, which cannot be fetched by a program",
-        beside=evidence.beside_detectors,
+        beside=detection.beside_detectors,
     ),
     Statement(
         "3.4", "The detection loss makes the fusion target-aware",
         (DETECTION, DETECTION_SCENES, AWARENESS, AWARENESS_SCENES),
-        evidence.with_and_without_detection, "more labelled pairs; several trainings in full, of each network",
+        detection.with_and_without_detection, "more labelled pairs; several trainings in full, of each network",
     ),
     *(  # PAPER-GAP: the paper shows a picture and gives no number; here it is the end-point error of the field
         Statement(
