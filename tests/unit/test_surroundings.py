@@ -201,7 +201,7 @@ def test_closed_folders_and_files_are_told(pair, tmp_path, capsys, monkeypatch):
 
 
 def test_results_that_are_not_there_are_not_published(tmp_path, capsys):
-    assert "no folder" in refused(capsys, "publish", "--results", tmp_path / "none")
+    assert "is not a folder" in refused(capsys, "publish", "--results", tmp_path / "none")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
