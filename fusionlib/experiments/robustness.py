@@ -34,7 +34,7 @@ LAMP = 0.04  # radius of a lamp's bright core, as a part of the shorter side
 
 
 def farther(factor: float) -> Level:
-    """Shift and rotation `factor` times those of `heavy`; the elastic part at most 1 times, because it would fold."""
+    """Shift and rotation `factor` times those of `heavy`; the elastic part is never made larger: it would fold."""
     heavy = get_level("heavy")
     amounts = (heavy.translation * factor, heavy.rotation * factor, heavy.elastic * min(factor, 1.0))
     return Level(f"{factor:g} x heavy", *amounts)

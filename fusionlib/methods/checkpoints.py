@@ -21,7 +21,7 @@ from fusionlib.support.files import InputError, fingerprint, is_recorded, sha256
 from fusionlib.support.paths import ROOT, weight_file
 from fusionlib.support.weights import key_of, read_header, read_state
 
-PRESETS = ("paper", "mini")  # whose weights and numbers may be used and shown anywhere: those of smoke mean nothing
+ON_REAL_PAIRS = ("paper", "mini")  # presets whose weights and numbers may be used anywhere
 PUBLISHED, RETRAINED, IN_PART, GIVEN = "published", "retrained", "published in part", "given"
 BOTH = f"{PUBLISHED} + {RETRAINED}"
 
@@ -76,7 +76,7 @@ def find(system: System, weights: Path | str | None = None) -> Source:
 
 def in_results(name: str) -> Path | None:
     """Weights below `results`: of the paper preset if they are there, else of mini; None if neither is."""
-    paths = (ROOT / "results" / preset / "weights" / f"{name}.safetensors" for preset in PRESETS)
+    paths = (ROOT / "results" / preset / "weights" / f"{name}.safetensors" for preset in ON_REAL_PAIRS)
     return next((path for path in paths if path.exists()), None)
 
 

@@ -124,21 +124,14 @@ def _systems(folder: Path) -> str:
 
 def _at_equal_budget(folder: Path) -> str:
     """In how many comparisons of fused images the shorter training of Ours is better, and in how many worse."""
-    counts = {}
+    texts = []
     for number, level in product((1, 2), ("medium", "light")):
         lines = answers.against(comparison.read(number, folder / "tables" / COMPARED[number]), level, SAME_BUDGET)
         lines = lines[lines["method"].isin(_printed_rows(number)) & lines["metric"].isin(IMAGE_METRICS)]
         mark = answers.better(lines)
-        counts[number, level] = (mark < 0).sum(), (mark > 0).sum(), len(lines)
-    texts = []
-    for number in (1, 2):
-        better, worse, of = counts[number, "medium"]
-        at_light = "at `light`, in {} and {} of {}".format(*counts[number, "light"])
-        words = ("significantly better ", "worse ") if number == 1 else ("", "")
-        texts.append(
-            f"{words[0]}in {better} and {words[1]}in {worse} of {of} with the rows of Table {number} ({at_light})"
-        )
-    return f"Ours is, in comparisons of fused images, {listed(texts)}"
+        counts = f"better in {(mark < 0).sum()} and worse in {(mark > 0).sum()} of {len(lines)}"
+        texts.append(f"{counts} comparisons with Table {number} at `{level}`")
+    return f"the fused images of Ours are significantly {listed(texts)}"
 
 
 def _statements(folder: Path) -> str:

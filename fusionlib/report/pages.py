@@ -18,7 +18,7 @@ from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.experiments import comparison, evaluation, own_rows, registration_bench, sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import BOUND, summary
-from fusionlib.methods.checkpoints import PRESETS
+from fusionlib.methods.checkpoints import ON_REAL_PAIRS
 from fusionlib.notebook.reporting import markdown
 from fusionlib.notebook.sentences import listed
 from fusionlib.report import findings, verdicts, web
@@ -53,21 +53,21 @@ ONLY_A_PATH = """The preset `smoke` shows that every notebook runs from end to e
 few drawn scenes. What came out on real pairs stands in [results/README.md](../README.md)."""
 
 
-def results_page(results: Path | str, presets: Iterable[str] = PRESETS) -> str:
+def results_page(results: Path | str, presets: Iterable[str] = ON_REAL_PAIRS) -> str:
     """results/README.md as Markdown: of each preset the findings, the counted verdicts, and every table, folded;
     then what a kept result rests on, and how trainings are spread over machines.
     """
     parts = [part for preset in presets if (part := _preset_part(Path(results) / preset))]
     nothing = "There are no results yet: `python -m fusionlib reproduce` makes them."
     parts = [PREFACE, *(parts or [nothing])]
-    if set(presets) <= set(PRESETS):
+    if set(presets) <= set(ON_REAL_PAIRS):
         parts.append((web.TEMPLATES / "results_tail.md").read_text(encoding="utf-8").rstrip())
     return "\n\n".join(parts) + "\n"
 
 
 def best_preset(results: Path | str) -> Path | None:
-    """The folder of the preset whose findings are shown: the first of `PRESETS` that has any."""
-    folders = (Path(results) / preset for preset in PRESETS)
+    """The folder of the preset whose findings are shown: the first of `ON_REAL_PAIRS` that has any."""
+    folders = (Path(results) / preset for preset in ON_REAL_PAIRS)
     return next((folder for folder in folders if findings.findings(folder)), None)
 
 
@@ -107,7 +107,7 @@ def _preset_part(folder: Path) -> str:
     if TEST_PAIRS not in by_name:
         return ""
     compared = verdicts.compare(folder)
-    is_real = folder.name in PRESETS
+    is_real = folder.name in ON_REAL_PAIRS
     parts = [f"## What came out in the preset `{folder.name}`"]
     instead = presets.load(folder.name).warning or ONLY_A_PATH
     parts.append((findings_text(folder, folder.parent) if is_real else instead) or "No finding yet.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fusionlib import presets
 from fusionlib.experiments.benchmark import leaderboard
-from fusionlib.methods.checkpoints import PRESETS
+from fusionlib.methods.checkpoints import ON_REAL_PAIRS
 from fusionlib.report import index_page, model_cards, pages, results_check, shipped
 from fusionlib.support.files import InputError, write_text
 from fusionlib.support.paths import ROOT
@@ -30,7 +30,7 @@ def publish(results: Path | str, preset: str) -> tuple[Path, Path]:
     """
     results = Path(results)
     _check(results / preset)
-    if preset in PRESETS:
+    if preset in ON_REAL_PAIRS:
         shipped.ship(results / preset)
     with _explained(results / preset):
         card = model_cards.card(results / preset)
@@ -64,7 +64,7 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _pages(results: Path, preset: str) -> Path:
-    if preset not in PRESETS:
+    if preset not in ON_REAL_PAIRS:
         return write_text(results / preset / "README.md", pages.results_page(results, [preset]))
     page = write_text(results / "README.md", pages.results_page(results))
     readme, folder = ROOT / "README.md", pages.best_preset(results)

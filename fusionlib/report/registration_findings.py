@@ -60,7 +60,7 @@ def raw(folder: Path) -> str:
     shares = evaluation.means(test, ["method"], ["EPE_share"])["EPE_share"]
     best = shares.drop(["identity", "ours", "ours_refined", "ours_robust"], errors="ignore").idxmin()
     left = {
-        name: percent(shares[name]) + in_brackets(*evaluation.share_interval(test[test["method"] == name]))
+        name: percent(shares[name]) + _in_brackets(*evaluation.share_interval(test[test["method"] == name]))
         for name in ("ours", "ours_robust", best)
         if name in shares
     }
@@ -119,7 +119,7 @@ def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
     return table[(table["method"] == method) & (table["level"] == level)]
 
 
-def in_brackets(low: float, high: float) -> str:
+def _in_brackets(low: float, high: float) -> str:
     """ " (33 to 44)": an interval in per cent, behind its share; "" if there is none."""
     return "" if low != low else f" ({100 * low:.0f} to {100 * high:.0f})"
 
@@ -128,7 +128,7 @@ def _shares_with_intervals(rows: pd.DataFrame) -> str:
     """Share left on each set, with its interval or, where there are too few for one, the number of scenes."""
     shares, texts = evaluation.means(rows, ["dataset"], ["EPE_share"])["EPE_share"], []
     for name, set_rows in rows.groupby("dataset", sort=False):
-        ends = in_brackets(*evaluation.share_interval(set_rows))
+        ends = _in_brackets(*evaluation.share_interval(set_rows))
         few = f" ({len(set(scenes_of(set_rows['pair'])))} scenes)"
         texts.append(f"{percent(shares[name])}{ends or few} on {name}")
     return listed(texts)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from fusionlib.metrics.statistics import holm, interval, sign_flips
+from fusionlib.metrics.statistics import holm, interval, sign_flips, with_more_spread
 
 
 def test_an_interval_holds_the_mean_and_narrows_with_more_pairs() -> None:
@@ -73,3 +73,9 @@ def test_holm_corrects_for_the_number_of_questions() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.5, "b": 0.9}) == {"a": 1.0, "b": 1.0}
     assert holm({}) == {}
+
+
+def test_an_unknown_spread_makes_nothing_significant_and_still_counts() -> None:
+    assert (
+        with_more_spread(1.0, 0.5, 1.5, 1e-3, np.nan)[3] == with_more_spread(np.nan, np.nan, np.nan, 1.0, 0.0)[3] == 1
+    )
