@@ -199,19 +199,23 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
     return statistics.share_interval(rows["EPE"], identity_of(rows), scenes)
 
 
-def harmed(rows: pd.DataFrame) -> list[str]:
-    """The sets on which the EPE of these pairs of one method is significantly above that of the identity.
+def farther(rows: pd.DataFrame) -> dict[str, float]:
+    """The sets on which the mean EPE of these pairs of one method is above that of the identity, each with its p.
 
-    At 5 %, by sign flips over scenes, with Holm's correction for the number of sets; sets of fewer scenes than
-    `statistics.LEAST_SCENES` are not asked about.
+    By sign flips over scenes, with Holm's correction for the number of sets that are tested; sets of fewer scenes than
+    `statistics.LEAST_SCENES` are not.
     """
-    p_values, farther = {}, {}
+    p_values, change = {}, {}
     for name, set_rows in rows.groupby("dataset", sort=False):
-        change, scenes = set_rows["EPE"] - identity_of(set_rows), scenes_of(set_rows["pair"])
+        change[name], scenes = set_rows["EPE"] - identity_of(set_rows), scenes_of(set_rows["pair"])
         if len(set(scenes)) >= statistics.LEAST_SCENES:
-            p_values[name], farther[name] = statistics.sign_flips(change, scenes), change.mean() > 0
-    corrected = statistics.holm(p_values)
-    return [name for name in p_values if corrected[name] < statistics.SIGNIFICANCE and farther[name]]
+            p_values[name] = statistics.sign_flips(change[name], scenes)
+    return {name: p for name, p in statistics.holm(p_values).items() if change[name].mean() > 0}
+
+
+def harmed(rows: pd.DataFrame) -> list[str]:
+    """The sets on which the EPE of these pairs of one method is significantly above that of the identity."""
+    return [name for name, p in farther(rows).items() if p < statistics.SIGNIFICANCE]
 
 
 def identity_of(rows: pd.DataFrame) -> pd.Series | float:

@@ -145,6 +145,31 @@ def _measure_raw(method: Method, raw: RawSet) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def raw_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """What is left on the raw frames of the test split, by the networks and by the best of the classical methods.
+
+    Args:
+        table: of `raw_frames`.
+
+    Returns:
+        Rows method, the classical one last; columns share (mean EPE over that of the identity), low and high (its 95 %
+        interval over scenes), and p of the difference in EPE from the classical method, by sign flips over scenes,
+        corrected by Holm (NaN in its own row).
+    """
+    test = table[table["split"] == "test"].pivot(index=["method", "pair"], columns="metric", values="value")
+    shares = evaluation.means(test.reset_index(), ["method"], ["EPE_share"])["EPE_share"]
+    networks = [name for name in ("ours", "ours_refined", "ours_robust") if name in shares]
+    best = shares.drop(["identity", *networks]).idxmin()
+    p_values = {}
+    for name in networks:
+        difference = (test.loc[name, "EPE"] - test.loc[best, "EPE"]).dropna()
+        p_values[name] = statistics.sign_flips(difference, scenes_of(difference.index))
+    ends = {name: evaluation.share_interval(test.loc[name].reset_index()) for name in (*networks, best)}
+    summary = pd.DataFrame.from_dict(ends, orient="index", columns=["low", "high"]).rename_axis("method")
+    summary.insert(0, "share", shares)
+    return summary.assign(p=pd.Series(statistics.holm(p_values)))
+
+
 def key_of_raw(raw: RawSet) -> Key:
     """The key of raw frames: their files, the homographies, and how they are read."""
     dataset = raw.aligned.title

@@ -114,12 +114,12 @@ def _registration(axis: Axes, network: FusionNetwork, shape_of: dict) -> None:
     config, levels = network.config, [name for name in shape_of if name.startswith("stage")]
     axis.set(xlim=(-0.7, 12.6), ylim=(-0.5, len(levels) - 0.4))
     axis.set_title("The registration: CSEB and MSRB (Fig. 3)", loc="left", fontweight="bold")
-    middle = (len(levels) - 1) / 2
+    middle = (len(levels) - 1) / 2 if config.msrb != "pyramid" else 0  # the pyramid begins with its finest level
     _box(axis, 0.75, middle, 2.2, 0.75, f"enhanced features\n{_size(shape_of['ir_cseb'])} each", REGISTRATION)
+    _arrow(axis, [(1.85, middle), (3.7 if config.msrb != "pyramid" else 2.45, middle)])
     if config.msrb != "pyramid":
         _box(axis, 5, middle, 2.6, 0.75, f"U-Net\n{_joined(config.msrb_widths)} channels", REGISTRATION)
         _box(axis, 9.5, middle, 1.8, 0.75, f"field $\\phi$\n{_size(shape_of['stage 1'])}", PLAIN)
-        _arrow(axis, [(1.85, middle), (3.7, middle)])
         _arrow(axis, [(6.3, middle), (8.6, middle)])
         return
     shifts, reach = (2 * config.correlation_radius + 1) ** 2, ", ".join(f"{side}×{side}" for side in config.windows)
@@ -137,8 +137,8 @@ def _registration(axis: Axes, network: FusionNetwork, shape_of: dict) -> None:
             _box(axis, x, y, wide, 0.62, text, PLAIN if text.startswith("field") else REGISTRATION)
         for (x, wide), (after, other) in pairwise(places):
             _arrow(axis, [(x + wide / 2, y), (after - other / 2, y)])
-        _arrow(axis, [(1.85, middle + (y - middle) * 0.3), (2.45, y)])
         if i:
+            _arrow(axis, [(3.35, y + 0.31), (3.35, y + 0.69)])  # the coarser encoder goes on from the finer one
             _arrow(axis, [(11.7, y + 0.69), (11.7, y + 0.5), (5.4, y + 0.5), (5.4, y + 0.31)])
 
 

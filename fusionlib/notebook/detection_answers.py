@@ -173,7 +173,7 @@ def _points(differences: pd.DataFrame) -> str:
 
 
 def in_short(replicated: pd.DataFrame, effects: pd.DataFrame) -> str:
-    """What several trainings say about the detection loss, in half a sentence; the tables of `does_it_help` and
+    """What several trainings say about the detection loss, in two sentences; the tables of `does_it_help` and
     `does_it_harm`.
     """
     lines = replicated[replicated["mean"] == "mAP50:90"]
@@ -183,9 +183,9 @@ def in_short(replicated: pd.DataFrame, effects: pd.DataFrame) -> str:
         for _, line in lines.iterrows()
     ]
     return (
-        f"the detection loss changes what that detector finds, over {lines['seeds'].max()} short trainings of the "
-        f"network with it and as many without, by {listed(sizes)}, and with it the fused images are "
-        f"{_changed(_pooled(effects))}"
+        f"The detection loss changes what that detector finds, over {lines['seeds'].max()} short trainings of the "
+        f"network with it and as many without, by {listed(sizes)}. With it the fused images are "
+        f"{_changed(_pooled(effects))}."
     )
 
 

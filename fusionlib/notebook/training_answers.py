@@ -122,7 +122,7 @@ def do_levels_agree(at_levels: pd.DataFrame) -> Markdown:
 
 
 def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> str:
-    """Table 4 or 5 in half a sentence, on all pairs: what is significant, by level, and how large differences are."""
+    """Table 4 or 5 in two sentences, on all pairs: what is significant, by level, and how large differences are."""
     printed, epochs = paper_table(number).index.get_level_values("row"), at_medium["epochs"].mode()[0]
     texts, tests = [], []
     for table in (at_medium, *at_others):
@@ -140,7 +140,7 @@ def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> 
     of_metric = tests[0].query("metric == 'Q_CC'")
     half = ((of_metric["high"] - of_metric["low"]) / 2).max()
     return (
-        f"of Table {number}'s {len(tests[0])} comparisons with Ours on all pairs, over {of_metric['seeds'].max()} "
-        f"trainings of {epochs} epochs a row, {listed(texts)}; in Q_CC the rows differ from Ours by up to "
-        f"{of_metric['difference'].abs().max():.3f}, with 95 % intervals of up to ±{half:.3f}"
+        f"Of Table {number}'s {len(tests[0])} comparisons with Ours on all pairs, over {of_metric['seeds'].max()} "
+        f"trainings of {epochs} epochs a row, {listed(texts)}. In Q_CC the rows differ from Ours by up to "
+        f"{of_metric['difference'].abs().max():.3f}, with 95 % intervals of up to ±{half:.3f}."
     )

@@ -1,6 +1,6 @@
-"""What came out, in a dozen sentences: every number in them is read from the tables of a preset, never typed in.
+"""What came out, in a dozen findings: every number in them is read from the tables of a preset, never typed in.
 
-A sentence whose table is missing is left out. The numbers decide which of two ways a sentence goes.
+A finding whose table is missing is left out. The numbers decide which of two ways a sentence goes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -47,15 +46,15 @@ OURS, ROBUST = ("registration", "ours"), ("registration", "robust/registration",
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence.
+    """A title and a few short sentences.
 
     Attributes:
         text: as Markdown, without a link.
-        notebook: number of the notebook that shows where it comes from.
+        notebooks: numbers of the notebooks that show where it comes from.
     """
 
     text: str
-    notebook: str
+    notebooks: tuple[str, ...]
 
 
 def findings(folder: Path | str) -> list[Finding]:
@@ -68,10 +67,10 @@ def findings(folder: Path | str) -> list[Finding]:
 @cache
 def _findings(folder: Path, _: tuple[tuple[Path, int], ...]) -> tuple[Finding, ...]:
     sentences = []
-    for notebook, names, sentence in SENTENCES:
+    for notebooks, names, sentence in SENTENCES:
         if all((folder / "tables" / name).exists() for name in names):
             with contextlib.suppress(LookupError, ValueError):  # a table that is still being made lacks rows
-                sentences.append(Finding(sentence(folder), notebook))
+                sentences.append(Finding(sentence(folder), notebooks))
     return tuple(sentences)
 
 
@@ -86,7 +85,7 @@ def basis(folder: Path | str) -> str:
     return text + "."
 
 
-# --- one function a sentence
+# --- one function a finding
 
 
 def _fusion(folder: Path) -> str:
@@ -95,8 +94,8 @@ def _fusion(folder: Path) -> str:
     titles = {"average": "the average of the two unregistered images"}
     titles |= {name: f"{systems_in(1)[name[5:]]} on the infrared image that Ours registers"}
     measured = comparison.read(1, folder / "tables" / COMPARED[1])
-    texts = [f"at `{level}`, {answers.in_short(measured, level, titles)}" for level in ("light", "medium")]
-    return f"**Fusion**, with these weights: {'; '.join(texts)}."
+    texts = [f" At `{level}`, {answers.in_short(measured, level, titles)}." for level in ("light", "medium")]
+    return f"**Fusion, with these weights.**{''.join(texts)}"
 
 
 def _systems(folder: Path) -> str:
@@ -110,32 +109,36 @@ def _systems(folder: Path) -> str:
     others, after = "", ""
     if SAME_BUDGET in method_shares:
         others = f", and {percent(method_shares[SAME_BUDGET])} after {percent(SHARE)} of its epochs"
-        after = f"; after these {percent(SHARE)}, {_at_equal_budget(folder)}"
+        after = f" {_at_equal_budget(folder)}"
     if plain := _minutes(folder, "as_in_the_paper"):
         share = percent(registration_findings.bench(folder).loc["medium", "as_in_the_paper"])
-        others += f"; the plainest reading of the paper leaves {share} after {plain:.0f} minutes (on RoadScene)"
+        others += f". The plainest reading of the paper leaves {share} after {plain:.0f} minutes (on RoadScene)"
     return (
-        f"**Compared systems**: the registrations of Tables 1 and 2 that give a field leave {percent(min(shares))} to "
-        f"{percent(max(shares))} of a `medium` deformation (those without published weights were trained here for "
-        f"{min(minutes):.0f} to {max(minutes):.0f} minutes by the clock, while the machine did other work, too); Ours "
-        f"leaves {percent(method_shares['ours'])} after {_minutes(folder, *OURS):.0f} minutes{others}{after}."
+        f"**Compared systems.** The registrations of Tables 1 and 2 that give a field leave {percent(min(shares))} to "
+        f"{percent(max(shares))} of a `medium` deformation. Those without published weights were trained here for "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes by the clock, while the machine did other work, too. Ours "
+        f"leaves {percent(method_shares['ours'])} after {_minutes(folder, *OURS):.0f} minutes{others}.{after}"
     )
 
 
 def _at_equal_budget(folder: Path) -> str:
     """In how many comparisons of fused images the shorter training of Ours is better, and in how many worse."""
     texts = []
-    for number, level in product((1, 2), ("medium", "light")):
-        lines = answers.against(comparison.read(number, folder / "tables" / COMPARED[number]), level, SAME_BUDGET)
-        lines = lines[lines["method"].isin(_printed_rows(number)) & lines["metric"].isin(IMAGE_METRICS)]
-        mark = answers.better(lines)
-        counts = f"better in {(mark < 0).sum()} and worse in {(mark > 0).sum()} of {len(lines)}"
-        texts.append(f"{counts} comparisons with Table {number} at `{level}`")
-    return f"the fused images of Ours are significantly {listed(texts)}"
+    for number in (1, 2):
+        measured, counts = comparison.read(number, folder / "tables" / COMPARED[number]), []
+        for level in ("medium", "light"):
+            lines = answers.against(measured, level, SAME_BUDGET)
+            lines = lines[lines["method"].isin(_printed_rows(number)) & lines["metric"].isin(IMAGE_METRICS)]
+            mark = answers.better(lines)
+            counts.append(f"better in {(mark < 0).sum()} and worse in {(mark > 0).sum()} of {len(lines)} at `{level}`")
+        texts.append(f" Against Table {number}, they are significantly {listed(counts)}.")
+    return (
+        f"The fused images of that shorter training are compared with each printed row in each metric.{''.join(texts)}"
+    )
 
 
 def _statements(folder: Path) -> str:
-    return f"**The paper's statements**: {tested.sentence(folder)}."
+    return f"**The paper's statements.** {tested.in_short(folder)}"
 
 
 def _values(folder: Path) -> str:
@@ -147,11 +150,11 @@ def _values(folder: Path) -> str:
     printed = paper_table(1).droplevel("dataset").loc["Ours", "Q_CC"]
     reach = "cannot be reached" if cap < printed else "can be reached"
     return (
-        f"**The paper's {counts['values']} values**: at `medium`, {counts[verdicts.AGREES]} lie within our 95 % "
+        f"**The paper's {counts['values']} values.** At `medium`, {counts[verdicts.AGREES]} lie within our 95 % "
         f"interval (of Table 7, the range of its heads) and {counts[verdicts.RANKED]} more keep their rank in their "
-        f"column, {more} than when the paper's rows are shuffled (then {chance['by chance']:.0f} in all, "
-        f"p = {chance['p']:.2f}), so this agreement says {tells} about them; the printed "
-        f"Q_CC of {printed} {reach} on our {pairs} test pairs, where no fused image can have a mean above {cap:.3f}."
+        f"column. These are {more} than when the paper's rows are shuffled (then {chance['by chance']:.0f} in all, "
+        f"p = {chance['p']:.2f}), so this agreement says {tells} about them. The printed Q_CC of {printed} {reach} on "
+        f"our {pairs} test pairs: no fused image of them can have a mean above {cap:.3f}."
     )
 
 
@@ -171,23 +174,25 @@ def _detection(folder: Path) -> str:
     short, *found = (result_tables.read(folder / "tables" / name) for name in AWARENESS)
     awareness = detection_answers.in_short(target_awareness.compared(*found), target_awareness.effects(short))
     return (
-        f"**Detection**: detectors begun from COCO and trained on RoadScene reach a mAP50:90 of {ours} on what Ours "
-        f"makes of M3FD, where the paper prints {printed:.1f} %, and {visible} on the visible images alone (in "
-        "brackets, 95 % over scenes, with these detectors); on all sets they find significantly more on images of Ours "
-        f"than on those of {more}; COCO's own detector, without that training, reaches on Ours and on the visible "
-        f"images {listed(by_coco)}; {awareness}."
+        f"**Detection.** On what Ours makes of M3FD, detectors begun from COCO and trained on RoadScene reach a "
+        f"mAP50:90 of {ours}; the paper prints {printed:.1f} %. On the visible images alone they reach {visible}. In "
+        "brackets stand 95 % intervals over scenes, with these detectors. Corrected for the number of rows, they find "
+        f"significantly more on all sets on images of Ours than on those of {more}. COCO's own detector, without that "
+        f"training, reaches on Ours and on the visible images {listed(by_coco)}. {awareness}"
     )
 
 
 def _sweeps(folder: Path) -> str:
-    files = {number: [each[number] for each in (SWEPT, SWEPT_AT_LIGHT) if number in each] for number in SWEPT}
-    tables = {n: [result_tables.read(folder / "tables" / name) for name in names] for n, names in files.items()}
+    tables = {
+        number: [result_tables.read(folder / "tables" / files[number]) for files in (SWEPT, SWEPT_AT_LIGHT)]
+        for number in SWEPT
+    }
     parts = [training_answers.in_short(number, *levels) for number, levels in tables.items()]
     test_pairs = result_tables.read(folder / "tables" / TEST_PAIRS)
     start, lowest, highest = training_answers.errors_beside_start(tables[4][0], test_pairs, "medium")
     lost = ", so they compare how much of the registration is lost" if lowest > start else ""
     return (
-        f"**Ablation and hyperparameters**: {'; '.join(parts)}; the trainings of Table 4 begin with an end-point error "
+        f"**Ablation and hyperparameters.** {' '.join(parts)} The trainings of Table 4 begin with an end-point error "
         f"of {start:.2f} px and end with one of {lowest:.2f} to {highest:.2f} px{lost}."
     )
 
@@ -201,13 +206,14 @@ def _cost(folder: Path) -> str:
     plain, counts = counts.loc[evidence.PLAIN], counts.drop(index=evidence.PLAIN)
     fewer = listed(f"`{name}`" for name in counts.index[counts["thop"] < plain["thop"]].drop("ours", errors="ignore"))
     least = {counts["thop"].idxmin(), counts["parameters"].idxmin(), seconds.idxmin()} == {"ours"}
+    least = " All three are the least of all compared, the others as published." if least else ""
     return (
-        f"**Cost**: Ours takes {own['thop']:.1f} G multiply-accumulates at {own['side']} px, since it registers at "
-        f"{NetworkConfig().registration_side} px, has {own['parameters']:.2f} M parameters (paper: "
-        f"{printed['FLOPs(G)']:g} G and {printed['Size(M)']:g} M) and needs {seconds['ours']:.2f} s in its fast form "
-        f"on {times['threads'].max()} CPU threads{', the least of all compared, the others as published' * least}; the "
-        f"plainest reading of the paper, which registers at full size, takes {plain['thop']:.1f} G"
-        f"{f', more than {fewer},' if fewer else ''} and has {plain['parameters']:.2f} M."
+        f"**Cost.** Ours takes {own['thop']:.1f} G multiply-accumulates at {own['side']} px, since it registers at "
+        f"{NetworkConfig().registration_side} px, and has {own['parameters']:.2f} M parameters (paper: "
+        f"{printed['FLOPs(G)']:g} G and {printed['Size(M)']:g} M). In its fast form it needs {seconds['ours']:.2f} s "
+        f"on {times['threads'].max()} CPU threads.{least} The plainest reading of the paper, which registers at full "
+        f"size, takes {plain['thop']:.1f} G{f', more than {fewer},' if fewer else ''} and has "
+        f"{plain['parameters']:.2f} M."
     )
 
 
@@ -219,27 +225,27 @@ def _brains(folder: Path) -> str:
     minutes = {name: our_numbers.minutes_of(folder / "weights" / "mri" / f"{name}.csv") for name in ("ours", "corrmlp")}
     minutes["ours"] += our_numbers.minutes_of(folder / "weights" / "mri" / "registration.csv")
     return (
-        f"**Brains**: on {heads.at['ours', 'subjects']} heads Ours, after {minutes['ours']:.0f} minutes on brains and "
-        f"its start on roads, leaves {percent(shares['ours'])} of a `medium` deformation and CorrMLP, retrained for "
-        f"{minutes['corrmlp']:.0f} minutes, {percent(shares[corrmlp])}; the Q_CC of Ours is "
+        f"**Brains.** On {heads.at['ours', 'subjects']} heads Ours, after {minutes['ours']:.0f} minutes on brains and "
+        f"its start on roads, leaves {percent(shares['ours'])} of a `medium` deformation. CorrMLP, retrained for "
+        f"{minutes['corrmlp']:.0f} minutes, leaves {percent(shares[corrmlp])}. The Q_CC of Ours is "
         f"{heads.at['ours', 'Q_CC']:.3f}, that of the average of the unregistered slices "
         f"{heads.at['average', 'Q_CC']:.3f}."
     )
 
 
-SENTENCES: tuple[tuple[str, tuple[str, ...], Callable[[Path], str]], ...] = (
-    ("12", (COMPARED[1], COMPARED[2]), _statements),
-    ("12", (COMPARED[1], COMPARED[2]), _values),
-    ("11", (ROADS, BENCH), registration_findings.large),
-    ("11", (ROADS, BENCH), registration_findings.small),
-    ("11", (RAW,), registration_findings.raw),
-    ("03b", (AT_REST, RELIABILITY), registration_findings.rest),
-    ("04", (COMPARED[1],), _fusion),
-    ("05", (COMPARED[1], COMPARED[2]), _systems),
-    ("06", (DETECTION, DETECTION_SCENES, UNTRAINED, *AWARENESS), _detection),
-    ("08", (*SWEPT.values(), *SWEPT_AT_LIGHT.values(), TEST_PAIRS), _sweeps),
-    ("09", (COUNTS, TIMES), _cost),
-    ("10", (COMPARED[7],), _brains),
+SENTENCES: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], str]], ...] = (
+    (("12",), (COMPARED[1], COMPARED[2]), _statements),
+    (("12",), (COMPARED[1], COMPARED[2]), _values),
+    (("11", "03b"), (ROADS, BENCH), registration_findings.large),
+    (("11", "03b"), (ROADS, BENCH), registration_findings.small),
+    (("11",), (RAW,), registration_findings.raw),
+    (("03b",), (AT_REST, RELIABILITY), registration_findings.rest),
+    (("04",), (COMPARED[1],), _fusion),
+    (("04", "05"), (COMPARED[1], COMPARED[2]), _systems),
+    (("06",), (DETECTION, DETECTION_SCENES, UNTRAINED, *AWARENESS), _detection),
+    (("07", "08"), (*SWEPT.values(), *SWEPT_AT_LIGHT.values(), TEST_PAIRS), _sweeps),
+    (("09",), (COUNTS, TIMES), _cost),
+    (("10",), (COMPARED[7],), _brains),
 )
 
 

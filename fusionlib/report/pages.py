@@ -80,11 +80,14 @@ def findings_text(folder: Path, page_folder: Path | str, linked: Mapping[str, Pa
         linked = {path.name.partition("_")[0]: path for path in sorted(folder.glob(f"{EXECUTED}/*.ipynb"))}
     lines = []
     for finding in findings.findings(folder):
-        link = f"notebook {finding.notebook}"
-        if finding.notebook in linked:
-            link = f"[{link}]({Path(os.path.relpath(linked[finding.notebook], page_folder)).as_posix()})"
-        lines.append(f"- {finding.text} ({link})")
+        links = [_link(number, linked.get(number), page_folder) for number in finding.notebooks]
+        lines.append(f"- {finding.text} ({', '.join(links)})")
     return "\n".join([findings.basis(folder), "", *lines]) if lines else ""
+
+
+def _link(number: str, notebook: Path | None, page_folder: Path | str) -> str:
+    title = f"notebook {number}"
+    return f"[{title}]({Path(os.path.relpath(notebook, page_folder)).as_posix()})" if notebook else title
 
 
 def update_block(readme: Path | str, name: str, text: str) -> None:

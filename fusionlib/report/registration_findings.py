@@ -1,4 +1,4 @@
-"""The findings about registration, a function for each sentence; see `fusionlib.report.findings`."""
+"""The findings about registration, a function for each; see `fusionlib.report.findings`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import evaluation, registration_bench, reliability
-from fusionlib.metrics.statistics import SIGNIFICANCE, holm, sign_flips
+from fusionlib.metrics.statistics import SIGNIFICANCE
 from fusionlib.notebook import detection_answers
 from fusionlib.notebook.sentences import listed, percent
 from fusionlib.report.our_numbers import BENCH
@@ -30,10 +30,10 @@ def large(folder: Path) -> str:
         for level, line in tests.drop(index="light").iterrows()
     ]
     return (
-        "**Registration**: of a deformation at the level `medium`, Ours leaves "
-        f"{_shares_with_intervals(_roads(folder, 'medium', 'ours'))}, in brackets 95 % intervals over scenes; of "
-        "several deformations of each pair of RoadScene, Ours and SimpleITK, which finds one rotation and one shift, "
-        f"leave {listed(beside)}."
+        "**Registration.** Of a deformation at the level `medium`, Ours leaves "
+        f"{_shares_with_intervals(_roads(folder, 'medium', 'ours'))}. In brackets stand 95 % intervals over scenes. "
+        "Of several deformations of each pair of RoadScene, Ours and SimpleITK, which finds one rotation and one "
+        f"shift, leave {listed(beside)}."
     )
 
 
@@ -43,11 +43,11 @@ def small(folder: Path) -> str:
     for method, title in methods.items():
         if len(rows := _roads(folder, "light", method)):
             texts.append(f"{title} leaves {_shares_with_intervals(rows)}")
-            worse += [f"that by {title.split(',')[0]} on {name}" for name in evaluation.harmed(rows)]
-    harm = f"; significantly worse than no registration, corrected for the sets, is {listed(worse) or 'none'}"
+            worse += [f"{title.split(',')[0]} on {name}" for name in evaluation.harmed(rows)]
     return (
-        f"**Small misalignments**: at `light`, the level closest to the deformations in MulFS-CAP, code of the same "
-        f"group, {'; '.join(texts)}, in brackets 95 % intervals over scenes{harm}; in notebook 03b, with several "
+        "**Small misalignments.** `light` is the level closest to the deformations in MulFS-CAP, code of the same "
+        f"group. {'. '.join(texts)}. In brackets stand 95 % intervals over scenes. Significantly worse than no "
+        f"registration (corrected for the number of sets): {listed(worse) or 'none'}. In notebook 03b, with several "
         f"deformations of each pair, Ours leaves {percent(beside['ours'])} on RoadScene and SimpleITK "
         f"{percent(beside['simpleitk'])}."
     )
@@ -55,28 +55,20 @@ def small(folder: Path) -> str:
 
 def raw(folder: Path) -> str:
     table = result_tables.read(folder / "tables" / RAW)
-    test = table[table["split"] == "test"].pivot(index=["method", "pair"], columns="metric", values="value")
-    test = test.reset_index()
-    shares = evaluation.means(test, ["method"], ["EPE_share"])["EPE_share"]
-    best = shares.drop(["identity", "ours", "ours_refined", "ours_robust"], errors="ignore").idxmin()
-    left = {
-        name: percent(shares[name]) + _in_brackets(*evaluation.share_interval(test[test["method"] == name]))
-        for name in ("ours", "ours_robust", best)
-        if name in shares
-    }
-    errors = test.pivot(index="pair", columns="method", values="EPE")
-    scenes, own = scenes_of(errors.index), [name for name in left if name != best]
-    p_values = holm({name: sign_flips(errors[name] - errors[best], scenes) for name in own})
-    differ = [
-        f"`{name}` {'differs' if p < SIGNIFICANCE else 'does not differ'} significantly (p = {p:.2f})"
-        for name, p in p_values.items()
-    ]
-    robust = f", `ours_robust` {left['ours_robust']}" if "ours_robust" in left else ""
+    frames = table.loc[table["split"] == "test", "pair"].unique()
+    summary = registration_bench.raw_summary(table)
+    best = summary.index[-1]
+    left = {row.Index: percent(row.share) + _in_brackets(row.low, row.high) for row in summary.itertuples()}
+    p_values = summary["p"].dropna()
+    differ = listed(f"`{name}`" for name in p_values.index[p_values < SIGNIFICANCE]) or "none"
+    robust = "".join(f", `{name}` {left[name]}" for name in summary.index[1:-1])
     return (
-        f"**Two real cameras**: of what the best scale and shift, fitted to the truth, leave out of register on "
-        f"{len(errors)} of RoadScene's raw thermal frames, Ours, which has learned deformations like those of these "
-        f"cameras, leaves {left['ours']}{robust} and the best classical method, `{best}`, {left[best]}, in brackets "
-        f"95 % intervals over {len(set(scenes))} scenes; from `{best}`, {listed(differ)}."
+        f"**Two real cameras.** {len(frames)} of RoadScene's raw thermal frames are brought to the visible ones by the "
+        f"best scale and shift, fitted to the truth. Of what is then still out of register, Ours leaves "
+        f"{left['ours']}{robust} and the best classical method, `{best}`, {left[best]}. In brackets stand 95 % "
+        f"intervals over {len(set(scenes_of(frames)))} scenes. Significantly different from "
+        f"`{best}` (corrected): {differ} (p: {listed(map(_size_of, p_values))}). Ours has learned deformations like "
+        "those of these cameras."
     )
 
 
@@ -91,13 +83,13 @@ def rest(folder: Path) -> str:
     (modest, bold), ends = (gaps.idxmax(), gaps.idxmin()), (gaps.max(), gaps.min())
     errors = [reliability.calibration_error(set_rows) for _, set_rows in bins.groupby("set", sort=False)]
     return (
-        f"**Nothing to register**: `ours_robust` moves pairs as published by {pairs.min():.1f} to "
+        f"**Nothing to register.** `ours_robust` moves pairs as published by {pairs.min():.1f} to "
         f"{pairs.max():.1f} px of a 256 px image, by the mean of each set (Ours: {before.min():.1f} to "
-        f"{before.max():.1f}), and constant or noisy infrared on average by at most "
-        f"{nothing['ours_robust']:.2f} px (Ours: {nothing['ours']:.1f}); its confidence, the chance to be right to a "
-        f"pixel, is off by {min(errors):.2f} to {max(errors):.2f} over all conditions together, where too much and too "
-        f"little cancel out: it is too low by {ends[0]:.2f} on {modest[0]}, *{modest[1]}*, and too high by "
-        f"{-ends[1]:.2f} on {bold[0]}, *{bold[1]}*."
+        f"{before.max():.1f}). It moves constant or noisy infrared on average by at most "
+        f"{nothing['ours_robust']:.2f} px (Ours: {nothing['ours']:.1f}). Its confidence is the chance to be right to a "
+        f"pixel. Over all conditions together, where too much and too little cancel out, it is off by "
+        f"{min(errors):.2f} to {max(errors):.2f}. It is too low by {ends[0]:.2f} on {modest[0]}, *{modest[1]}*, and "
+        f"too high by {-ends[1]:.2f} on {bold[0]}, *{bold[1]}*."
     )
 
 
@@ -117,6 +109,10 @@ def bench(folder: Path) -> pd.DataFrame:
 def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
     table = result_tables.read(folder / "tables" / ROADS)
     return table[(table["method"] == method) & (table["level"] == level)]
+
+
+def _size_of(p: float) -> str:
+    return "< 0.01" if p < 0.01 else f"{p:.2f}"
 
 
 def _in_brackets(low: float, high: float) -> str:

@@ -67,18 +67,21 @@ def trend(log: pd.DataFrame) -> tuple[float, float, float] | None:
 
 def still_learning(names: Iterable[str], weights: Path) -> str:
     """Of which compared systems the loss still fell at the end of their training here, by `trend`, in a sentence."""
-    titles: dict[str, list[str]] = {"fell": [], "rose": [], "open": []}
+    titles: dict[str, list[str]] = {"fell": [], "rose": [], "open": [], "short": []}
     for system in map(systems.system, names):
         log = weights / f"{system.name}.csv"
-        if log.exists() and (change := trend(read_log(log, "step", "loss"))):
-            titles["fell" if change[2] < 0 else "rose" if change[1] > 0 else "open"].append(system.title)
-    fell, rose, unknown = map(listed, titles.values())
+        if log.exists():
+            change = trend(read_log(log, "step", "loss"))
+            how = "short" if change is None else "fell" if change[2] < 0 else "rose" if change[1] > 0 else "open"
+            titles[how].append(system.title)
+    fell, rose, unknown, short = map(listed, titles.values())
     texts = [
         f"The loss of {fell} was still falling, so a longer training may give better rows." if fell else "",
         f"The loss of {rose} rose at the end." if rose else "",
         f"Of {unknown}, no change of the loss can be told from its jumps." if unknown else "",
+        f"The log of {short} is too short to tell." if short else "",
     ]
-    return " ".join(filter(None, texts)) or "Nothing was trained here for long enough to tell."
+    return " ".join(filter(None, texts)) or "Nothing was trained here."
 
 
 def curves(names: Iterable[str], weights: Path) -> pd.DataFrame:

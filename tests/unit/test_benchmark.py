@@ -709,6 +709,16 @@ def test_the_committed_entries_are_sound_and_on_the_leaderboard(root: Path) -> N
     known = {part["part"]: part["digest"] for entry in found for part in entry["parts"] if entry["name"] == "ours"}
     for entry in found:
         assert all(known[part["part"]] == part["digest"] for part in entry["parts"]), entry["name"]
+        as_written = json.loads((entries.FOLDER / f"{entry['name']}.json").read_text(encoding="utf-8"))["parts"]
+        assert as_written == entry["parts"], f"intervals of {entry['name']} are by an earlier rule: write it again"
+
+
+def test_intervals_of_an_earlier_rule_are_computed_again(tmp_path: Path) -> None:
+    good = entries.read(entries.FOLDER / "average.json")
+    earlier = json.loads(json.dumps(good))
+    earlier["parts"][0]["means"]["Q_CC"].update(low=0.0, high=1.0)
+    entries.write(tmp_path / "average.json", earlier)
+    assert entries.read(tmp_path / "average.json") == good
 
 
 def test_entries_that_were_changed_by_hand_are_refused(made: Path, fused: Path, tmp_path: Path) -> None:

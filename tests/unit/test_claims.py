@@ -79,8 +79,8 @@ def test_every_statement_of_the_shipped_tables_has_a_verdict_an_effect_and_what_
         and found["what would change it"].str.len().gt(5).all()
     )
     assert sum(tested.counted(found).values()) == len(found)
-    text = tested.sentence(SHIPPED.folder)
-    assert f"of the {len(found)} that were tested" in text and "undecided" in text
+    text = tested.in_short(SHIPPED.folder)
+    assert text.startswith(f"{len(found)} were tested at `medium`. ") and "undecided. At `light`, " in text
 
 
 def test_what_is_better_in_everything_is_supported_and_worse_in_one_number_contradicted(folder: Path) -> None:
@@ -139,13 +139,15 @@ def test_a_row_that_was_not_measured_keeps_a_statement_open(folder: Path) -> Non
 
 def test_what_a_choice_of_ours_makes_true_is_not_called_supported(folder: Path) -> None:
     assert line(folder, "fewest operations")["verdict"] == CHOSEN
-    assert "2 hold by our choice alone (Table 6: the fewest operations and Table 6: hardly" in tested.sentence(folder)
+    assert "2 hold by our choice alone: *Table 6: the fewest operations* and *Table 6: hardly" in tested.in_short(
+        folder
+    )
     path = folder / "tables" / "cost_counts.csv"
     table = pd.read_csv(path)
     table.loc[table["method"] == "ours", "thop"] = 1e6
     table.to_csv(path, index=False)
     assert line(folder, "fewest operations")["verdict"] == CONTRADICTED
-    assert "1 holds by our choice alone (Table 6: hardly slower" in tested.sentence(folder)
+    assert "1 holds by our choice alone: *Table 6: hardly slower" in tested.in_short(folder)
 
 
 def test_pairs_of_one_scene_do_not_support_a_statement(folder: Path) -> None:
@@ -243,20 +245,20 @@ def test_the_plainest_reading_is_named_beside_the_count_of_operations(folder: Pa
 
 def test_what_goes_with_a_supported_statement_is_said(folder: Path) -> None:
     beside = (
-        r"accuracy of detection, against rows that leave \d+ % to \d+ % .* not significantly above the visible images"
+        r"accuracy of detection\*, against rows that leave \d+ % to \d+ % .* not significantly above the visible images"
     )
-    assert re.search(beside, tested.sentence(folder))
+    assert re.search(beside, tested.in_short(folder))
     path = folder / "tables" / "detection.csv"
     table = pd.read_csv(path)
     table.loc[table["method"] == "superfusion", "mAP50:90"] = 0.9
     table.to_csv(path, index=False)
-    assert line(folder, "Table 3")["verdict"] == CONTRADICTED and "against rows" not in tested.sentence(folder)
+    assert line(folder, "Table 3")["verdict"] == CONTRADICTED and "against rows" not in tested.in_short(folder)
 
 
 def test_statements_are_told_without_the_tables_of_one(folder: Path) -> None:
     for name in ("detection.csv", "target_awareness_found.csv"):
         (folder / "tables" / name).unlink()
-        assert "that were tested" in tested.sentence(folder)
+        assert "were tested" in tested.in_short(folder)
 
 
 def test_one_training_adds_no_spread_and_none_is_said(folder: Path) -> None:

@@ -99,7 +99,7 @@ def test_smoke_tells_its_own_numbers_apart_from_those_of_real_pairs(folder, tmp_
     assert "<td>ours</td><td>25 %</td><td>0.250</td>" in written and "<td>average</td><td>100 %</td>" in written
     assert "<td>bound</td>" not in written
     for each in findings.findings(SHIPPED.folder):
-        assert each.text.split("**")[1] in text and f"notebook {each.notebook}" in text
+        assert each.text.split("**")[1] in text and all(f"notebook {number}" in text for number in each.notebooks)
 
     write(tmp_path / "mini", "00_start")
     (tmp_path / "mini" / "tables").mkdir()

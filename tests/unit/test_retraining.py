@@ -222,8 +222,10 @@ def test_whether_a_training_had_ended_is_said_for_each_system(tmp_path: Path) ->
     for name, slope in {"imf": -1.0, "murf": 1.0, "ivfwsr": 0.0}.items():
         log = pd.DataFrame({"step": steps, "loss": 20 + slope * np.arange(15) + jump, "seconds": 1.0})
         log.to_csv(tmp_path / f"{name}.csv", index=False)
-    text = retrainings.still_learning(["imf", "murf", "ivfwsr", "superfusion"], tmp_path)
+    pd.DataFrame({"step": steps[:5], "loss": 1.0, "seconds": 1.0}).to_csv(tmp_path / "emma.csv", index=False)
+    text = retrainings.still_learning(["imf", "murf", "ivfwsr", "emma", "superfusion"], tmp_path)
     assert text.startswith("The loss of IMF was still falling, so ")
     assert "The loss of MURF rose at the end. Of IVFWSR, no change of the loss" in text
+    assert text.endswith("The log of EMMA is too short to tell.")
     assert retrainings.still_learning(["murf"], tmp_path) == "The loss of MURF rose at the end."
-    assert retrainings.still_learning(["superfusion"], tmp_path).startswith("Nothing was trained here")
+    assert retrainings.still_learning(["superfusion"], tmp_path) == "Nothing was trained here."

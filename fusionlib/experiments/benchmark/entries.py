@@ -51,7 +51,7 @@ def make_entry(name: str, parts: Sequence[dict], others: Sequence[Mapping]) -> d
     return {"format": FORMAT, "name": name, "made_with": made_with, "parts": finished}
 
 
-def means(part: Mapping) -> dict[str, dict]:
+def means(part: Mapping, intervals: bool = True) -> dict[str, dict]:
     """The mean of every metric over the images where it is defined, its interval, and the number of these images."""
     summaries, scores = {}, part["scores"]
     for metric in dict.fromkeys(metric for values in scores.values() for metric in values):
@@ -63,7 +63,8 @@ def means(part: Mapping) -> dict[str, dict]:
             totals = [error / (share or 1) for error, share in zip(values, defined.values(), strict=True)]
         if values:
             scenes = _scenes(part, defined)
-            ends = share_interval(values, totals, scenes) if len(set(scenes)) >= LEAST_SCENES else (None, None)
+            enough = intervals and len(set(scenes)) >= LEAST_SCENES
+            ends = share_interval(values, totals, scenes) if enough else (None, None)
             numbers = {"mean": math.fsum(values) / (math.fsum(totals) or 1), "low": ends[0], "high": ends[1]}
             summaries[metric] = {key: _rounded(number) for key, number in numbers.items()} | {"images": len(values)}
     return summaries
@@ -96,7 +97,7 @@ def references() -> list[dict]:
 
 
 def read(path: Path | str) -> dict:
-    """An entry from its file; InputError says what is wrong with it."""
+    """An entry from its file, its intervals by the rule of today; InputError says what is wrong with it."""
     try:
         entry = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -104,7 +105,7 @@ def read(path: Path | str) -> dict:
     except ValueError:
         raise InputError(f"{path} is no JSON: give an entry that `score` has written.") from None
     check(entry, path)
-    return entry
+    return entry | {"parts": [part | {"means": means(part)} for part in entry["parts"]]}
 
 
 def check(entry: object, path: Path | str) -> None:
@@ -123,7 +124,7 @@ def check(entry: object, path: Path | str) -> None:
             numbers = [value for values in part["scores"].values() for value in values.values() if value is not None]
             if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
                 raise InputError(f"{path} has scores in {part['part']} that are not numbers: {advice}.")
-            for metric, facts in means(part).items():
+            for metric, facts in means(part, intervals=False).items():
                 stored = part["means"][metric]
                 if stored["images"] != facts["images"] or not math.isclose(stored["mean"], facts["mean"], rel_tol=1e-6):
                     raise InputError(

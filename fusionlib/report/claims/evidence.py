@@ -100,8 +100,9 @@ def printed_rows(number: int, table: pd.DataFrame) -> dict[str, str]:
     weights = table.groupby("method")["weights"].first() if len(table) else {}
     rows = {row.method: row.printed for row in comparison.rows_of(number) if row.printed and row.method != OURS}
     for method in rows:
-        if "retrained" in (origin := str(weights.get(method))):
-            rows[method] += f" ({origin.replace('retrained', 'retrained here')})"
+        origins = set(str(weights.get(method)).split(" + "))
+        if "retrained" in origins:
+            rows[method] += " (in part retrained here)" if len(origins) > 1 else " (retrained here)"
     return rows
 
 
@@ -139,8 +140,7 @@ def over_trainings(number: int, reference: str, *names: str, metrics: Sequence[s
     names = names or [row for row in printed.index.get_level_values("row") if row != reference]
 
     def compare(folder: Path, level: str) -> tuple[list[Compared], str]:
-        files = [tables[number] for tables in (SWEPT, SWEPT_AT_LIGHT) if number in tables]
-        table = pd.concat([result_tables.read(folder / "tables" / file) for file in files])
+        table = pd.concat([result_tables.read(folder / "tables" / files[number]) for files in (SWEPT, SWEPT_AT_LIGHT)])
         table = table[(table["epochs"] == table["epochs"].mode()[0]) & (table["level"] == level)]
         of_set = table[table["dataset"] == printed.index.get_level_values("dataset")[0]]
         table = table if of_set.empty else of_set
@@ -193,7 +193,7 @@ def seconds(folder: Path, level: str) -> tuple[list[Compared], str]:
             other = times.loc[name]
             low, high = 1.1 * other["low"] - ours["high"], 1.1 * other["high"] - ours["low"]
             numbers = (1.1 * other["median"] - ours["median"], low, high, 0.0 if low > 0 or high < 0 else 1.0)
-        comparisons.append(Compared(name, "s below 1.1 times the other", *numbers))
+        comparisons.append(Compared(name, "seconds under the limit of 1.1 times the other", *numbers))
     basis = f"{side} px, {times['threads'].max()} threads, quartiles of the calls, Ours in its fast form"
     return comparisons, basis
 

@@ -124,23 +124,27 @@ def counted(lines: pd.DataFrame) -> dict[str, int]:
     return {name: int((lines["verdict"] == name).sum()) for name in VERDICTS}
 
 
-def sentence(folder: Path) -> str:
-    """The verdicts in half a sentence, as the findings have it."""
-    lines, parts = statements(folder), []
+def in_short(folder: Path) -> str:
+    """The verdicts in short sentences, as the findings have them."""
+    lines = statements(folder)
+    parts = [f"{len(lines)} were tested at `medium`."]
     supported = set(lines.loc[lines["verdict"] == SUPPORTED, "the paper says"])
     beside = {each.says: each.beside(folder) for each in STATEMENTS if each.beside and each.says in supported}
     beside = lines["the paper says"].map(lambda name: beside.get(name, ""))
-    says = lines["the paper says"] + lines[WORSE].map(_by) + beside
+    quoted = "*" + lines["the paper says"] + "*"
+    says = quoted + lines[WORSE].map(_by) + beside
     for name, count in counted(lines).items():
-        names = f" ({listed(says[lines['verdict'] == name])})" if name != OPEN and count else ""
-        total = "" if parts else f" of the {len(lines)} that were tested"
+        names = f": {listed(says[lines['verdict'] == name])}" if name != OPEN and count else ""
         is_, holds = ("is", "holds") if count == 1 else ("are", "hold")
         word = f"{holds} by our choice alone" if name == CHOSEN else f"{is_} {name}"
+        word += ", each comparison tested by itself" if name == SUPPORTED and count else ""
         if count or name != CHOSEN:
-            parts.append(f"{count}{total} {word}{names}")
-    at_light = lines[lines["at light"].str.startswith(CONTRADICTED)]
-    at_light = at_light["the paper says"] + at_light["at light"].str.removeprefix(CONTRADICTED)
-    return f"by what was measured at `medium`, {listed(parts)}; at `light`, contradicted: {listed(at_light) or 'none'}"
+            parts.append(f"{count} {word}{names}.")
+    at_light = lines["at light"][lines["at light"].str.startswith(CONTRADICTED)].str.removeprefix(CONTRADICTED)
+    count = f"{len(at_light) or 'none'} {'is' if len(at_light) == 1 else 'are'} {CONTRADICTED}"
+    return " ".join(
+        [*parts, f"At `light`, {count}{': ' * bool(len(at_light))}{listed(quoted[at_light.index] + at_light)}."]
+    )
 
 
 def _worst(comparisons: list[Compared]) -> Iterator[Compared]:
@@ -182,7 +186,7 @@ STATEMENTS = (
     ),
     Statement(
         "4.4", "Table 5: optimal at gamma 2 and lambdas 10, 5, 5", (SWEPT[5],),
-        evidence.over_trainings(5, OPTIMUM), SEEDS,
+        evidence.over_trainings(5, OPTIMUM), SEEDS, levels=True,
     ),
     Statement(
         "4.5", "Table 6: the fewest operations", (COUNTS,), evidence.operations,
