@@ -12,10 +12,8 @@ class BenchConfig:
     """What the bench of registration measures.
 
     Attributes:
-        sets: (set, split) pairs.
-        sizes: sides in pixels to which the images are resized.
-        levels: of deformation.
-        draws: deformations per pair and level.
+        sets, sizes: (set, split) pairs, and sides in pixels to which the images are resized.
+        levels, draws: of deformation, and how many deformations of each pair at each level.
         count: only so many pairs of each split; None for all.
     """
 

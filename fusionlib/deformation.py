@@ -233,13 +233,15 @@ def misalign_by_key(
     Args:
         ir: (B, 1, H, W) in [0, 1], aligned.
         level: one for all, or a list with one for each image.
-        keys: one for each image, see `sample_field`.
+        keys: one for each image, else InputError; see `sample_field`.
         tolerance: of the inverse, see `invert`.
 
     >>> moved = misalign_by_key(torch.rand(2, 1, 32, 32), "light", keys=[0, 1])
     >>> moved.ir.shape, moved.phi_gt.shape, moved.valid.dtype
     (torch.Size([2, 1, 32, 32]), torch.Size([2, 2, 32, 32]), torch.bool)
     """
+    if len(keys) != len(ir):
+        raise InputError(f"{len(keys)} keys cannot misalign {len(ir)} images; give one for each.")
     height, width = ir.shape[-2:]
     levels = level if isinstance(level, list) else [level] * len(keys)
     drawn = [draw(get_level(one), height, width, (key, 0), ir.device) for one, key in zip(levels, keys, strict=True)]

@@ -131,22 +131,25 @@ class NetworkOutput:
 
     Attributes:
         image: I_f, (B, 1, H, W) in [0, 1].
-        field: phi, (B, 2, H, W) pixels, as in `alignment`.
-        alignment: the registration.
+        alignment: the registration, with phi.
         specific_vi: F^_v, (B, C, H, W).
         fused: F_f of Eq. (7), (B, 4C, H, W), without common features (B, 2C, H, W), the input of both heads.
     """
 
     image: Tensor
-    field: Tensor
     alignment: Alignment = field(repr=False)
     specific_vi: Tensor = field(repr=False)
     fused: Tensor = field(repr=False)
 
+    @property
+    def field(self) -> Tensor:
+        """phi, (B, 2, H, W) pixels."""
+        return self.alignment.field
+
     def cropped(self, height: int, width: int) -> NetworkOutput:
         """Without what padding has added."""
         part, aligned = (..., slice(height), slice(width)), self.alignment.cropped(height, width)
-        return NetworkOutput(self.image[part], aligned.field, aligned, self.specific_vi[part], self.fused[part])
+        return NetworkOutput(self.image[part], aligned, self.specific_vi[part], self.fused[part])
 
 
 class FusionNetwork(nn.Module):
@@ -233,7 +236,7 @@ class FusionNetwork(nn.Module):
             fused = torch.cat([specific_ir, specific_vi], 1)
         # PAPER-GAP: Tanh ends in [-1, 1] and images in [0, 1]; the paper does not say how one becomes the other.
         image = (at_least_float32(self.head(fused)) + 1) / 2
-        return NetworkOutput(image, aligned.field, aligned, specific_vi, fused)
+        return NetworkOutput(image, aligned, specific_vi, fused)
 
     def align(self, ir: Tensor, vi: Tensor) -> Alignment:
         """Register without fusing; arguments and errors as in `forward`."""

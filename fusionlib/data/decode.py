@@ -17,7 +17,7 @@ from typing import BinaryIO
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fusionlib.support.files import InputError
 
@@ -61,8 +61,7 @@ def decode(path: Path | str, page: int | None = None) -> Decoded:
 
     Args:
         path: of a PNG, TIFF, BMP or JPEG file, or an 8-bit GIF or WebP.
-        page: which one of a file with several, from 1; None is the first, with a note. Files with one page have no
-            other.
+        page: which one of a file with several, from 1; None is the first, with a note.
 
     Raises:
         InputError: the file is not there, is no such image or is damaged, or has a form that is not read rightly.
@@ -92,6 +91,8 @@ def decode(path: Path | str, page: int | None = None) -> Decoded:
         raise _too_large(path) from None
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # whose text names a Python object
+            reason = "its content is of no known kind" if Path(path).stat().st_size else "it is empty"
         raise InputError(f"{path} cannot be read as an image ({reason}): replace it or convert it to PNG.") from None
 
 

@@ -252,6 +252,7 @@ def _checking(downloader: pooch.HTTPDownloader, facts: Mapping[str, object]) -> 
         downloader(url, output, store)
         if not is_recorded(output, facts):
             raise ValueError(url)
+        Path(output).chmod(0o644)  # pooch's temporary file, which becomes the file, is closed to all but its owner
 
     return download
 

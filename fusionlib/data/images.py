@@ -63,6 +63,8 @@ def size_of(path: Path | str) -> tuple[int, int]:
     """Height and width of an image as it is shown, by its header; errors as in `read_infrared`."""
     try:
         with open(path, "rb") as file, Image.open(file) as picture:
+            if picture.format == "TIFF" and picture.n_frames > 1:
+                raise ValueError  # the first page may be a small copy of the picture
             turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             return picture.size if turned else picture.size[::-1]
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # `decode` knows more forms, or says why

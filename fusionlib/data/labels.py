@@ -210,7 +210,7 @@ def read_listed(path: Path) -> dict[str, Labelled]:
             )
             for stem, entry in content.items()
         }
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, RecursionError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a list of boxes ({error!r}): remove it or write it again.") from None
 
 
@@ -251,7 +251,7 @@ def _boxes(path: Path, rows: Iterable, ours: dict[str, str | None]) -> Tensor:
         try:
             label, (x, y, w, h) = str(row[0]), (float(value) for value in row[1:])
             valid = all(map(math.isfinite, (x, y, w, h))) and min(w, h) >= 0
-        except (IndexError, TypeError, ValueError):
+        except (IndexError, TypeError, ValueError, OverflowError):  # the last of an integer with hundreds of digits
             valid = False
         if not valid:
             form = "give a class, x, y, width and height, all of them numbers and none of the sizes below 0"

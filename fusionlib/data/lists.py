@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 from fusionlib.data import volumes
+from fusionlib.data.images import IMAGE_SUFFIXES
 from fusionlib.data.labels import read_coco
 from fusionlib.support.files import InputError, fingerprint
 from fusionlib.support.paths import FACTS, data_root
@@ -60,6 +61,11 @@ def components_of(name: str, labels: bool = False) -> list[str]:
     return ["volumes" if of_brains else "images", *(["labels"] if labels else [])]
 
 
+def _stem(name: str) -> str:
+    """A name without the suffix of an image; another dot belongs to the name."""
+    return Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES else Path(name).name
+
+
 def _published(folder: Path) -> dict[str, list[str]]:
     """The lists in a folder: m3fd-SPLIT.json, COCO's form, or else SPLIT.txt, a name a line; {} without any.
 
@@ -72,7 +78,8 @@ def _published(folder: Path) -> dict[str, list[str]]:
         if coco.is_file():
             members[split] = list(read_coco([coco]))
         elif lines.is_file():
-            members[split] = [Path(line).stem for line in lines.read_text(encoding="utf-8", errors="replace").split()]
+            text = lines.read_text(encoding="utf-8", errors="replace")
+            members[split] = [_stem(line.strip()) for line in text.splitlines() if line.strip()]
     for one, other in combinations(members, 2):
         if shared := sorted(set(members[one]) & set(members[other])):
             fact = f"The lists in {folder} have {shared[0]} in {one} and in {other}"

@@ -224,7 +224,7 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
     except PermissionError as error:
         raise InputError(f"{folder} cannot be opened ({error.strerror}): give a folder that you may read.") from None
     for path in inside:
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
             if path.stem in images:
                 raise InputError(f"{folder} has both {images[path.stem].name} and {path.name}: remove one of them.")
             images[path.stem] = path
@@ -279,4 +279,5 @@ def _extent(image: Tensor) -> str:
 
 
 def _map_images(pair: Pair, change: Callable[[Tensor], Tensor]) -> Pair:
-    return replace(pair, ir=change(pair.ir), vi=change(pair.vi), rgb=change(pair.rgb))
+    boxes = None if pair.boxes is None else pair.boxes.clone()  # as the images, those of the set stay as they are
+    return replace(pair, ir=change(pair.ir), vi=change(pair.vi), rgb=change(pair.rgb), boxes=boxes)

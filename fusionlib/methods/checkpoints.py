@@ -7,7 +7,6 @@ results/<preset>/weights.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from fusionlib.data.systems import System
 from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint
 from fusionlib.support.files import InputError, fingerprint, is_recorded, sha256
 from fusionlib.support.paths import ROOT, weight_file
-from fusionlib.support.weights import key_of, read_header, read_state
+from fusionlib.support.weights import key_of, read_state, recipe_of
 
 ON_REAL_PAIRS = ("paper", "mini")  # presets whose weights and numbers may be used anywhere
 PUBLISHED, RETRAINED, IN_PART, GIVEN = "published", "retrained", "published in part", "given"
@@ -134,8 +133,7 @@ def _source_of_file(path: Path, system: System) -> Source:
         raise InputError(f"There are no weights at {path}: give a file that is there, or none at all.")
     if path.suffix != ".safetensors":
         return Source(GIVEN, sha256(path)[:8], {"": path})
-    header = read_header(path)
-    if not (published_parts := json.loads(header["recipe"]).get("published")):
+    if not (published_parts := recipe_of(path).get("published")):
         return Source(RETRAINED, key_of(path).digest, retrained=path)
     source = published(system, published_parts)
     return Source(BOTH, fingerprint(source.mark, key_of(path).digest)[:8], source.files, path)

@@ -92,7 +92,7 @@ class FastNetwork(nn.Module):
         aligned = Alignment.of(stages, *common, ir.shape[-2:])
         fused = _empty(ir, self.network.fused_channels, whole)
         image = self._reconstruct(vi, whole, aligned.field, moving, whole, fixed, fused)
-        return NetworkOutput(image, aligned.field, aligned, fixed[:, channels:], fused).cropped(height, width)
+        return NetworkOutput(image, aligned, fixed[:, channels:], fused).cropped(height, width)
 
     @torch.no_grad()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -28,7 +28,7 @@ def generator(*key: object) -> np.random.Generator:
     >>> generator("a", 1).random(5).tolist() == generator("a", 1).random(5).tolist()
     True
     """
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(repr(key).encode()).digest()))
+    return np.random.default_rng(int.from_bytes(_digest(key)))
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ def get_level(level: Level | str) -> Level:
 def draw(level: Level, height: int, width: int, key: object, device: torch.device | str) -> Tensor:
     """The field (1, 2, H, W) in pixels of a level and a key; it may fold."""
     # Seeded in another way than `generator`: with its seeds, all fields behind the kept results would change.
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    rng = np.random.default_rng(np.frombuffer(digest, np.uint64))
+    rng = np.random.default_rng(np.frombuffer(_digest(key), np.uint64))
     shift = rng.uniform(-level.translation, level.translation, 2) * (width, height)
     angle = np.deg2rad(rng.uniform(-level.rotation, level.rotation))
 
@@ -140,3 +139,14 @@ def pixel_grid(height: int, width: int, device: torch.device | str, dtype: torch
     y = torch.arange(height, device=device, dtype=dtype)
     x = torch.arange(width, device=device, dtype=dtype)
     return torch.stack(torch.meshgrid(x, y, indexing="xy")).unsqueeze(0)
+
+
+def _digest(key: object) -> bytes:
+    return hashlib.sha256(repr(_plain(key)).encode()).digest()
+
+
+def _plain(key: object) -> object:
+    """Numbers of NumPy, whose text form depends on its version, as those of Python."""
+    if isinstance(key, tuple):
+        return tuple(map(_plain, key))
+    return key.item() if isinstance(key, np.generic) else key

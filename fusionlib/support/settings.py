@@ -15,17 +15,19 @@ FINITE = sys.float_info.max
 
 
 def check(config: object, *names: str, least: float = 0, most: float = FINITE) -> None:
-    """Refuse settings that are not from `least` to `most`, as NaN never is, and infinity only where `most` says so.
+    """Refuse settings of another type, and those that are not from `least` to `most`, as NaN never is.
 
     Args:
         config: a dataclass that is being made.
         names: of settings that are numbers, or tuples of one or more of them; None stands for "not set" and passes.
+        least, most: the range; infinity is in it only where `most` is.
 
     Raises:
-        InputError: one is out of that range.
+        InputError: one is out of that range, or of another type than the dataclass says.
     """
     for name in names:
         value = getattr(config, name)
+        check_type(config, name, value)
         numbers = value if isinstance(value, tuple) else () if value is None else (value,)
         if value == () or not all(least <= number <= most for number in numbers):  # NaN is in no range
             limit = f" and {most:g} or less" if most < FINITE else ""
@@ -47,6 +49,13 @@ def check_choice(config: object, name: str, *choices: str) -> None:
             raise InputError(f"{name} of {type(config).__name__} cannot be {each!r}; choose {known}.")
 
 
+def check_type(config: object, name: str, value: object) -> None:
+    """InputError if a value is of another type than that of the setting; an int may stand for a float."""
+    if not _fits(value, hint := _hints(type(config))[name]):
+        wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
+        raise InputError(f"{name} of {type(config).__name__} must be {wanted}, not {value!r}.")
+
+
 def changed(config: Config, path: str, value: object) -> Config:
     """A copy of a tree of frozen dataclasses with the setting at a dotted path replaced.
 
@@ -59,9 +68,8 @@ def changed(config: Config, path: str, value: object) -> Config:
         place = type(config).__name__
         advice = f"; it has {', '.join(known)}" if is_dataclass(config) else ""
         raise InputError(f"{place} has no setting {name!r}{advice}.")
-    if not rest and not _fits(value, hint := _hints(type(config))[name]):
-        wanted = hint.__name__ if isinstance(hint, type) and not get_args(hint) else hint
-        raise InputError(f"{name} of {type(config).__name__} must be {wanted}, not {value!r}.")
+    if not rest:
+        check_type(config, name, value)
     inner = changed(getattr(config, name), rest, value) if rest else value
     return replace(config, **{name: inner})
 

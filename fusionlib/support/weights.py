@@ -5,6 +5,7 @@ The header holds the recipe (JSON), the key of recipe, data and code (`made_by`)
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,15 +52,20 @@ def key_of(path: Path | str) -> Key:
     return Key.parse(read_header(path)["made_by"])
 
 
+def recipe_of(path: Path | str) -> dict[str, object]:
+    """The recipe in the header, as JSON has it; InputError as in `read_header`, or if it is damaged."""
+    text = read_header(path)["recipe"]
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(recipe := json.loads(text), dict):
+            return recipe
+    raise InputError(f"{path} has a damaged header: fetch or train it again.")
+
+
 def settings_of(path: Path | str, part: str) -> dict[str, object]:
     """The settings of a part of the recipe in the header, such as "network"; InputError as in `read_header`, or if the
     recipe has no such part.
     """
-    recipe = read_header(path)["recipe"]
-    try:
-        settings = json.loads(recipe).get(part)
-    except (ValueError, AttributeError):
-        raise InputError(f"{path} has a damaged header: fetch or train it again.") from None
+    settings = recipe_of(path).get(part)
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds weights of a recipe without a {part}; give a file that was made with one.")
     # JSON has made lists of the tuples.

@@ -93,7 +93,7 @@ class AnchorDetector(nn.Module):
         check_channels(images, self.channels)
         return Anchored(self.net(pad_to_multiple(images, MULTIPLE)), tuple(images.shape[-2:]))
 
-    def loss(self, predictions: Anchored, targets: list[Tensor | None]) -> Tensor:
+    def loss(self, predictions: Anchored, targets: list[Tensor]) -> Tensor:
         """The loss of YOLOv5, a scalar in float32 that does not grow with the batch.
 
         Boxes: 1 - CIoU of those that are responsible. Objects: binary cross-entropy (BCE), whose target is the CIoU at

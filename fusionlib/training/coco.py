@@ -62,11 +62,12 @@ def tensors() -> dict[str, Tensor]:
     path = weight_file(NAME, FILE)
     if path is None:
         raise InputError("The COCO weights of YOLOv5n are not here: run `python -m fusionlib data fetch yolov5n`.")
-    if sha256(path) != registry(NAME).files[FILE]["sha256"]:
+    digest = sha256(path)
+    if digest != registry(NAME).files[FILE]["sha256"]:
         raise InputError(
             f"{path} is not the published file: remove it and run `python -m fusionlib data fetch {NAME}`."
         )
-    kept, key = path.with_suffix(".safetensors"), Key.of(file=sha256(path))
+    kept, key = path.with_suffix(".safetensors"), Key.of(file=digest)
     with contextlib.suppress(InputError):  # not written yet, or not ours
         if not key.differing(key_of(kept)):
             return read_state(kept)

@@ -81,7 +81,7 @@ def train(
             row |= validation_error(model.network, held_out, settings.validation_level, device)
         run.add({"epoch": epoch + 1, **row}, model=model, optimiser=optimiser, schedule=schedule)
 
-    model = model.to("cpu", memory_format=torch.contiguous_format).eval()
+    model = model.to("cpu", memory_format=torch.contiguous_format).eval().requires_grad_(True)
     if model.detector is not None:
         halved = {
             name: value.half() if value.is_floating_point() else value
@@ -163,8 +163,9 @@ def one_epoch(
     device: str,
     check: Callable[..., None] = lambda *_: None,
 ) -> dict[str, float]:
-    """One pass over all pairs: the mean of each loss term, seconds, share spent on preparing images, memory in GiB.
+    """One pass over the pairs, in whole batches; a rest that fills none is left out.
 
+    Gives the mean of each loss term, the seconds, the share of them spent on preparing images, and the memory in GiB.
     On a GPU, images are prepared while it learns, and the share is what was spent on waiting for them and for the GPU.
 
     `check` is `Run.check`, called with l_t and with the sum of the lengths of all gradients.

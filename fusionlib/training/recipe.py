@@ -30,7 +30,8 @@ class TrainingConfig:
         fusion_epochs: number of last epochs that train the fusion alone (specific extractors and head), with the
             registration frozen and a learning rate schedule of their own. PAPER-GAP: not mentioned; they cost little,
             and after the few joint epochs of a short training the head has not converged.
-        schedule: "constant" as the paper implies, or "one-cycle": up for the first tenth, then down to zero.
+        schedule: "constant", or "one-cycle": up for the first tenth, then down to zero. PAPER-GAP: the paper names a
+            rate and no schedule, which implies a constant one; with it the registration learns less (notebook 03).
         crop, crop_epochs: side of the random square cut from each training image, and number of first epochs with such
             crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the displacements
             and cost less, whole images show a shift and a rotation as a whole.
@@ -44,9 +45,9 @@ class TrainingConfig:
         validate_every, validation_level: epochs between two measurements of the end-point error on the validation
             split, and the level of their deformations.
         validation_pairs: only the first of that split; None for all.
-        frozen_statistics: every BatchNorm except those of the specific extractors uses its running statistics instead
-            of those of the batch. PAPER-GAP: not mentioned; after a start (`Recipe.start`) the weights are then trained
-            with the statistics of inference, which a batch of eight images approximates badly.
+        frozen_statistics: every BatchNorm of the network except those of the specific extractors uses its running
+            statistics instead of those of the batch. PAPER-GAP: not mentioned; after a start (`Recipe.start`) the
+            weights are then trained with the statistics of inference, which a batch of eight images approximates badly.
         mixed_precision: kinds of device on which layers compute in bfloat16; a "cpu" only if it has instructions for it
             (AVX512-BF16 or AMX), since it is slow otherwise.
     """

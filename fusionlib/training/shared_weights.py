@@ -15,7 +15,7 @@ import pandas as pd
 from fusionlib.detection import Detector
 from fusionlib.network import FusionNetwork
 from fusionlib.support import result_tables
-from fusionlib.support.files import atomic, locked, remove_partial_files
+from fusionlib.support.files import InputError, atomic, locked, remove_partial_files
 from fusionlib.support.long_training import may_start, refused, show_earlier
 from fusionlib.support.weights import key_of
 from fusionlib.training.loop import detector_path, train
@@ -133,16 +133,20 @@ def _train_or_load(
     """`train_or_load` without the lock; `allowed` is consent to a long training of missing weights."""
     path = Path(folder) / f"{name}.safetensors"
     head = detector_path(path)
-    exists = all(file.exists() for file in (path, path.with_suffix(".csv"), *([head] if recipe.detector else [])))
+    networks = [path, head] if recipe.detector else [path]
+    missing = [file.name for file in (*networks, path.with_suffix(".csv")) if not file.exists()]
     start_now = retrain or allowed or may_start(recipe.minutes())
-    if exists and not retrain:
-        changed, log = recipe.key().differing(key_of(path)), read_log(path.with_suffix(".csv"))
+    if not missing and not retrain:
+        changed = list(dict.fromkeys(part for file in networks for part in recipe.key().differing(key_of(file))))
+        log = read_log(path.with_suffix(".csv"))
         if changed and not start_now and "settings" not in changed:
             show_earlier(name, changed, log["seconds"].sum() / 60)
         if not changed or (not start_now and "settings" not in changed):
             detector = Detector.load(head) if recipe.detector else None
             return Trained(FusionNetwork.load(path), detector, log, path, reused=True)
     if not start_now:
+        if path.exists() and missing:
+            raise InputError(f"{path} is there without {' and '.join(missing)}: copy that, too, or add --train.")
         raise refused(f"The weights {path}", recipe.minutes())
     start = None
     if recipe.start is not None:

@@ -786,3 +786,18 @@ def test_interrupted_from_outside(made: Path, fused: Path, tmp_path: Path, root:
     assert score(fused, tmp_path / "e.json", benchmark=made)["name"] == "e"
     assert 0 < len(scored) < len(list(fused.glob("*.png")))
     assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
+
+
+def test_twelve_bits_in_samples_of_sixteen_are_refused(tmp_path: Path) -> None:
+    for bits, highest in ((12, 4095), (16, 65535)):
+        samples = np.linspace(0, highest, 64 * 64).reshape(64, 64).astype(np.uint16)
+        Image.fromarray(samples).save(tmp_path / f"{bits}.png")
+    assert triples.levels(tmp_path / "16.png").max() == 255
+    with pytest.raises(InputError, match=r"12\.png has 16 bits and no level above 4095, .*: scale it to 0\.\.65535"):
+        triples.levels(tmp_path / "12.png")
+
+
+def test_an_entry_of_nested_brackets_is_no_entry(tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(InputError, match=r"e\.json is no JSON"):
+        entries.read(tmp_path / "e.json")

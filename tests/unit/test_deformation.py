@@ -428,3 +428,8 @@ def test_each_image_of_a_batch_has_the_field_of_its_own_key() -> None:
         assert lengths(batch.phi_gt[i : i + 1] - alone.phi_gt).max() < 1e-3
         assert (batch.valid[i : i + 1] ^ alone.valid).float().mean() < 1e-3
     assert batch.phi_gt.shape == (2, 2, 64, 64) and batch.valid.shape == (2, 1, 64, 64)
+
+
+def test_as_many_keys_as_images_are_needed() -> None:
+    with pytest.raises(InputError, match="1 keys cannot misalign 2 images; give one for each"):
+        misalign_by_key(torch.rand(2, 1, 32, 32), "light", [0])

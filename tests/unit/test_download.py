@@ -102,6 +102,7 @@ def test_a_set_is_fetched_once(upstream: type[Upstream], tmp_path: Path, capsys:
     printed = capsys.readouterr()
     assert printed.out.splitlines() == [f"tiny: {done}/3 files" for done in range(4)]
     assert printed.err == "" and not pooch.get_logger().isEnabledFor(logging.INFO)
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in (tmp_path / "root").rglob("*.png"))  # others may read
     upstream.asked.clear()
     download.fetch("tiny")
     assert not upstream.asked

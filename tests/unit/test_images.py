@@ -6,12 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from pictures import noise, write
 from PIL import Image
 from torch import Tensor
 
-from fusionlib.data.images import luma, read_infrared, read_visible, recolour, resize, save_image, to_tensor, to_uint8
+from fusionlib.data.images import (
+    luma,
+    read_infrared,
+    read_visible,
+    recolour,
+    resize,
+    save_image,
+    size_of,
+    to_tensor,
+    to_uint8,
+)
 from fusionlib.support.files import InputError
 
 pytestmark = pytest.mark.numeric
@@ -233,3 +244,17 @@ def test_one_huge_value_in_a_flat_image_overflows_nothing(tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match="deeper than 8 bits") as told:
         image = read_infrared(write(tmp_path / "deep.tif", pixels))
     assert len(told) == 1 and image.isfinite().all() and image[0, 1, 0] == 1
+
+
+def test_the_size_is_that_of_the_page_that_is_read(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(noise(32, 40), subfiletype=1)  # a reduced copy comes first
+        file.write(noise(64, 80))
+    assert read_infrared(tmp_path / "a.tif").shape[1:] == size_of(tmp_path / "a.tif") == (64, 80)
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", "it is empty"), (b"<html>", "its content is of no known kind")])
+def test_a_file_that_is_no_image_is_told_without_a_python_object(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.png cannot be read as an image \({says}\): replace it"):
+        read_infrared(tmp_path / "a.png")

@@ -177,7 +177,7 @@ def case() -> Case:
     phi = noise(2, 2, 8, 8, seed=3)
     features = [noise(2, 3, 8, 8, seed=seed) for seed in range(4, 9)]
     aligned = Alignment(phi, [coarse, Stage(phi)], common_ir=features[0], common_vi=features[1])
-    output = NetworkOutput(noise(2, 1, 8, 8, seed=9), phi, aligned, specific_vi=features[2], fused=noise(2, 12, 8, 8))
+    output = NetworkOutput(noise(2, 1, 8, 8, seed=9), aligned, specific_vi=features[2], fused=noise(2, 12, 8, 8))
     ir, vi = noise(2, 1, 8, 8, seed=10), noise(2, 1, 8, 8, seed=11)
     return Case(output, common_ir=features[3], specific_ir=features[4], ir=ir, vi=vi, phi_gt=0.5 * phi)
 

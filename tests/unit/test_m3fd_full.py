@@ -61,8 +61,9 @@ def test_its_splits_are_those_of_the_lists_beside_it(own: Path) -> None:
     assert len(data.open_set("M3FD_full")) == 13 and data.open_set("m3fd_full", "train", 64)[3].vi.shape == (1, 64, 64)
     for file in (own / "M3FD" / "meta").iterdir():
         file.unlink()
+    (own / "M3FD" / "meta" / "train.txt").write_text("a night.5\n00001.PNG\n\n00000\n", encoding="utf-8")
+    assert data.splits("M3FD_full") == {"train": ["a night.5", "00001", "00000"]}
     (own / "M3FD" / "meta" / "train.txt").write_text("00001.png\n00000\n", encoding="utf-8")
-    assert data.splits("M3FD_full") == {"train": ["00001", "00000"]}
     assert data.open_set("M3FD_full", "train").names == ["00001", "00000"]
 
 

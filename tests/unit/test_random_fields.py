@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
+from fusionlib.deformation import sample_field
 from fusionlib.support.random_fields import generator
 
 
@@ -18,3 +20,9 @@ def test_no_other_key_and_no_other_draw_matters() -> None:
     generator("a", 2).random(3)
     assert (generator("a", 1).random(3) == first).all()
     assert all((generator(*key).random(3) != first).all() for key in (("a", 2), ("b", 1), ("a1",), ("a", "1")))
+
+
+def test_a_number_of_numpy_is_the_same_key() -> None:
+    assert generator(np.int64(1), ("a", np.float64(0.5))).random() == generator(1, ("a", 0.5)).random()
+    field = sample_field("medium", 32, 32, key=(np.int64(0), "x"))
+    assert torch.equal(field, sample_field("medium", 32, 32, key=(0, "x")))

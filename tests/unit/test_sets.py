@@ -249,3 +249,18 @@ def test_roadscene_is_read_at_its_own_size() -> None:
     facts = json.loads((sets.FACTS / "homographies.json").read_text(encoding="utf-8"))
     for pair in map(pairs.__getitem__, range(0, 221, 20)):
         assert pair.ir.shape == pair.vi.shape == (1, facts[pair.name]["h"], facts[pair.name]["w"])
+
+
+def test_a_pair_can_be_changed_without_changing_its_set() -> None:
+    drawn = open_set("synthetic", "test", 64, count=1)
+    before = drawn[0]
+    for tensor in (drawn[0].boxes, drawn[0].ir, drawn[0].rgb):
+        tensor.zero_()
+    assert len(before.boxes) and torch.equal(drawn[0].boxes, before.boxes) and torch.equal(drawn[0].ir, before.ir)
+
+
+def test_a_folder_named_like_an_image_is_no_image(tmp_path: Path) -> None:
+    for kind in ("ir", "vi"):
+        (tmp_path / kind / "sub.png").mkdir(parents=True)
+        write(tmp_path / kind / "a.png", noise(40, 48))
+    assert open_folders(tmp_path / "ir", tmp_path / "vi").names == ["a"]

@@ -10,6 +10,7 @@ from fusionlib.data.drawn.synthetic import SceneConfig
 from fusionlib.detection import DetectorConfig
 from fusionlib.losses import LossWeights
 from fusionlib.methods.field_refinement import Refinement
+from fusionlib.network import NetworkConfig
 from fusionlib.presets import load
 from fusionlib.support.files import InputError
 from fusionlib.training.detectors import DetectorTraining
@@ -34,7 +35,8 @@ def test_a_number_out_of_its_range_is_refused(kind: type, name: str) -> None:
         if value == math.inf and (kind, name) in MAYBE_INFINITE:
             assert getattr(kind(**{name: value}), name) == value
             continue
-        with pytest.raises(InputError, match=f"{name} of {kind.__name__} is {value:g}; give a finite number of"):
+        refused = f"{name} of {kind.__name__} (is {value:g}; give a finite number of|must be (int|.*None), not {value})"
+        with pytest.raises(InputError, match=refused):
             kind(**{name: value})
 
 
@@ -93,3 +95,19 @@ def test_phases_longer_than_the_training_are_refused() -> None:
     assert TrainingConfig(epochs=3, registration_epochs=2, fusion_epochs=1).epochs == 3
     with pytest.raises(InputError, match="registration_epochs 2 and fusion_epochs 2 are together more than epochs 3"):
         TrainingConfig(epochs=3, registration_epochs=2, fusion_epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        (NetworkConfig, "channels", 16.5),
+        (NetworkConfig, "channels", "16"),
+        (NetworkConfig, "channels", True),
+        (NetworkConfig, "msrb_widths", [32, 48]),
+        (NetworkConfig, "windows", (1.0, 3)),
+        (TrainingConfig, "epochs", 2.5),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(kind: type, name: str, value: object) -> None:
+    with pytest.raises(InputError, match=f"{name} of {kind.__name__} must be .*int.*, not "):
+        kind(**{name: value})

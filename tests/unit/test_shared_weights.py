@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
-from test_training import TINY
+from test_training import TINY, TOGETHER
 
 from fusionlib import presets, training
 from fusionlib.data import systems
@@ -20,6 +20,7 @@ from fusionlib.report.our_numbers import minutes_of
 from fusionlib.support import long_training
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
+from fusionlib.support.paths import SHIPPED
 from fusionlib.support.weights import key_of, save_weights
 from fusionlib.training import shared_weights
 from fusionlib.training.recipe import Recipe
@@ -128,3 +129,29 @@ def test_a_damaged_log_is_named_by_all_that_read_it(
         with pytest.raises(InputError, match=rf"ours\.csv {why}.*: restore it, .* train again"):
             read(log)
     assert log.read_bytes() == content
+
+
+def test_a_detector_of_another_training_is_not_handed_out(tmp_path: Path) -> None:
+    recipe = replace(TOGETHER, training=replace(TOGETHER.training, epochs=1))
+    run = training.train_or_load(recipe, tmp_path, device="cpu")
+    other = replace(recipe, seed=5).key()  # of a training that was killed once it had written its detector
+    save_weights(training.detector_path(run.path), run.detector.state_dict(), asdict(recipe), other)
+    assert not training.train_or_load(recipe, tmp_path, device="cpu").reused
+    assert training.train_or_load(recipe, tmp_path, device="cpu").reused
+
+
+def test_weights_without_their_log_are_told_of(tmp_path: Path) -> None:
+    preset = presets.load("mini")
+    for path in SHIPPED.weights.glob("ours*.safetensors"):
+        shutil.copy(path, tmp_path)
+    with pytest.raises(
+        InputError, match=r"ours\.safetensors is there without ours\.csv: copy that, too, or add --train"
+    ):
+        training.train_or_load(preset.recipe, tmp_path)
+
+
+def test_trained_and_read_networks_learn_alike(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = training.train_or_load(TINY, tmp_path, device="cpu")
+        assert all(weight.requires_grad for weight in run.network.parameters())
+    assert run.reused

@@ -102,7 +102,7 @@ def read(path: Path | str) -> dict:
         entry = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give an entry that `score` has written.") from None
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of thousands of nested brackets
         raise InputError(f"{path} is no JSON: give an entry that `score` has written.") from None
     check(entry, path)
     return entry | {"parts": [part | {"means": means(part)} for part in entry["parts"]]}

@@ -139,7 +139,7 @@ def levels(path: Path) -> np.ndarray:
     """An image of 8 or 16 bits, grey or colour, as grey levels (H, W) uint8.
 
     Raises:
-        InputError: it cannot be read, or is of another depth.
+        InputError: it cannot be read, is of another depth, or has 12 or 14 bits in samples of 16, which would be black.
     """
     decoded = decode(path)
     pixels = decoded.pixels
@@ -150,6 +150,9 @@ def levels(path: Path) -> np.ndarray:
     if decoded.inverted:
         pixels = np.iinfo(pixels.dtype).max - pixels
     if pixels.dtype == np.uint16:
+        if 0 < pixels.max() < 2**14:
+            fact = f"{path} has 16 bits and no level above {pixels.max()}, as if 12 or 14 bits were meant"
+            raise InputError(f"{fact}: scale it to 0..65535, or save it with 8 bits.")
         pixels = ((pixels.astype(np.int64) + 128) // 257).astype(np.uint8)
     return np.asarray(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))
 
