@@ -177,8 +177,8 @@ class FusionNetwork(nn.Module):
         self.ir_cseb = CSEB(config.channels)
         self.vi_cseb = CSEB(config.channels)
         if config.msrb == "pyramid":
-            gathering = (config.gathering_widths, config.correlation_radius, config.windows)
-            self.msrb = PyramidMSRB(config.channels, config.msrb_widths, *gathering)
+            pyramid = (config.gathering_widths, config.correlation_radius, config.windows)
+            self.msrb = PyramidMSRB(config.channels, config.msrb_widths, *pyramid)
         else:
             self.msrb = UNetMSRB(config.channels, config.msrb_widths)
         self.head = reconstruction_head(self.fused_channels, config.channels)

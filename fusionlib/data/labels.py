@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from fusionlib.data.images import IMAGE_SUFFIXES, Size, height_width, size_of
-from fusionlib.support.boxes import CLASSES, NAMES, checked, crop, of_classes, project, scale, tensor
+from fusionlib.support.boxes import CLASSES, NAMES, checked, crop, of_classes, of_rows, project, scale
 from fusionlib.support.files import InputError
 from fusionlib.support.paths import FACTS
 
@@ -100,7 +100,7 @@ def _roadscene(root: Path) -> Callable[[str], Labelled | None]:
             raise InputError(f"{member} is not a pair of RoadScene that the project knows: open one of its splits.")
         shape = facts[member]["h"], facts[member]["w"]
         if status[member] != "boxes":
-            return (tensor(), shape) if status[member] == "probably_empty" else None
+            return (of_rows(), shape) if status[member] == "probably_empty" else None
         if member not in files:
             raise InputError(f"{folder} has no {member}.txt, a frame with boxes: {fetch}.")
         return project(read_flir(files[member]), np.array(facts[member]["H"])), shape
@@ -261,7 +261,7 @@ def _boxes(path: Path, rows: Iterable, ours: dict[str, str | None]) -> Tensor:
             raise InputError(f"{path} has {fact}: correct the file.")
         if ours[label]:
             kept.append((NAMES.index(ours[label]), x, y, x + w, y + h))
-    return tensor(kept)
+    return of_rows(kept)
 
 
 def _homographies() -> dict[str, dict]:

@@ -104,7 +104,7 @@ def labels() -> Iterator[Seen]:
         read = box_files.boxes_of("RoadScene", root, 64)
         for name in names:
             pair_boxes = read(name)
-            yield name, boxes.tensor() if pair_boxes is None else pair_boxes, SINGLE
+            yield name, boxes.of_rows() if pair_boxes is None else pair_boxes, SINGLE
         yield "labelled", [names.index(name) for name in box_files.labelled("RoadScene", names, empty=True)], SINGLE
         yield "M3FD, listed", box_files.boxes_of("M3FD", root, 256)("00004"), SINGLE
         folder = root / "M3FD" / "Annotation"

@@ -23,7 +23,7 @@ NAMES = (*CLASSES, "bus", "lamp", "motorcycle", "truck")  # all that boxes can b
 MIN_VISIBLE = 0.3  # share of its area that must lie inside, or a box that a border cuts is dropped
 
 
-def tensor(rows: Iterable[tuple[int, float, float, float, float]] = ()) -> Tensor:
+def of_rows(rows: Iterable[tuple[int, float, float, float, float]] = ()) -> Tensor:
     """Boxes (N, 5) of rows of class and corners; of none, (0, 5)."""
     return torch.tensor([list(row) for row in rows], dtype=torch.float32).reshape(-1, 5)
 

@@ -74,11 +74,11 @@ def deformed_batches(
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(pairs))
-    size = min(settings.batch, len(pairs))
-    for start in range(0, len(order) - size + 1, size):
-        indices = [int(i) for i in order[start : start + size]]
+    count = min(settings.batch, len(pairs))
+    for start in range(0, len(order) - count + 1, count):
+        indices = [int(i) for i in order[start : start + count]]
         ir, vi = (images.to(device) for images in pairs.stack(indices))
-        flipped = rng.random(size) < 0.5 if settings.flip else np.zeros(size, bool)
+        flipped = rng.random(count) < 0.5 if settings.flip else np.zeros(count, bool)
         flip_mask = torch.from_numpy(flipped).to(device).view(-1, 1, 1, 1)
         ir, vi = (torch.where(flip_mask, images.flip(-1), images) for images in (ir, vi))
         keys = [(seed, pairs.names[i], epoch) for i in indices]
@@ -87,7 +87,7 @@ def deformed_batches(
         if photometric is not None:
             ir, vi = _augmented(augmentation.before_deformation, ir, vi, photometric, generators)
         # A label good to 0.02 px costs a third of an exact one.
-        levels = [settings.levels[k] for k in rng.integers(len(settings.levels), size=size)]
+        levels = [settings.levels[k] for k in rng.integers(len(settings.levels), size=count)]
         moved = misalign_by_key(ir, levels, keys, tolerance=0.02)
         cropped = settings.crop_epochs is None or epoch < settings.crop_epochs
         window = _window(rng, ir.shape[-2:], settings.crop if cropped else None)

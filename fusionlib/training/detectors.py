@@ -215,9 +215,9 @@ def batches(
     """The batches of one epoch: windows (B, C, side, side) and the boxes in each."""
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(images))
-    size = min(config.batch, len(images))
-    for begin in range(0, len(order) - size + 1, size):
-        views = [_view(images, boxes, int(index), config, rng) for index in order[begin : begin + size]]
+    count = min(config.batch, len(images))
+    for begin in range(0, len(order) - count + 1, count):
+        views = [_view(images, boxes, int(index), config, rng) for index in order[begin : begin + count]]
         yield torch.stack([view for view, _ in views]), [window_boxes for _, window_boxes in views]
 
 
@@ -229,10 +229,10 @@ def _view(
     indices = [index, *rng.integers(len(images), size=3)] if rng.random() < config.mosaic else [index]
     tiles, all_boxes = [], []
     for place, image_index in enumerate(indices):
-        turned = config.mirror and rng.random() < 0.5
-        tile_boxes = flip(boxes[image_index], width) if turned else boxes[image_index]
+        mirrored = config.mirror and rng.random() < 0.5
+        tile_boxes = flip(boxes[image_index], width) if mirrored else boxes[image_index]
         across, down = place % 2 * width, place // 2 * height
-        tiles.append(images[image_index].flip(-1) if turned else images[image_index])
+        tiles.append(images[image_index].flip(-1) if mirrored else images[image_index])
         all_boxes.append(tile_boxes + tile_boxes.new_tensor([0, across, down, across, down]))
     canvas = tiles[0] if len(tiles) == 1 else torch.cat([torch.cat(tiles[:2], -1), torch.cat(tiles[2:], -1)], -2)
 

@@ -79,7 +79,7 @@ def test_perfect_predictions_cost_nothing_and_are_decoded_to_the_box(published) 
     found = perfect(detector, box, (96, 128))
     assert detector.loss(found, [box[None]]).item() == pytest.approx(0, abs=1e-4)
     assert detector.loss(found, [box[None] + torch.tensor([-1.0, 0, 0, 0, 0])]).item() > 0.1  # another class
-    assert detector.loss(found, [boxes.tensor()]).item() > 0.01  # an object where there is none
+    assert detector.loss(found, [boxes.of_rows()]).item() > 0.01  # an object where there is none
     corners, scores = detector._decoded(found)
     best = scores[0, 2].argmax()
     assert torch.allclose(corners[0, best], box[1:], atol=1e-3) and scores[0, 2, best] > 0.99
@@ -97,9 +97,9 @@ def test_the_same_questions_are_refused_as_by_the_other_detector() -> None:
     detector = AnchorDetector(1)
     predictions = detector(torch.rand(2, 1, 64, 64))
     with pytest.raises(InputError, match="give one each"):
-        detector.loss(predictions, [boxes.tensor()])
+        detector.loss(predictions, [boxes.of_rows()])
     with pytest.raises(InputError, match="Nobody has looked"):
-        detector.loss(predictions, [boxes.tensor(), None])
+        detector.loss(predictions, [boxes.of_rows(), None])
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 64, 64)])

@@ -40,7 +40,7 @@ def drawn(images: int, most: int, seed: int = 0, steps: int | None = None) -> tu
 
 
 def test_a_perfect_detector_scores_one_at_every_threshold():
-    truth = [boxes.tensor([(PERSON, *BOX), (CAR, 60, 60, 90, 80)]), boxes.tensor(), boxes.tensor([(CAR, *BOX)])]
+    truth = [boxes.of_rows([(PERSON, *BOX), (CAR, 60, 60, 90, 80)]), boxes.of_rows(), boxes.of_rows([(CAR, *BOX)])]
     score = average_precision([torch.cat([t[:, :1], torch.ones(len(t), 1), t[:, 1:]], 1) for t in truth], truth)
     assert score.classes == ("person", "bicycle", "car") and score.boxes == (1, 0, 2)
     assert np.isnan(score.ap[BICYCLE]).all()
@@ -50,38 +50,38 @@ def test_a_perfect_detector_scores_one_at_every_threshold():
 
 def test_precision_by_hand():
     """Two boxes and, from the highest score down, hit, false alarm, hit: 1 up to half of the recall, 2/3 beyond."""
-    truth = [boxes.tensor([(CAR, *BOX), (CAR, 60, 60, 90, 80)])]
+    truth = [boxes.of_rows([(CAR, *BOX), (CAR, 60, 60, 90, 80)])]
     claims = found((CAR, 0.9, *BOX), (CAR, 0.8, 100, 100, 120, 120), (CAR, 0.7, 60, 60, 90, 80))
     assert average_precision([claims], truth).ap[CAR, 0] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
 def test_each_threshold_asks_for_its_overlap():
     """A detection three quarters as wide as its box has an IoU of exactly 0.75."""
-    ap = average_precision([found((CAR, 0.9, 0, 0, 75, 40))], [boxes.tensor([(CAR, 0, 0, 100, 40)])]).ap[CAR]
+    ap = average_precision([found((CAR, 0.9, 0, 0, 75, 40))], [boxes.of_rows([(CAR, 0, 0, 100, 40)])]).ap[CAR]
     assert ap.tolist() == [1 if threshold <= 0.75 else 0 for threshold in THRESHOLDS]
     assert THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 def test_a_box_is_claimed_once_and_by_its_own_class():
-    truth = [boxes.tensor([(CAR, *BOX), (CAR, 60, 60, 90, 80)])]
+    truth = [boxes.of_rows([(CAR, *BOX), (CAR, 60, 60, 90, 80)])]
     twice = average_precision([found((CAR, 0.9, *BOX), (CAR, 0.8, *BOX))], truth).ap[CAR, 0]
     assert twice == pytest.approx(51 / 101)  # half of the recall, at full precision
     assert average_precision([found((PERSON, 0.9, *BOX))], truth).means["mAP50"] == 0
 
 
 def test_false_alarms_on_an_empty_image_cost_precision_if_they_score_higher():
-    truth, hit = [boxes.tensor([(CAR, *BOX)]), boxes.tensor()], found((CAR, 0.5, *BOX))
+    truth, hit = [boxes.of_rows([(CAR, *BOX)]), boxes.of_rows()], found((CAR, 0.5, *BOX))
     assert average_precision([hit, found((CAR, 0.9, *BOX))], truth).ap[CAR, 0] == pytest.approx(1 / 2)
     assert average_precision([hit, found((CAR, 0.1, *BOX))], truth).ap[CAR, 0] == 1
 
 
 def test_nothing_found_scores_zero():
-    score = average_precision([found(), found()], [boxes.tensor([(CAR, *BOX)]), boxes.tensor()])
+    score = average_precision([found(), found()], [boxes.of_rows([(CAR, *BOX)]), boxes.of_rows()])
     assert score.means == {"mAP50": 0, "mAP50:90": 0, "mAP50:95": 0}
 
 
 def test_classes_without_boxes_and_classes_not_asked_for_do_not_count():
-    truth = [boxes.tensor([(CAR, *BOX), (BICYCLE, 60, 60, 90, 80)])]
+    truth = [boxes.of_rows([(CAR, *BOX), (BICYCLE, 60, 60, 90, 80)])]
     claims = [found((CAR, 0.9, *BOX))]
     assert average_precision(claims, truth).means["mAP50"] == pytest.approx(1 / 2)
     some = average_precision(claims, truth, classes=("person", "car"))
@@ -166,7 +166,7 @@ def test_copies_of_an_image_make_an_interval_narrower_and_their_scene_does_not()
 
 
 def test_a_class_that_a_draw_misses_does_not_count_in_it():
-    truth = [boxes.tensor([(CAR, *BOX)]), boxes.tensor([(PERSON, *BOX)]), boxes.tensor([(CAR, *BOX)])]
+    truth = [boxes.of_rows([(CAR, *BOX)]), boxes.of_rows([(PERSON, *BOX)]), boxes.of_rows([(CAR, *BOX)])]
     ap = resampled([found((CAR, 0.9, *BOX))] * 3, truth, draws=50)
     assert np.isnan(ap[:, PERSON]).any() and not np.isnan(ap[:, PERSON]).all()
     table = intervals([found((CAR, 0.9, *BOX))] * 3, truth, draws=50)
@@ -175,7 +175,7 @@ def test_a_class_that_a_draw_misses_does_not_count_in_it():
 
 # --- what cannot be scored --------------------------------------------------------------------------------------------
 
-SHOWN = [boxes.tensor([(CAR, *BOX)])]
+SHOWN = [boxes.of_rows([(CAR, *BOX)])]
 
 
 @pytest.mark.parametrize(
@@ -184,11 +184,11 @@ SHOWN = [boxes.tensor([(CAR, *BOX)])]
         ([], [], boxes.CLASSES, "no image to score"),
         ([found(), found()], SHOWN, boxes.CLASSES, "detections for 2 images and boxes for 1"),
         ([found()], [None], boxes.CLASSES, "Nobody has looked"),
-        ([found()], [boxes.tensor()], boxes.CLASSES, "No image has a box of person, bicycle, car"),
+        ([found()], [boxes.of_rows()], boxes.CLASSES, "No image has a box of person, bicycle, car"),
         ([found()], SHOWN, ("person",), "No image has a box of person"),
         ([found()], SHOWN, ("lorry",), r"\('lorry',\) cannot be scored"),
         ([found()], SHOWN, (), "cannot be scored"),
-        ([boxes.tensor()], SHOWN, boxes.CLASSES, r"Detections are \(0, 5\)"),
+        ([boxes.of_rows()], SHOWN, boxes.CLASSES, r"Detections are \(0, 5\)"),
         ([torch.tensor([[CAR, torch.nan, *BOX]])], SHOWN, boxes.CLASSES, "A detection has NaN or infinity"),
         ([found()], [torch.tensor([[7.0, *BOX]])], boxes.CLASSES, "no class 7"),
     ],

@@ -51,7 +51,7 @@ def stated(net: Detector, found: Tensor, height: int, width: int, certainty: flo
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (70, 101), (128, 128)])
 def test_what_is_said_is_detected_where_it_is(height, width):
-    net, found = detector(), boxes.crop(boxes.tensor(SHOWN), 0, 0, height, width)
+    net, found = detector(), boxes.crop(boxes.of_rows(SHOWN), 0, 0, height, width)
     (seen,) = decode(stated(net, found, height, width), net.config)
     seen = seen[seen[:, 0].argsort(descending=True)]
     assert seen[:, 0].tolist() == [CAR, PERSON] and (seen[:, 1] > 0.99).all()
@@ -75,13 +75,13 @@ def test_decoding_agrees_with_upstreams():
 
 def test_what_is_said_of_the_padding_is_no_detection():
     net = detector()
-    beyond = boxes.tensor([(CAR, 100, 20, 124, 52), (CAR, 90, 20, 110, 52)])  # the image ends at 97, the grids at 128
+    beyond = boxes.of_rows([(CAR, 100, 20, 124, 52), (CAR, 90, 20, 110, 52)])  # the image ends at 97, the grids at 128
     (seen,) = decode(stated(net, beyond, 64, 97), net.config)
     assert seen[:, 2:] == pytest.approx(torch.tensor([[90.0, 20, 97, 52]]), abs=0.01)
 
 
 def test_low_scores_and_all_beyond_the_most_are_left_out():
-    net, found = detector(), boxes.tensor(SHOWN)
+    net, found = detector(), boxes.of_rows(SHOWN)
     unsure = stated(net, found, 64, 96, certainty=-1.0)  # a score of 0.27
     assert [len(decode(unsure, DetectorConfig(confidence=c))[0]) for c in (0.2, 0.3)] == [2, 0]
     assert [len(decode(unsure, DetectorConfig(confidence=0.2, most=most))[0]) for most in (2, 1)] == [2, 1]
@@ -134,7 +134,7 @@ def test_what_is_gone_takes_nothing_with_it():
 
 def test_classes_do_not_suppress_each_other():
     net = detector()
-    both = boxes.tensor([(CAR, 20, 30, 70, 60), (PERSON, 20, 30, 70, 60)])
+    both = boxes.of_rows([(CAR, 20, 30, 70, 60), (PERSON, 20, 30, 70, 60)])
     (seen,) = decode(stated(net, both, 64, 96), net.config)
     assert sorted(seen[:, 0].tolist()) == [PERSON, CAR]
 
@@ -144,7 +144,7 @@ def test_classes_do_not_suppress_each_other():
 
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (70, 101)])
 def test_the_loss_falls_where_boxes_are_placed_as_they_are(height, width):
-    net, found = detector(), boxes.crop(boxes.tensor(SHOWN), 0, 0, height, width)
+    net, found = detector(), boxes.crop(boxes.of_rows(SHOWN), 0, 0, height, width)
     right = net.loss(stated(net, found, height, width), [found])
     for moved in ([0, 5, 0, 5, 0], [0, 0, 0, -8, 0], [0, 0, -4, 0, -4]):
         assert net.loss(stated(net, found + torch.tensor(moved), height, width), [found]) > right + 0.3
@@ -155,7 +155,7 @@ def test_the_loss_falls_where_boxes_are_placed_as_they_are(height, width):
 
 def test_the_loss_reaches_the_features_and_the_weights():
     net, features = detector(channels=6), torch.rand(2, 6, 70, 101, requires_grad=True)
-    loss = net.loss(net(features), [boxes.tensor(SHOWN), boxes.tensor()])
+    loss = net.loss(net(features), [boxes.of_rows(SHOWN), boxes.of_rows()])
     assert loss.shape == () and loss.dtype == torch.float32
     loss.backward()
     assert features.grad.isfinite().all() and (features.grad[0].abs().sum((1, 2)) > 0).all()
@@ -166,25 +166,25 @@ def test_the_loss_reaches_the_features_and_the_weights():
 def test_a_batch_without_boxes_asks_for_low_scores_whatever_its_size():
     net = detector().eval()
     image = torch.rand(1, 1, 64, 64)
-    loss = net.loss(net(image), [boxes.tensor()])
+    loss = net.loss(net(image), [boxes.of_rows()])
     loss.backward()
     assert loss > 0 and all(w.grad is None or w.grad.isfinite().all() for w in net.parameters())
-    alike = net.loss(net(image.repeat(3, 1, 1, 1)), [boxes.tensor()] * 3)
+    alike = net.loss(net(image.repeat(3, 1, 1, 1)), [boxes.of_rows()] * 3)
     assert alike.item() == pytest.approx(loss.item(), rel=1e-4)
     high = net(image)
     high = Predictions(high.boxes, high.scores + 5, high.grids, high.size)
-    assert net.loss(high, [boxes.tensor()]) > loss
+    assert net.loss(high, [boxes.of_rows()]) > loss
 
 
 def test_an_empty_image_adds_the_scores_it_raises():
-    net, found = detector(), boxes.tensor(SHOWN)
+    net, found = detector(), boxes.of_rows(SHOWN)
     one = stated(net, found, 64, 96)
     both = Predictions(torch.cat([one.boxes] * 2), torch.cat([one.scores] * 2), one.grids, one.size)
-    assert net.loss(both, [found, boxes.tensor()]) > net.loss(both, [found, found]) + 1
+    assert net.loss(both, [found, boxes.of_rows()]) > net.loss(both, [found, found]) + 1
 
 
 def test_more_of_the_same_images_do_not_change_the_loss():
-    net, found = detector(), boxes.tensor(SHOWN)
+    net, found = detector(), boxes.of_rows(SHOWN)
     one = stated(net, found + torch.tensor([0, 0, 2, 3, 0]), 64, 96, certainty=-1.0)
     both = Predictions(torch.cat([one.boxes] * 2), torch.cat([one.scores] * 2), one.grids, one.size)
     assert net.loss(both, [found, found]).item() == pytest.approx(net.loss(one, [found]).item(), rel=1e-5)
@@ -193,13 +193,13 @@ def test_more_of_the_same_images_do_not_change_the_loss():
 def test_boxes_are_cut_at_the_image_and_do_not_count_outside_of_it():
     net = detector().eval()
     said = net(torch.rand(1, 1, 70, 101))
-    inside, cut = boxes.tensor([(CAR, 60, 30, 101, 70)]), boxes.tensor([(CAR, 60, 30, 180, 200)])
+    inside, cut = boxes.of_rows([(CAR, 60, 30, 101, 70)]), boxes.of_rows([(CAR, 60, 30, 180, 200)])
     assert torch.equal(net.loss(said, [inside]), net.loss(said, [cut]))
-    outside = boxes.tensor(
+    outside = boxes.of_rows(
         [(CAR, 60, 30, 101, 70), (CAR, 110, 10, 125, 60), (PERSON, -30, 0, -5, 40), (CAR, 5, 5, 5, 9)]
     )
     assert torch.equal(net.loss(said, [inside]), net.loss(said, [outside]))
-    assert torch.equal(net.loss(said, [outside[1:]]), net.loss(said, [boxes.tensor()]))
+    assert torch.equal(net.loss(said, [outside[1:]]), net.loss(said, [boxes.of_rows()]))
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_what_cannot_be_learned_from_is_said(targets, message):
 
 
 def test_half_precision_predicts_and_the_loss_is_exact():
-    net, found = detector(), [boxes.tensor(SHOWN)]
+    net, found = detector(), [boxes.of_rows(SHOWN)]
     features = torch.rand(1, 1, 64, 96, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         said = net(features)
@@ -236,7 +236,7 @@ def test_half_precision_predicts_and_the_loss_is_exact():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_says_the_same():
-    net, image, found = detector().eval(), torch.rand(2, 1, 70, 101), [boxes.tensor(SHOWN), boxes.tensor()]
+    net, image, found = detector().eval(), torch.rand(2, 1, 70, 101), [boxes.of_rows(SHOWN), boxes.of_rows()]
     loss, seen = net.loss(net(image), found).item(), net.detect(image)
     net.to("cuda")
     assert net.loss(net(image.to("cuda")), found).item() == pytest.approx(loss, rel=1e-3)
@@ -257,7 +257,7 @@ def test_weights_depend_on_the_seed_and_drawing_them_is_all_that_is_drawn():
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     net, state = detector(), torch.get_rng_state()
-    net.loss(net(torch.zeros(1, 1, 64, 64)), [boxes.tensor(SHOWN)])
+    net.loss(net(torch.zeros(1, 1, 64, 64)), [boxes.of_rows(SHOWN)])
     net.detect(torch.zeros(1, 1, 64, 64))
     assert torch.equal(torch.get_rng_state(), state)
 

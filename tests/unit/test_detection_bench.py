@@ -226,7 +226,7 @@ def test_detections_are_read_as_they_were_found(tmp_path) -> None:
 
 def test_layers_that_are_frozen_stay_as_they_began(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(coco, "tensors", made_up)
-    images, found = torch.rand(4, 1, 64, 64), [boxes.tensor([(0, 5, 5, 40, 40)])] * 4
+    images, found = torch.rand(4, 1, 64, 64), [boxes.of_rows([(0, 5, 5, 40, 40)])] * 4
     settings = detectors.DetectorTraining(
         detector=DetectorConfig(start="coco"), epochs=1, batch=2, side=64, mosaic=0, frozen=10
     )
@@ -247,4 +247,4 @@ def test_the_head_is_scored_on_the_fused_feature(tmp_path) -> None:
     ir, vi = seen.pairs.stack([0])
     (found,) = detection_bench.end_to_end(ours, run.detector)(ir, vi)
     direct = run.detector.detect(run.network(ir, vi).fused)[0]
-    assert torch.equal(found, direct) and found.shape[1] == boxes.tensor().shape[1] + 1
+    assert torch.equal(found, direct) and found.shape[1] == boxes.of_rows().shape[1] + 1

@@ -50,7 +50,7 @@ def painted(count: int = 5, seed: int = 0) -> tuple[Tensor, list[Tensor]]:
     for image in images:
         (x0, y0), (w, h) = rng.integers(2, 40, 2).tolist(), rng.integers(8, 22, 2).tolist()
         image[:, y0 : y0 + h, x0 : x0 + w] = 1
-        found.append(boxes.tensor([(int(rng.integers(3)), x0, y0, x0 + w, y0 + h)]))
+        found.append(boxes.of_rows([(int(rng.integers(3)), x0, y0, x0 + w, y0 + h)]))
     return images, found
 
 
@@ -265,11 +265,11 @@ def test_colour_is_a_matter_of_channels():
 @pytest.mark.parametrize(
     ("images", "found", "message"),
     [
-        (torch.zeros(2, 1, 64, 64), [boxes.tensor()], "There are 2 images and boxes for 1"),
+        (torch.zeros(2, 1, 64, 64), [boxes.of_rows()], "There are 2 images and boxes for 1"),
         (torch.zeros(1, 1, 64, 64), [None], "None of the images is labelled"),
         (torch.zeros(0, 1, 64, 64), [], "None of the images is labelled"),
-        ([torch.zeros(1, 64, 64), torch.zeros(1, 64, 65)], [boxes.tensor()] * 2, "of one size"),
-        (torch.zeros(2, 64, 64), [boxes.tensor()] * 2, r"\(C, H, W\) of one size"),
+        ([torch.zeros(1, 64, 64), torch.zeros(1, 64, 65)], [boxes.of_rows()] * 2, "of one size"),
+        (torch.zeros(2, 64, 64), [boxes.of_rows()] * 2, r"\(C, H, W\) of one size"),
         (torch.zeros(1, 1, 64, 64), [torch.tensor([[9.0, 0, 0, 5, 5]])], "no class 9"),
     ],
 )

@@ -92,7 +92,7 @@ def test_scores_are_the_librarys_and_one_more():
 # --- detections
 
 
-TRUTH = boxes.tensor([(0, 10, 10, 20, 30), (2, 40, 40, 60, 50), (2, 5, 50, 15, 60)])
+TRUTH = boxes.of_rows([(0, 10, 10, 20, 30), (2, 40, 40, 60, 50), (2, 5, 50, 15, 60)])
 
 
 def found(*rows: tuple) -> Tensor:
@@ -124,7 +124,7 @@ def test_nothing_found_and_nothing_there_are_undefined():
     matched = scores.matches(DETECTIONS, TRUTH)
     precision, recall = scores.precision_recall(*matched.above(0.95))
     assert math.isnan(precision) and recall == 0
-    none = scores.matches(DETECTIONS, boxes.tensor())
+    none = scores.matches(DETECTIONS, boxes.of_rows())
     assert not none.right.any() and math.isnan(scores.precision_recall(*none.above(0))[1])
 
 

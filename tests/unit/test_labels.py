@@ -111,7 +111,7 @@ def test_real_boxes_are_those_mapped_independently():
     read, worst, count = boxes_of("RoadScene", real), 0.0, 0
     for name, entry in reference.items():
         rows = [row for row in entry["boxes"] if row[0] in boxes.CLASSES]
-        expected = boxes.tensor([(boxes.CLASSES.index(row[0]), *row[1:]) for row in rows])
+        expected = boxes.of_rows([(boxes.CLASSES.index(row[0]), *row[1:]) for row in rows])
         mapped = read(name)
         assert mapped.shape == expected.shape and torch.equal(mapped[:, 0], expected[:, 0]), name
         worst = max([worst, *(mapped - expected).abs().flatten().tolist()])

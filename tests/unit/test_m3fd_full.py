@@ -200,12 +200,12 @@ def test_a_detector_is_pulled_to_the_class_that_it_is_shown(kind: type[Detector 
     net = kind(1, DetectorConfig(names=("truck", "bus"))).train()
     predicted = net(torch.rand(1, 1, 64, 64))
     outputs, axis = ([predicted.scores], 1) if kind is Detector else (predicted.grids, 2)
-    bus = boxes.tensor([(boxes.NAMES.index("bus"), 16, 20, 48, 44)])
+    bus = boxes.of_rows([(boxes.NAMES.index("bus"), 16, 20, 48, 44)])
     pulls = torch.autograd.grad(net.loss(predicted, [bus]), outputs)
     truck, other = (torch.cat([pull.select(axis, place).flatten() for pull in pulls]) for place in (-2, -1))
     assert (truck >= 0).all() and truck.max() > 0 and other.min() < 0
     with pytest.raises(InputError, match="a box of a person, and the detector finds truck, bus: leave it out"):
-        net.loss(predicted, [boxes.tensor([(0, 1, 1, 9, 9)])])
+        net.loss(predicted, [boxes.of_rows([(0, 1, 1, 9, 9)])])
     found = select(bus[:, 1:], torch.tensor([[0.2], [0.7]]), net.config)
     assert [(boxes.NAMES[int(label)], round(score, 1)) for label, score, *_ in found.tolist()] == [
         ("bus", 0.7),
@@ -230,7 +230,7 @@ def test_the_head_of_coco_is_cut_to_the_classes_asked_for(monkeypatch: pytest.Mo
 
 
 def test_a_start_for_other_classes_is_refused() -> None:
-    images, found = torch.rand(2, 1, 64, 64), [boxes.tensor([(2, 5, 5, 40, 40)])] * 2
+    images, found = torch.rand(2, 1, 64, 64), [boxes.of_rows([(2, 5, 5, 40, 40)])] * 2
     with pytest.raises(InputError, match="another size, channels or classes"):
         detectors.train_detector(images, found, SMALL.own, start=Detector(1, DetectorConfig(names=SIX)))
 

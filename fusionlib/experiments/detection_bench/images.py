@@ -69,7 +69,7 @@ def labelled(
     read = labels.boxes_of(dataset, data_root(), size, classes)
     places = [place for place, name in enumerate(pairs.names) if name in known]
     known_boxes = [read(pairs.names[place]) for place in places]
-    no_boxes = boxes.tensor()
+    no_boxes = boxes.of_rows()
     return Labelled(pairs, places, [no_boxes if image_boxes is None else image_boxes for image_boxes in known_boxes])
 
 
