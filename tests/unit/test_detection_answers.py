@@ -114,7 +114,7 @@ def test_the_finding_says_what_trainings_of_the_network_change() -> None:
     ]  # fmt: skip
     text = detection_answers.in_short(pd.DataFrame(lines), replicated({"Q_CV": "worse"}))
     assert "by +2.0 points on RoadScene (significant) and -1.0 points on M3FD (not significant)" in text
-    assert text.endswith("the fused images are significantly worse in Q_CV")
+    assert text.endswith("the fused images are significantly worse in Q_CV.")
 
 
 def test_the_best_rows_stand_beside_the_printed_range() -> None:
