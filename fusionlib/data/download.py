@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,7 +253,9 @@ def _checking(downloader: pooch.HTTPDownloader, facts: Mapping[str, object]) -> 
         downloader(url, output, store)
         if not is_recorded(output, facts):
             raise ValueError(url)
-        Path(output).chmod(0o644)  # pooch's temporary file, which becomes the file, is closed to all but its owner
+        # Pooch's temporary file, which becomes the file, is closed to all but its owner, whatever the user's mask.
+        os.umask(mask := os.umask(0))
+        Path(output).chmod(0o666 & ~mask)
 
     return download
 

@@ -199,7 +199,7 @@ def share_interval(rows: pd.DataFrame) -> tuple[float, float]:
     return statistics.share_interval(rows["EPE"], identity_of(rows), scenes)
 
 
-def farther(rows: pd.DataFrame) -> dict[str, float]:
+def made_worse(rows: pd.DataFrame) -> dict[str, float]:
     """The sets on which the mean EPE of these pairs of one method is above that of the identity, each with its p.
 
     By sign flips over scenes, with Holm's correction for the number of sets that are tested; sets of fewer scenes than
@@ -215,7 +215,7 @@ def farther(rows: pd.DataFrame) -> dict[str, float]:
 
 def harmed(rows: pd.DataFrame) -> list[str]:
     """The sets on which the EPE of these pairs of one method is significantly above that of the identity."""
-    return [name for name, p in farther(rows).items() if p < statistics.SIGNIFICANCE]
+    return [name for name, p in made_worse(rows).items() if p < statistics.SIGNIFICANCE]
 
 
 def identity_of(rows: pd.DataFrame) -> pd.Series | float:

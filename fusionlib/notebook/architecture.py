@@ -114,10 +114,11 @@ def _registration(axis: Axes, network: FusionNetwork, shape_of: dict) -> None:
     config, levels = network.config, [name for name in shape_of if name.startswith("stage")]
     axis.set(xlim=(-0.7, 12.6), ylim=(-0.5, len(levels) - 0.4))
     axis.set_title("The registration: CSEB and MSRB (Fig. 3)", loc="left", fontweight="bold")
-    middle = (len(levels) - 1) / 2 if config.msrb != "pyramid" else 0  # the pyramid begins with its finest level
+    pyramid = config.msrb == "pyramid"
+    middle = 0 if pyramid else (len(levels) - 1) / 2  # the pyramid begins with its finest level, below
     _box(axis, 0.75, middle, 2.2, 0.75, f"enhanced features\n{_size(shape_of['ir_cseb'])} each", REGISTRATION)
-    _arrow(axis, [(1.85, middle), (3.7 if config.msrb != "pyramid" else 2.45, middle)])
-    if config.msrb != "pyramid":
+    _arrow(axis, [(1.85, middle), (2.45 if pyramid else 3.7, middle)])
+    if not pyramid:
         _box(axis, 5, middle, 2.6, 0.75, f"U-Net\n{_joined(config.msrb_widths)} channels", REGISTRATION)
         _box(axis, 9.5, middle, 1.8, 0.75, f"field $\\phi$\n{_size(shape_of['stage 1'])}", PLAIN)
         _arrow(axis, [(6.3, middle), (8.6, middle)])

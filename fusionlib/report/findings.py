@@ -66,12 +66,12 @@ def findings(folder: Path | str) -> list[Finding]:
 
 @cache
 def _findings(folder: Path, _: tuple[tuple[Path, int], ...]) -> tuple[Finding, ...]:
-    sentences = []
-    for notebooks, names, sentence in SENTENCES:
+    found = []
+    for notebooks, names, text_of in FINDINGS:
         if all((folder / "tables" / name).exists() for name in names):
             with contextlib.suppress(LookupError, ValueError):  # a table that is still being made lacks rows
-                sentences.append(Finding(sentence(folder), notebooks))
-    return tuple(sentences)
+                found.append(Finding(text_of(folder), notebooks))
+    return tuple(found)
 
 
 def basis(folder: Path | str) -> str:
@@ -233,7 +233,7 @@ def _brains(folder: Path) -> str:
     )
 
 
-SENTENCES: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], str]], ...] = (
+FINDINGS: tuple[tuple[tuple[str, ...], tuple[str, ...], Callable[[Path], str]], ...] = (
     (("12",), (COMPARED[1], COMPARED[2]), _statements),
     (("12",), (COMPARED[1], COMPARED[2]), _values),
     (("11", "03b"), (ROADS, BENCH), registration_findings.large),

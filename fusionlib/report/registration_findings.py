@@ -67,7 +67,7 @@ def raw(folder: Path) -> str:
         f"best scale and shift, fitted to the truth. Of what is then still out of register, Ours leaves "
         f"{left['ours']}{robust} and the best classical method, `{best}`, {left[best]}. In brackets stand 95 % "
         f"intervals over {len(set(scenes_of(frames)))} scenes. Significantly different from "
-        f"`{best}` (corrected): {differ} (p: {listed(map(_size_of, p_values))}). Ours has learned deformations like "
+        f"`{best}` (corrected): {differ} (p: {listed(map(_p_value, p_values))}). Ours has learned deformations like "
         "those of these cameras."
     )
 
@@ -111,7 +111,7 @@ def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
     return table[(table["method"] == method) & (table["level"] == level)]
 
 
-def _size_of(p: float) -> str:
+def _p_value(p: float) -> str:
     return "< 0.01" if p < 0.01 else f"{p:.2f}"
 
 

@@ -31,7 +31,7 @@ class TrainingConfig:
             registration frozen and a learning rate schedule of their own. PAPER-GAP: not mentioned; they cost little,
             and after the few joint epochs of a short training the head has not converged.
         schedule: "constant", or "one-cycle": up for the first tenth, then down to zero. PAPER-GAP: the paper names a
-            rate and no schedule, which implies a constant one; with it the registration learns less (notebook 03).
+            rate and no schedule, which implies a constant one; `sweep_rows.SWITCHES` has both.
         crop, crop_epochs: side of the random square cut from each training image, and number of first epochs with such
             crops; None for whole images, None for all epochs. PAPER-GAP: not mentioned; crops keep the displacements
             and cost less, whole images show a shift and a rotation as a whole.

@@ -133,3 +133,5 @@ def test_the_share_of_several_pairs_is_that_of_their_errors_together() -> None:
 def test_a_set_is_harmed_if_its_pairs_are_surely_farther_apart() -> None:
     sets = [errors(1.5, 12, "worse"), errors(0.5, 12, "better"), errors(1.0, 12, "same"), errors(1.5, 3, "few")]
     assert evaluation.harmed(pd.concat(sets)) == ["worse"]
+    worse = evaluation.made_worse(pd.concat(sets))
+    assert list(worse) == ["worse"] and worse["worse"] < 0.05  # "same" is not above 1, and "few" cannot be tested

@@ -106,8 +106,8 @@ def test_what_moves_at_rest_is_said(folder: Path) -> None:
 
 
 def test_what_has_no_table_has_no_finding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = [each for each in findings.SENTENCES if each[0] != ("12",)]
-    monkeypatch.setattr(findings, "SENTENCES", quick)
+    quick = [each for each in findings.FINDINGS if each[0] != ("12",)]
+    monkeypatch.setattr(findings, "FINDINGS", quick)
     for name in (RAW, "detection.csv", "cost_times.csv"):
         (folder / "tables" / name).unlink()
     table = pd.read_csv(folder / "tables" / BENCH)

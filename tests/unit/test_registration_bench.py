@@ -97,3 +97,21 @@ def test_what_was_measured_is_read(tmp_path: Path) -> None:
     assert registration_bench.run(CONFIG, {again: Key({"weights": "1"})}, path).equals(rows) and again.calls == 0
     registration_bench.run(CONFIG, {other: Key({"weights": "2"})}, path)
     assert other.calls == first.calls == 8
+
+
+def test_raw_frames_are_summed_up_on_the_test_split() -> None:
+    """By hand: the errors of 12 frames are 10 px; a network leaves 5, classical methods 8 and 9, on validation none."""
+    left = {"identity": 10.0, "ours": 5.0, "ecc": 9.0, "simpleitk": 8.0}
+    rows = [
+        (method, split, f"frame {frame}", metric, value)
+        for method, error in left.items()
+        for split, share in (("test", error / 10), ("val", 0.0))
+        for frame in range(12)
+        for metric, value in (("EPE", 10 * share + 0.1 * (frame % 3)), ("EPE_share", share + 0.01 * (frame % 3)))
+    ]
+    table = pd.DataFrame(rows, columns=["method", "split", "pair", "metric", "value"])
+    summary = registration_bench.raw_summary(table)
+    assert list(summary.index) == ["ours", "simpleitk"]
+    assert summary["share"].to_list() == pytest.approx([0.51, 0.81])
+    assert (summary["low"] <= summary["share"]).all() and (summary["share"] <= summary["high"]).all()
+    assert summary.at["ours", "p"] == pytest.approx(2 / 2**12, abs=1e-3) and np.isnan(summary.at["simpleitk", "p"])

@@ -141,10 +141,9 @@ def in_short(folder: Path) -> str:
         if count or name != CHOSEN:
             parts.append(f"{count} {word}{names}.")
     at_light = lines["at light"][lines["at light"].str.startswith(CONTRADICTED)].str.removeprefix(CONTRADICTED)
-    count = f"{len(at_light) or 'none'} {'is' if len(at_light) == 1 else 'are'} {CONTRADICTED}"
-    return " ".join(
-        [*parts, f"At `light`, {count}{': ' * bool(len(at_light))}{listed(quoted[at_light.index] + at_light)}."]
-    )
+    names = f": {listed(quoted[at_light.index] + at_light)}" if len(at_light) else ""
+    parts.append(f"At `light`, {len(at_light)} {'is' if len(at_light) == 1 else 'are'} {CONTRADICTED}{names}.")
+    return " ".join(parts)
 
 
 def _worst(comparisons: list[Compared]) -> Iterator[Compared]:
