@@ -22,11 +22,14 @@ PACKAGES += ("tifffile", "nibabel", "ultralytics", "faster-coco-eval", "fvcore")
 
 
 def machine() -> dict[str, object]:
-    """Python, platform, processor, GPU and the versions of `PACKAGES`, of those that are installed by that name."""
+    """Python, platform, processor and whether it has instructions for bfloat16, GPU, and the versions of `PACKAGES`, of
+    those that are installed by that name.
+    """
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _processor(),
+        "bfloat16": computes_in_bfloat16(),
         "cores": cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "packages": dict(_versions()),

@@ -1,6 +1,7 @@
 """Weights on disk: safetensors whose header says what made them.
 
-The header holds the recipe (JSON), the key of recipe, data and code (`made_by`), and the git revision.
+The header holds the recipe (JSON), the key of recipe, data and code (`made_by`), the git revision, and the machine
+(JSON): the same recipe gives slightly other weights on another one.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from torch import Tensor, nn
 
 from fusionlib.support.files import InputError, atomic
 from fusionlib.support.keys import Key
-from fusionlib.support.machine import git_revision
+from fusionlib.support.machine import git_revision, machine
 
 Module = TypeVar("Module", bound=nn.Module)
 Config = TypeVar("Config")
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], recipe: dict, key: Key) -> None:
-    """Write a state_dict as safetensors, with the recipe, its key and the git revision in the header."""
+    """Write a state_dict as safetensors, with the recipe, its key, the git revision and the machine in the header."""
     header = {"recipe": json.dumps(recipe), "made_by": str(key), "revision": git_revision()}
+    header |= {"machine": json.dumps(machine())}
     with atomic(path) as part:
         try:
             save_file({name: value.contiguous() for name, value in weights.items()}, part, header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from fusionlib import data, presets, training
 from fusionlib.detection import Detector, DetectorConfig
 from fusionlib.losses import LossWeights
 from fusionlib.network import FusionNetwork, NetworkConfig
-from fusionlib.support import boxes, long_training, weights
+from fusionlib.support import boxes, long_training, machine, weights
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.training import loop
@@ -293,6 +294,7 @@ def test_weights_come_back_as_they_were(tmp_path: Path):
     made = training.train_or_load(TINY, tmp_path)
     header = weights.read_header(made.path)
     assert header["made_by"] == str(TINY.key()) and header["revision"]
+    assert json.loads(header["machine"]) == machine.machine()  # another one rounds differently
     loaded = FusionNetwork.load(made.path)
     assert loaded.config == TINY.network and not loaded.training
     assert same(loaded, made.network)
