@@ -160,6 +160,7 @@ def train_or_load(settings: Retraining, folder: Path, retrain: bool = False, dev
     return path
 
 
+@torch.random.fork_rng(devices=[])  # the caller's random numbers go on as if nothing had been drawn
 def train(settings: Retraining, path: Path, device: str | None = None) -> pd.DataFrame:
     """Train a system and write its weights to `path`, the log beside it; goes on from the checkpoint of a killed run.
 

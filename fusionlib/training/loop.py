@@ -101,6 +101,7 @@ def detector_path(path: Path) -> Path:
 class Model(nn.Module):
     """What is trained: the network and, if the recipe has one, the detection head on its fused feature."""
 
+    @torch.random.fork_rng(devices=[])  # the caller's random numbers go on as if nothing had been drawn
     def __init__(self, recipe: Recipe, start: FusionNetwork | None = None) -> None:
         super().__init__()
         torch.manual_seed(recipe.seed)

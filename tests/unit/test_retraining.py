@@ -52,7 +52,9 @@ def kill_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_learns_and_says_what_made_the_weights(settings: Retraining, path: Path) -> None:
     settings = replace(settings, budget=systems.Budget(steps=60, batch=4, crop=32), learning_rate=1e-2)
+    before = torch.get_rng_state()
     log = train(settings, path)
+    assert torch.equal(torch.get_rng_state(), before)  # it seeds a generator of its own
     assert len(log) == 20 and log["step"].tolist() == list(range(3, 61, 3))
     assert log["loss"].iloc[-3:].mean() < 0.8 * log["loss"].iloc[:3].mean()
     assert path.with_suffix(".csv").exists() and not path.with_suffix(".checkpoint").exists()

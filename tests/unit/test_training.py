@@ -153,6 +153,12 @@ def test_batches_made_ahead_are_the_same_and_so_are_their_errors():
     next(made_ahead(broken()))  # and whoever stops early is not kept waiting
 
 
+def test_random_numbers_of_the_caller_go_on_as_they_were(tmp_path):
+    before = torch.get_rng_state()
+    training.train(TINY, tmp_path / "ours.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_full_disk_is_said_when_a_checkpoint_is_written(tmp_path, monkeypatch):
     def full(path: Path, content: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
