@@ -205,12 +205,21 @@ def made_worse(rows: pd.DataFrame) -> dict[str, float]:
     By sign flips over scenes, with Holm's correction for the number of sets that are tested; sets of fewer scenes than
     `statistics.LEAST_SCENES` are not.
     """
+    return _changed(rows, 1)
+
+
+def made_better(rows: pd.DataFrame) -> dict[str, float]:
+    """As `made_worse`, the sets on which it is below."""
+    return _changed(rows, -1)
+
+
+def _changed(rows: pd.DataFrame, direction: int) -> dict[str, float]:
     p_values, change = {}, {}
     for name, set_rows in rows.groupby("dataset", sort=False):
         change[name], scenes = set_rows["EPE"] - identity_of(set_rows), scenes_of(set_rows["pair"])
         if len(set(scenes)) >= statistics.LEAST_SCENES:
             p_values[name] = statistics.sign_flips(change[name], scenes)
-    return {name: p for name, p in statistics.holm(p_values).items() if change[name].mean() > 0}
+    return {name: p for name, p in statistics.holm(p_values).items() if direction * change[name].mean() > 0}
 
 
 def harmed(rows: pd.DataFrame) -> list[str]:

@@ -114,14 +114,14 @@ def is_ours_better(differences: pd.DataFrame, own: Sequence[str], rows: str, oth
 
 
 def in_short(measured: Measured, level: str, titles: Mapping[str, str]) -> str:
-    """Methods, to what they are called, against Ours: in which metrics of the fused image they differ significantly.
+    """A sentence for each method, by what it is called: in which metrics of the fused image it differs from Ours.
 
     The tests are those of `comparison.against`, all pairs together.
     """
     tests = comparison.against(replace(measured, table=measured.table.assign(dataset="all")), level)
     tests = tests[tests["metric"].isin(IMAGE_METRICS)]
-    texts = [versus(tests[tests["method"] == name], title, amounts=False) for name, title in titles.items()]
-    return "; ".join(title[0] + text[1:-1] for title, text in zip(titles.values(), texts, strict=True))
+    lines = {title: tests[tests["method"] == name] for name, title in titles.items()}
+    return " ".join(versus(rows, title, amounts=False) for title, rows in lines.items() if len(rows))
 
 
 # --- words

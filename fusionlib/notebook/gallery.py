@@ -73,7 +73,8 @@ def _lacking(row: Row, weights: Path | None) -> list[str]:
 def table(measured: Measured, level: str, caption: str, columns: Sequence[str] = METRICS, **only: str) -> HTML:
     """Means and, below them, 95 % intervals; best bold and second underlined among the rows of one heading and set.
 
-    Rows without numbers are left out: `left_out` names them.
+    Where there are too few scenes for an interval, the mean stands alone. Rows without numbers are left out: `left_out`
+    names them.
 
     Args:
         measured, level, columns: as those of `comparison.means`.
@@ -203,6 +204,6 @@ def pictures(scenes: Sequence[Views]) -> Figure:
 
 
 def _cell(mean: float, ends: tuple[float, float] | None) -> str:
-    if ends is None:
+    if pd.isna(mean):
         return "–"
-    return f"{number(mean, 4)}<br><small>{number(ends[0])} to {number(ends[1])}</small>"
+    return number(mean, 4) + (f"<br><small>{number(ends[0])} to {number(ends[1])}</small>" if ends else "")

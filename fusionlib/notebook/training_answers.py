@@ -121,14 +121,30 @@ def do_levels_agree(at_levels: pd.DataFrame) -> Markdown:
     )
 
 
+def outside(tests: pd.DataFrame, number: int) -> tuple[int, int]:
+    """How many differences between rows that the paper prints lie outside the 95 % intervals here, and of how many.
+
+    Args:
+        tests: of `sweep_tables.differences`; taken is the set that the paper names or, without it, all pairs.
+        number: of the paper's table.
+    """
+    named, printed = paper_table(number).index.get_level_values("dataset")[0], paper_table(number).droplevel("dataset")
+    effects = (printed - printed.loc[sweep_rows.reference(number)]).stack()
+    lines = tests[tests["data"] == (named if named in set(tests["data"]) else tests["data"].iloc[-1])]
+    lines = lines.set_index(["row", "metric"])
+    lines = lines[lines.index.isin(effects.index)]
+    return int((~effects.reindex(lines.index).between(lines["low"], lines["high"])).sum()), len(lines)
+
+
 def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> str:
-    """Table 4 or 5 in two sentences, on all pairs: what is significant, by level, and how large differences are."""
+    """Table 4 or 5 in a few sentences, on all pairs: what is significant, by level, and how large differences are."""
     printed, epochs = paper_table(number).index.get_level_values("row"), at_medium["epochs"].mode()[0]
-    texts, tests = [], []
+    texts, tests, far = [], [], []
     for table in (at_medium, *at_others):
-        rows = table[table["row"].isin(printed) & (table["epochs"] == epochs)]
+        rows, level = table[table["row"].isin(printed) & (table["epochs"] == epochs)], table["level"].iloc[0]
         lines = sweep_tables.differences(rows, sweep_rows.reference(number))
         tests.append(lines[lines["data"] == lines["data"].iloc[-1]])  # of all pairs, which come last
+        far.append("{} of {} at `{}`".format(*outside(lines, number), level))
         significant = tests[-1][tests[-1]["verdict"] != NOT_SIGNIFICANT]
         which = [
             f"`{row}` {verdict} in {', '.join(lines['metric'])}"
@@ -136,11 +152,12 @@ def in_short(number: int, at_medium: pd.DataFrame, *at_others: pd.DataFrame) -> 
         ]
         verb = "" if texts else " is significant" if len(significant) < 2 else " are significant"
         brackets = f" ({listed(which)})" if which else ""
-        texts.append(f"{len(significant) or 'none'}{verb} at `{table['level'].iloc[0]}`{brackets}")
+        texts.append(f"{len(significant) or 'none'}{verb} at `{level}`{brackets}")
     of_metric = tests[0].query("metric == 'Q_CC'")
     half = ((of_metric["high"] - of_metric["low"]) / 2).max()
     return (
         f"Of Table {number}'s {len(tests[0])} comparisons with Ours on all pairs, over {of_metric['seeds'].max()} "
-        f"trainings of {epochs} epochs a row, {listed(texts)}. In Q_CC the rows differ from Ours by up to "
-        f"{of_metric['difference'].abs().max():.3f}, with 95 % intervals of up to ±{half:.3f}."
+        f"trainings of {epochs} epochs a row, {listed(texts)}. In Q_CC at `{at_medium['level'].iloc[0]}` "
+        f"the rows differ from Ours by up to {of_metric['difference'].abs().max():.3f}, with 95 % intervals of up to "
+        f"±{half:.3f}. Of the differences that the paper prints, {listed(far)} lie outside our intervals."
     )

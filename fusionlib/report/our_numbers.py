@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fusionlib import data
 from fusionlib.data import systems
 from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
@@ -28,10 +29,11 @@ from fusionlib.experiments.evaluation import BOUND, with_all_sets
 from fusionlib.methods.registry import SAME_BUDGET
 from fusionlib.metrics.statistics import interval
 from fusionlib.support import result_tables
+from fusionlib.training.recipe import Recipe
 from fusionlib.training.shared_weights import read_log
 
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.run` on the test pairs of a preset
-BENCH = "registration_bench.csv"  # the rows of `registration_bench.run`
+BENCH, BRAINS = "registration_bench.csv", "mri_registration.csv"  # the rows of `registration_bench.run`
 DETECTION = "detection.csv"  # the rows of `detection_bench`
 DETECTION_SCENES = "detection_scenes.csv"  # how much their differences to Ours change from scenes to scenes
 COMPARED = {1: "table1.csv", 2: "table2.csv", 7: "table7.csv"}  # what `comparison.run` keeps of the paper's tables
@@ -177,6 +179,12 @@ def _minutes_of_part(name: str, weights: Path, folder: str) -> float:
 def minutes_of(log: Path) -> float:
     """How long the training took whose log this is; 0 if there is no log, InputError if it is damaged."""
     return read_log(log)["seconds"].sum() / 60 if log.exists() else 0.0
+
+
+def steps_of(log: Path, recipe: Recipe) -> int:
+    """How many steps the training took whose log this is, on the pairs of a recipe and in its batches; 0 if none."""
+    pairs = data.splits(recipe.dataset).get("train", [])[: recipe.train_pairs]
+    return read_log(log)["epoch"].iloc[-1] * max(1, len(pairs) // recipe.training.batch) if log.exists() else 0
 
 
 def minutes_of_same_budget(weights: Path) -> float:

@@ -73,12 +73,15 @@ def _processor() -> str:
 
 
 def git_revision() -> str:
-    """Commit of the checkout, with "+" if files differ from it; "unknown" outside git."""
+    """Commit of the checkout, with "+" if files outside `results` differ from it; "unknown" outside git."""
+    git = ["git", "-C", str(ROOT)]
     try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = [*git, "rev-parse", "--short=12", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        differs = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":(exclude)results"]).returncode
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return commit + ("+" if differs else "")
 
 
 def computes_in_bfloat16() -> bool:

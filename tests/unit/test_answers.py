@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fusionlib.experiments import sweep_tables
+from fusionlib.data.paper_tables import paper_table
+from fusionlib.experiments import sweep_rows, sweep_tables
 from fusionlib.experiments.comparison import METRICS, Measured, Row
 from fusionlib.notebook import answers, training_answers
 
@@ -104,6 +105,23 @@ def test_a_test_over_pairs_tells_two_seeds_of_one_row_apart() -> None:
     table.loc[table["row"] == "two", "Q_CC"] += 0.3 * (-1) ** table["seed"]  # up with one seed, down with the other
     beside = training_answers.rows_and_seeds(table, "one", apart)["difference between a row and the full method, mean"]
     assert beside["Q_CC"] == pytest.approx(0.3) and beside["EPE"] == pytest.approx(0, abs=1e-12)
+
+
+def test_differences_in_print_that_lie_outside_our_intervals_are_counted() -> None:
+    printed = paper_table(5).droplevel("dataset")
+    rows, best = [row for row in printed.index if row != sweep_rows.reference(5)], sweep_rows.reference(5)
+    lines = [
+        {"data": data, "row": row, "metric": metric, "low": effect - 1, "high": effect + 1 - 2 * (row == rows[0])}
+        for data in ("RoadScene", "all")
+        for row in rows
+        for metric in ["EPE", *printed.columns]
+        for effect in [printed.at[row, metric] - printed.at[best, metric] if metric in printed else 0]
+    ]
+    tests = pd.DataFrame(lines)
+    tests.loc[tests["row"] == rows[0], "high"] -= 0.5  # the first row's intervals end below the printed effect
+    assert training_answers.outside(tests, 5) == (4, 4 * len(rows))
+    tests.loc[tests["data"] == "RoadScene", "low"] = np.inf  # the paper names no set for Table 5: all pairs count
+    assert training_answers.outside(tests, 5) == (4, 4 * len(rows))
 
 
 def test_short_trainings_stand_beside_the_start_that_they_share() -> None:

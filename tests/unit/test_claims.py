@@ -80,7 +80,15 @@ def test_every_statement_of_the_shipped_tables_has_a_verdict_an_effect_and_what_
     )
     assert sum(tested.counted(found).values()) == len(found)
     text = tested.in_short(SHIPPED.folder)
-    assert text.startswith(f"{len(found)} were tested at `medium`. ") and "undecided. At `light`, " in text
+    assert text.startswith(f"{len(found)} were tested at `medium`. ") and "undecided. In *Figure 7: l_s helps" in text
+    assert "before the correction only. At `light`, " in text
+
+
+def test_what_only_the_correction_makes_undecided_has_both_p_values() -> None:
+    alone, other = Compared("row", "EPE", -1.0, -1.5, -0.5, 0.03), Compared("row", "Q_CC", 0.1, -0.1, 0.3, 0.6)
+    assert tested.verdict([alone], [other]) == OPEN and tested.verdict([alone]) == CONTRADICTED
+    assert tested._alone(alone, tested.corrected([alone], [other])[alone]) == " (p alone 0.030, corrected 0.060)"
+    assert not tested._alone(other, 1.0) and not tested._alone(alone, tested.corrected([alone])[alone])
 
 
 def test_what_is_better_in_everything_is_supported_and_worse_in_one_number_contradicted(folder: Path) -> None:

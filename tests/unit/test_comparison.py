@@ -24,7 +24,7 @@ from fusionlib.experiments.comparison import (
 )
 from fusionlib.experiments.evaluation import BOUND
 from fusionlib.methods.protocol import Fused
-from fusionlib.notebook import gallery
+from fusionlib.notebook import gallery, sentences
 from fusionlib.notebook.reporting import ranks
 from fusionlib.support import result_tables
 from fusionlib.support.files import InputError
@@ -289,6 +289,15 @@ def test_best_and_second_are_marked_by_the_arrow_among_the_rows_of_a_part() -> N
     marks = ranks(found)
     assert marks["Q_CC"].tolist() == [0, 1, 2, 0, 0, 0]
     assert marks["Q_CV"].tolist() == [1, 0, 1, 2, 0, 0]
+
+
+def test_the_mean_of_too_few_scenes_stands_alone(ours: dict, tmp_path: Path) -> None:
+    measured = comparison.run(ROWS, PRESET, tmp_path / "table.csv")
+    assert comparison.intervals(measured, "medium")["Q_CC"].isna().all()
+    html = gallery.table(measured, "medium", "Means").data
+    for mean in comparison.means(measured, "medium")["Q_CC"].dropna():
+        assert f">{sentences.number(mean, 4)}<" in html
+    assert "<br>" not in html
 
 
 def test_the_table_shows_intervals_and_is_the_same_every_time(

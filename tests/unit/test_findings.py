@@ -53,21 +53,22 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
     left = sums["EPE"] / sums["identity"]  # of all pairs together, not the mean of the pairs' own shares
     small = registration_findings.small(folder)
     assert re.search(rf"Ours leaves [^.]*{100 * left['light', 'TNO']:.0f} % \(\d+ to \d+\) on TNO", small)
-    assert "corrected for the number of sets): SimpleITK on TNO." in small and "(2 scenes) on LLVIP" in small
+    assert "than no registration: `ours_robust` on M3FD and SimpleITK on RoadScene; " in small
+    assert "significantly worse: SimpleITK on TNO." in small and "(2 scenes) on LLVIP" in small
     medium = registration_findings.large(folder)
     assert re.search(rf"{100 * left['medium', 'M3FD']:.0f} % \(\d+ to \d+\) on M3FD", medium)
     edit(folder, ROADS, "EPE_share", 0.5, method="ours", level="light")
     small = registration_findings.small(folder)
     assert re.search(rf"Ours leaves [^.]*{50 * left['light', 'TNO']:.0f} % \(\d+ to \d+\) on TNO", small)
     edit(folder, ROADS, "EPE_share", 4, method="ours", level="light")
-    worse = "sets): Ours on RoadScene, Ours on M3FD, Ours on TNO and SimpleITK on TNO."
+    worse = "worse: Ours on RoadScene, Ours on M3FD, Ours on TNO and SimpleITK on TNO."
     assert worse in registration_findings.small(folder)
 
     assert re.search(
-        r"At `light`, the average[^;]*significantly better than Ours in [^;]*Q_CC", findings._fusion(folder)
+        r"At `light`: The average[^;]*significantly better than Ours in [^;]*Q_CC", findings._fusion(folder)
     )
     edit(folder, "table1.csv", "Q_CC", 2, method="ours", level="light")
-    assert re.search(r"At `light`, the average[^;]*significantly worse [^;]*Q_CC", findings._fusion(folder))
+    assert re.search(r"At `light`: The average[^;]*significantly worse [^;]*Q_CC", findings._fusion(folder))
 
     path = folder / "tables" / "target_awareness_found.csv"
     table = pd.read_csv(path)

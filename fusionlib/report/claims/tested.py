@@ -40,6 +40,7 @@ from fusionlib.report.our_numbers import (
 
 SUPPORTED, CONTRADICTED, CHOSEN, OPEN = VERDICTS = ("supported", "contradicted", "by our choice", "undecided")
 WORSE = "significantly worse than"
+ALONE = " (p alone "
 BUDGETS = "published weights of every system, or several trainings of each in one budget (of Ours there is one)"
 SEEDS = "trainings in full: here a row goes on for a few epochs from a start that all share"
 
@@ -66,7 +67,8 @@ def statements(folder: Path | str) -> pd.DataFrame:
 
     Returns:
         Columns section, the paper says, tested on, effect (in each number the comparison that is worst for Ours, with
-        its interval; a positive number is in favour of Ours), verdict, significantly worse than (the rows that
+        its interval; a positive number is in favour of Ours; with p where only the correction makes it no
+        contradiction), verdict, significantly worse than (the rows that
         contradict it), at light (the verdict at the level `light`, where that was measured, and the rows that
         contradict it), and what would change it.
     """
@@ -85,7 +87,8 @@ def statements(folder: Path | str) -> pd.DataFrame:
         if own:
             family = _family(statement, light)
             at_light = verdict(own, family) + _by(_rows(contradicting(own, family)))
-        effect = "; ".join(str(each) for each in _worst(comparisons))
+        p_values = corrected(comparisons, family)
+        effect = "; ".join(f"{each}{_alone(each, p_values[each])}" for each in _worst(comparisons))
         lines.append((statement.section, statement.says, basis, effect, decision, worse, at_light, statement.change))
     columns = ["section", "the paper says", "tested on", "effect", "verdict", WORSE, "at light", "what would change it"]
     return pd.DataFrame(lines, columns=columns)
@@ -101,8 +104,19 @@ def verdict(comparisons: Sequence[Compared], family: Sequence[Compared] = ()) ->
 
 def contradicting(comparisons: Sequence[Compared], family: Sequence[Compared] = ()) -> list[Compared]:
     """The comparisons in which Ours is significantly worse."""
-    corrected = holm({str(place): each.p for place, each in enumerate([*comparisons, *family])})
-    return [each for place, each in enumerate(comparisons) if each.gain < 0 and corrected[str(place)] < SIGNIFICANCE]
+    p_values = corrected(comparisons, family)
+    return [each for each in comparisons if each.gain < 0 and p_values[each] < SIGNIFICANCE]
+
+
+def corrected(comparisons: Sequence[Compared], family: Sequence[Compared] = ()) -> dict[Compared, float]:
+    """The p of each comparison after Holm's correction for all of them and for the family."""
+    by_place = holm({str(place): each.p for place, each in enumerate([*comparisons, *family])})
+    return {each: by_place[str(place)] for place, each in enumerate(comparisons)}
+
+
+def _alone(each: Compared, p: float) -> str:
+    """The two p of a comparison that is significantly against Ours by itself, but not after the correction."""
+    return f"{ALONE}{each.p:.3f}, corrected {p:.3f})" if each.gain < 0 and each.p < SIGNIFICANCE <= p else ""
 
 
 def _rows(comparisons: Sequence[Compared]) -> str:
@@ -140,6 +154,9 @@ def in_short(folder: Path) -> str:
         word += ", each comparison tested by itself" if name == SUPPORTED and count else ""
         if count or name != CHOSEN:
             parts.append(f"{count} {word}{names}.")
+    alone = says[(lines["verdict"] == OPEN) & lines["effect"].str.contains(ALONE, regex=False)]
+    if len(alone):
+        parts.append(f"In {listed(alone)}, a comparison is significantly against the paper before the correction only.")
     at_light = lines["at light"][lines["at light"].str.startswith(CONTRADICTED)].str.removeprefix(CONTRADICTED)
     names = f": {listed(quoted[at_light.index] + at_light)}" if len(at_light) else ""
     parts.append(f"At `light`, {len(at_light)} {'is' if len(at_light) == 1 else 'are'} {CONTRADICTED}{names}.")
