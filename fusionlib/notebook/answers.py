@@ -75,6 +75,25 @@ def counted(differences: pd.DataFrame, rows: str, other: str = "Ours") -> str:
     )
 
 
+def counted_at(measured: Measured, rows: Sequence[str], reference: str, levels: Sequence[str]) -> str:
+    """How often a method is significantly better and worse than others in the metrics of the fused image, by level:
+    "better in 3 and worse in 7 of 16 at `medium` and better in 0 ...".
+
+    Args:
+        measured: of `comparison.run`.
+        rows: the methods it is compared with.
+        reference: the method that is better or worse.
+        levels: of the deformation.
+    """
+    counts = []
+    for level in levels:
+        lines = against(measured, level, reference)
+        lines = lines[lines["method"].isin(rows) & lines["metric"].isin(IMAGE_METRICS)]
+        mark = better(lines)
+        counts.append(f"better in {(mark < 0).sum()} and worse in {(mark > 0).sum()} of {len(lines)} at `{level}`")
+    return listed(counts)
+
+
 def by_metric(differences: pd.DataFrame) -> pd.DataFrame:
     """Metric by metric: what Ours is significantly better than, worse than, and neither; method - Ours with interval.
 

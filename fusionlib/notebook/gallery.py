@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,14 @@ def _lacking(row: Row, weights: Path | None) -> list[str]:
     return lacking
 
 
-def table(measured: Measured, level: str, caption: str, columns: Sequence[str] = METRICS, **only: str) -> HTML:
+def table(
+    measured: Measured,
+    level: str,
+    caption: str,
+    columns: Sequence[str] = METRICS,
+    steps: Callable[[str], str] | None = None,
+    **only: str,
+) -> HTML:
     """Means and, below them, 95 % intervals; best bold and second underlined among the rows of one heading and set.
 
     Where there are too few scenes for an interval, the mean stands alone. Rows without numbers are left out: `left_out`
@@ -79,6 +86,7 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
     Args:
         measured, level, columns: as those of `comparison.means`.
         caption: a line above it.
+        steps: of a method: in how many steps it was trained here; shown beside the origin of its weights.
         only: `data` or `heading`: show the rows of one set, or under one heading.
     """
     table_means, spread = means(measured, level, columns), intervals(measured, level, columns)
@@ -87,10 +95,12 @@ def table(measured: Measured, level: str, caption: str, columns: Sequence[str] =
     measurable = table_means[list(columns)].notna().any(axis=1)
     table_means, spread = table_means[measurable], spread[measurable]
     text = pd.DataFrame({"weights": table_means["weights"]})
+    if steps:
+        text["steps here"] = [steps(method) for method in text.index.get_level_values("method")]
     for column in columns:
         cells = zip(table_means[column], spread[column], strict=True)
         text[with_arrow(column)] = [_cell(mean, ends) for mean, ends in cells]
-    marks = ranks(table_means[list(columns)]).map(lambda rank: STYLES.get(rank, "")).set_axis(text.columns[1:], axis=1)
+    marks = ranks(table_means[list(columns)]).map(lambda rank: STYLES.get(rank, "")).rename(columns=with_arrow)
     styler = text.style.set_uuid(fingerprint(caption, text.to_csv())).set_caption(caption)
     styler.apply(lambda _: marks.reindex(columns=text.columns, fill_value=""), axis=None)
     return HTML(styler.format_index(escape="html", axis=0).to_html())

@@ -131,13 +131,9 @@ def _at_equal_budget(folder: Path) -> str:
     """In how many comparisons of fused images the shorter training of Ours is better, and in how many worse."""
     texts = []
     for number in (1, 2):
-        measured, counts = comparison.read(number, folder / "tables" / COMPARED[number]), []
-        for level in ("medium", "light"):
-            lines = answers.against(measured, level, SAME_BUDGET)
-            lines = lines[lines["method"].isin(_printed_rows(number)) & lines["metric"].isin(IMAGE_METRICS)]
-            mark = answers.better(lines)
-            counts.append(f"better in {(mark < 0).sum()} and worse in {(mark > 0).sum()} of {len(lines)} at `{level}`")
-        texts.append(f" Against Table {number}, they are significantly {listed(counts)}.")
+        measured = comparison.read(number, folder / "tables" / COMPARED[number])
+        counts = answers.counted_at(measured, _printed_rows(number), SAME_BUDGET, ("medium", "light"))
+        texts.append(f" Against Table {number}, they are significantly {counts}.")
     return (
         f"The fused images of Ours after one hour were compared with each printed row in each metric.{''.join(texts)}"
     )

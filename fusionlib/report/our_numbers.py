@@ -26,11 +26,11 @@ from fusionlib.data.paper_tables import paper_table, systems_in
 from fusionlib.data.scenes import scenes_of
 from fusionlib.experiments import comparison, mri_study, profiling
 from fusionlib.experiments.evaluation import BOUND, with_all_sets
-from fusionlib.methods.registry import SAME_BUDGET
+from fusionlib.methods.registry import SAME_BUDGET, weights_name
 from fusionlib.metrics.statistics import interval
 from fusionlib.support import result_tables
 from fusionlib.training.recipe import Recipe
-from fusionlib.training.shared_weights import read_log
+from fusionlib.training.shared_weights import START, read_log
 
 TEST_PAIRS = "test_pairs.csv"  # the long table of `evaluation.run` on the test pairs of a preset
 BENCH, BRAINS = "registration_bench.csv", "mri_registration.csv"  # the rows of `registration_bench.run`
@@ -185,6 +185,24 @@ def steps_of(log: Path, recipe: Recipe) -> int:
     """How many steps the training took whose log this is, on the pairs of a recipe and in its batches; 0 if none."""
     pairs = data.splits(recipe.dataset).get("train", [])[: recipe.train_pairs]
     return read_log(log)["epoch"].iloc[-1] * max(1, len(pairs) // recipe.training.batch) if log.exists() else 0
+
+
+def steps_here(method: str, weights: Path, recipe: Recipe) -> str:
+    """In how many steps each part of a method was trained here, starts included: "1650 + 520"; "–" if in none.
+
+    Args:
+        method: as in Tables 1 and 2.
+        weights: folder of the weights and logs of a preset.
+        recipe: of Ours in that preset, whose batch is that of all our own networks; those of the others are smaller.
+    """
+    counts = []
+    for name in method.split("+"):
+        log = weights / f"{weights_name(name)}.csv"
+        if name in systems.names():
+            counts += [read_log(log)["step"].iloc[-1]] if log.exists() else []
+        elif steps := steps_of(log, recipe):
+            counts.append(steps + steps_of(log.with_stem(START), recipe))
+    return " + ".join(map(str, counts)) or "–"
 
 
 def minutes_of_same_budget(weights: Path) -> float:

@@ -77,6 +77,15 @@ def test_a_sentence_without_amounts_says_what_differs_or_that_nothing_does() -> 
     assert answers.versus(lines[1:], "one", amounts=False) == "One is not significantly different from Ours in EPE."
 
 
+def test_a_method_is_counted_against_others_level_by_level() -> None:
+    both = measured({"higher": 0.5, "lower": -0.5, "same": 0.0})
+    light = both.table.assign(level="light", **{metric: 1.0 for metric in METRICS})  # all methods the same
+    both = Measured(both.rows, pd.concat([both.table, light]), {})
+    text = answers.counted_at(both, ["higher", "lower"], "same", ["medium", "light"])
+    # against "higher", "same" has the lower, better Q_CV and is worse in three metrics; against "lower" the reverse
+    assert text == "better in 4 and worse in 4 of 8 at `medium` and better in 0 and worse in 0 of 8 at `light`"
+
+
 def test_metric_by_metric_each_row_stands_in_one_column(found: pd.DataFrame) -> None:
     table = answers.by_metric(found)
     assert list(table.index) == METRICS

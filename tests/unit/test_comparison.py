@@ -297,7 +297,9 @@ def test_the_mean_of_too_few_scenes_stands_alone(ours: dict, tmp_path: Path) -> 
     html = gallery.table(measured, "medium", "Means").data
     for mean in comparison.means(measured, "medium")["Q_CC"].dropna():
         assert f">{sentences.number(mean, 4)}<" in html
-    assert "<br>" not in html
+    assert "<br>" not in html and "steps here" not in html
+    html = gallery.table(measured, "medium", "Means", steps=lambda method: f"{len(method)} steps of {method}").data
+    assert "steps here" in html and "4 steps of ours" in html and "font-weight: bold" in html
 
 
 def test_the_table_shows_intervals_and_is_the_same_every_time(

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from fusionlib import data, presets
 from fusionlib.__main__ import main
 from fusionlib.data.paper_tables import paper_table
 from fusionlib.experiments.comparison import METRICS
@@ -261,6 +262,18 @@ def test_publish_writes_all_presets_and_says_what_is_in_the_way(tmp_path, capsys
 
 def full_disk(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_the_steps_of_every_training_behind_a_row_are_told(tmp_path: Path) -> None:
+    recipe = presets.load("mini").recipe
+    each = len(data.splits(recipe.dataset)["train"]) // recipe.training.batch
+    for name, unit, last in (("ours", "epoch", 4), ("registration", "epoch", 7), ("imf", "step", 5)):
+        log = pd.DataFrame({unit: [1, last], "seconds": [60.0, 90.0]})
+        log.to_csv(tmp_path / f"{name}.csv", index=False)
+    steps = {name: our_numbers.steps_here(name, tmp_path, recipe) for name in ("ours", "imf", "imf+ydtr", "average")}
+    assert steps == {"ours": f"{11 * each}", "imf": "5", "imf+ydtr": "5", "average": "–"}
+    assert our_numbers.steps_here("ours+imf", tmp_path, recipe) == f"{11 * each} + 5"
+    assert our_numbers.steps_of(tmp_path / "nothing.csv", recipe) == 0
 
 
 # --- the model card
