@@ -24,7 +24,7 @@ from fusionlib.support.files import InputError
 from fusionlib.support.inputs import check_channels, pad_to_multiple
 from fusionlib.support.keys import NEUTRAL
 from fusionlib.support.quiet_import import import_quietly
-from fusionlib.support.settings import check
+from fusionlib.support.settings import check, check_choice
 from fusionlib.support.weights import config_of, read_state, with_weights
 
 MULTIPLE = 32  # the stride of the coarsest level; heights and widths are padded to a multiple of it
@@ -65,10 +65,8 @@ class DetectorConfig:
     most: int = 300
 
     def __post_init__(self) -> None:
-        if self.size not in ("n", "s"):
-            raise InputError(f"There is no detector of size {self.size!r}: choose 'n' or 's'.")
-        if self.start not in ("random", "coco"):
-            raise InputError(f"A detector cannot start from {self.start!r}: choose 'random' or 'coco'.")
+        check_choice(self, "size", "n", "s")
+        check_choice(self, "start", "random", "coco")
         if not self.names or set(self.names) - set(NAMES) or len(set(self.names)) < len(self.names):
             raise InputError(f"A detector cannot find {self.names}: name some of {', '.join(NAMES)}, each once.")
         check(self, "box", "classes", "distribution")

@@ -33,7 +33,7 @@ from fusionlib.support.inputs import (
     local_structure,
     pad_to_multiple,
 )
-from fusionlib.support.settings import check
+from fusionlib.support.settings import check, check_choice
 from fusionlib.support.weights import config_of, with_weights
 
 
@@ -76,8 +76,8 @@ class NetworkConfig:
     common_in_fusion: bool = True
 
     def __post_init__(self) -> None:
-        if self.common_input not in ("structure", "image") or self.msrb not in ("unet", "pyramid"):
-            raise InputError("NetworkConfig knows common_input 'structure' or 'image' and msrb 'unet' or 'pyramid'.")
+        check_choice(self, "common_input", "structure", "image")
+        check_choice(self, "msrb", "unet", "pyramid")
         check(self, "channels", "extractor_layers", "registration_side", "registration_stride", least=1)
         check(self, "msrb_widths", "gathering_widths", "windows", "correlation_radius", least=1)
         if any(side % 2 == 0 for side in self.windows):
@@ -249,13 +249,13 @@ class FusionNetwork(nn.Module):
 
     def _align(self, ir: Tensor, vi: Tensor) -> Alignment:
         common_ir, common_vi = self.common_features(ir, vi)
-        if (size := self._registration_size(*ir.shape[-2:])) == ir.shape[-2:]:
+        if (size := self.registration_size(*ir.shape[-2:])) == ir.shape[-2:]:
             stages = self.register(common_ir, common_vi)
         else:
             stages = self.register(*self.common_features(downsample(ir, size), downsample(vi, size)))
         return Alignment.of(stages, common_ir, common_vi, ir.shape[-2:])
 
-    def _registration_size(self, height: int, width: int) -> tuple[int, int]:
+    def registration_size(self, height: int, width: int) -> tuple[int, int]:
         """Where padded images are registered: multiples of `multiple`, numbers or symbols of `methods.export`."""
         height, width = torch.sym_int(height), torch.sym_int(width)
         side, m = self.config.registration_side, self.multiple

@@ -46,8 +46,12 @@ def key_of(pairs: PairSet, *behaviour: str, **facts: object) -> Key:
         pairs: of one set and size.
         behaviour: components of the code beside those that read the pairs, see `support.behaviour.components`.
         facts: settings, by name.
+
+    Raises:
+        InputError: pairs of folders of one's own: only the files of a set have checksums.
     """
-    name = pairs.title or "pairs"
+    if not (name := pairs.title):
+        raise InputError("What is kept needs pairs of a set, with checksums: score others with `evaluation.evaluate`.")
     height, width = pairs[0].ir.shape[-2:]
     input_facts = {"size": width if height == width else (height, width), name: data.checksum(name, pairs.names)}
     return Key.of([*data.components_of(name), *behaviour], **facts, **input_facts)

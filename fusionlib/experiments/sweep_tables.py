@@ -61,9 +61,8 @@ def differences(table: pd.DataFrame, reference: str, rows: Sequence[str] | None 
         by_seed = {name: (means.loc[name] - means.loc[reference]).dropna() for name in others}
         tests = {(name, metric): paired_t(by_seed[name][metric]) for name, metric in product(others, METRICS)}
         corrected = holm({key: p for key, (_, _, p) in tests.items()})
-        for (name, metric), (low, high, p) in tests.items():
-            difference = by_seed[name][metric].mean()
-            p = corrected[name, metric] if p == p else p
+        for (name, metric), (low, high, _) in tests.items():
+            difference, p = by_seed[name][metric].mean(), corrected[name, metric]
             line = (data, name, metric, len(by_seed[name]), pairs, difference, low, high, p)
             lines.append((*line, verdict(difference, p, metric)))
     names = ["data", "row", "metric", "seeds", "pairs", "difference", "low", "high", "p", "verdict"]

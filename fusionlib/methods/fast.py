@@ -128,7 +128,7 @@ class FastNetwork(nn.Module):
 
     def _stages(self, ir: Tensor, vi: Tensor, common: tuple[Tensor, Tensor] | None = None) -> list[Stage]:
         """The registration of padded images, downsampled if large; `common` are features at full size."""
-        size = self.network._registration_size(*ir.shape[-2:])
+        size = self.network.registration_size(*ir.shape[-2:])
         if size != tuple(ir.shape[-2:]):
             ir, vi = downsample(ir, size), downsample(vi, size)
             common = None

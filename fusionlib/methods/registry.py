@@ -132,7 +132,8 @@ def load(name: str, weights: Path | str | None = None, device: str | None = "cpu
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        loaded = FusionNetwork.load(path := _own_weights(name, weights))
+        with torch.random.fork_rng(devices=[]):  # random weights, before those of the file, are none of the caller's
+            loaded = FusionNetwork.load(path := _own_weights(name, weights))
         if others := [other for other, config in NETWORKS.items() if config == loaded.config != NETWORKS[name]]:
             raise InputError(f"{path} holds weights of {others[0]}, not of {name}: give another file, or that name.")
         return Ours(_refined(name, loaded), name, device)

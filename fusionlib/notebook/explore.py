@@ -32,7 +32,7 @@ from fusionlib.deformation import (
 from fusionlib.metrics import endpoint_error
 from fusionlib.network import FusionNetwork
 from fusionlib.notebook.plotting import AMBER, MARK, WIDTH, checkerboard, draw_arrows, draw_grid
-from fusionlib.support.inputs import local_structure
+from fusionlib.support.inputs import downsample, local_structure
 
 VIEWS = ("swipe", "checkerboard", "first", "second")
 Features = tuple[Tensor, Tensor, Tensor]
@@ -198,14 +198,15 @@ def stages(network: FusionNetwork, ir: Tensor, vi: Tensor) -> dict[str, Features
     output = network(ir, vi)
     phi, size, stride = output.field, ir.shape[-2:], network.config.registration_stride
     common, specific = network.common_features(ir, vi), (network.ir_sfe(ir), network.vi_sfe(vi))
-    coarse = [F.avg_pool2d(each, stride) for each in common]
+    reduced = network.common_features(*(downsample(image, network.registration_size(*size)) for image in (ir, vi)))
+    coarse = [F.avg_pool2d(each, stride) for each in reduced]
     enhanced = [F.interpolate(each, size) for each in (network.ir_cseb(coarse[0]), network.vi_cseb(coarse[1]))]
     pairs_of = {"images": (ir, vi)}
     if network.config.common_input == "structure":
         pairs_of["structure (input of the common extractors)"] = (local_structure(ir), local_structure(vi))
     pairs_of |= {"common features": common, "enhanced by CSEB": enhanced, "specific features": specific}
     features_of = {name: (of_ir[0], warp(of_ir, phi)[0], of_vi[0]) for name, (of_ir, of_vi) in pairs_of.items()}
-    # Without the third ablation's switch, what the head reads is all four; with it, the specific ones alone.
+    # The head reads all four features; in the third ablation, the specific ones alone.
     head_inputs = [common[0], specific[0], common[1], specific[1]] if network.config.common_in_fusion else specific
     doubled = (network.head(torch.cat(list(head_inputs), 1)) + 1) / 2
     return features_of | {"fused image": (doubled[0], output.image[0], vi[0])}

@@ -15,7 +15,15 @@ import pandas as pd
 from fusionlib import presets
 from fusionlib.data import systems
 from fusionlib.data.paper_tables import paper_table, systems_in
-from fusionlib.experiments import comparison, evaluation, own_rows, registration_bench, sweep_rows, sweep_tables
+from fusionlib.experiments import (
+    comparison,
+    evaluation,
+    mri_study,
+    own_rows,
+    registration_bench,
+    sweep_rows,
+    sweep_tables,
+)
 from fusionlib.experiments.comparison import METRICS
 from fusionlib.experiments.evaluation import BOUND, summary
 from fusionlib.methods.checkpoints import ON_REAL_PAIRS
@@ -234,7 +242,7 @@ def _detection(rows: pd.DataFrame, source: str) -> str:
 
 def _compared(measured: comparison.Measured, number: int, folder: Path, source: str) -> str:
     """The paper's Table 1, 2 or 7: every row measured, on all pairs together."""
-    pairs = "slices, in the box around the head" if number == 7 else "pairs"
+    pairs = "heads, each the mean over its slices, in the box around the head" if number == 7 else "pairs"
     parts = [
         f"Means over all {pairs}, from {source}; `weights` says where those of a row come from, "
         f"`{comparison.ABSENT}` that there were none to measure it with, and `minutes` how long it was trained here, "
@@ -243,6 +251,8 @@ def _compared(measured: comparison.Measured, number: int, folder: Path, source: 
     for level in measured.table["level"].unique():
         means = comparison.means(measured, level)
         rows = means.loc[means.index[-1][0]]
+        if number == 7:
+            rows[METRICS] = mri_study.by_subject(measured, level)[METRICS]
         of_brains = "mri" if number == 7 else ""
         minutes = [minutes_of_method(method, folder / "weights", of_brains) for _, method in rows.index]
         rows.insert(1, "minutes", [f"{value:.0f}" if value else "–" for value in minutes])

@@ -109,7 +109,8 @@ def by_chance(compared: pd.DataFrame, draws: int = 1000, seed: int = 0) -> pd.Da
         sums[f"Table {number}"] += (agrees | ranked).sum(axis=1)
     sums["all"] = np.sum(list(sums.values()), axis=0)
     observed = summary(compared)[[AGREES, RANKED]].sum(axis=1)
-    lines = {name: (observed[name], drawn.mean(), (drawn >= observed[name]).mean()) for name, drawn in sums.items()}
+    p_values = {name: (1 + (drawn >= observed[name]).sum()) / (1 + draws) for name, drawn in sums.items()}
+    lines = {name: (observed[name], drawn.mean(), p_values[name]) for name, drawn in sums.items()}
     return pd.DataFrame.from_dict(lines, orient="index", columns=["found", "by chance", "p"])
 
 

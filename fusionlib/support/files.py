@@ -121,12 +121,12 @@ def printable(text: Path | str) -> str:
 
 
 def remove_partial_files(path: Path | str) -> None:
-    """Remove the temporary files that killed processes have left of `path` and of files whose names begin like its own.
+    """Remove the temporary files that killed processes have left of `path` and of files of the same stem.
 
-    Those are, beside weights, their log, checkpoint and detector. No process may be writing one of them now.
+    Those are, beside weights, their log and checkpoint. No process may be writing one of them now.
     """
     path = Path(path)
-    for part in path.parent.glob(f".{escape(_brief(path))}*.part*"):
+    for part in path.parent.glob(f".{escape(_brief(path))}.*.part*"):
         part.unlink(missing_ok=True)
 
 

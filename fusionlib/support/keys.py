@@ -73,12 +73,13 @@ class Key:
 def settings(config: object) -> object:
     """A tree of dataclasses as JSON has it, for a digest; a `NEUTRAL` setting counts only where it is not the default.
 
-    So a new switch that is off leaves every key as it was.
+    So a new switch that is off leaves every key as it was, and 2 is 2.0 where a float is asked for.
     """
     if is_dataclass(config) and not isinstance(config, type):
         return {
-            each.name: settings(getattr(config, each.name))
+            each.name: settings(float(value) if each.type == "float" and type(value) is int else value)
             for each in fields(config)
+            for value in [getattr(config, each.name)]
             if not (each.metadata.get("neutral") and getattr(config, each.name) == each.default)
         }
     if isinstance(config, Mapping):

@@ -112,7 +112,7 @@ def _augmented(
 def _boxes_of(pairs: PairSet, recipe: Recipe) -> BoxesOf:
     if recipe.detector is None:
         return lambda index: None
-    if recipe.dataset == "synthetic":
+    if pairs.title == "synthetic":
         return lambda index: pairs[index].boxes
     read = labels.boxes_of(recipe.dataset, data_root(), recipe.size)
     boxes_of_pair = {name: read(name) for name in pairs.names}

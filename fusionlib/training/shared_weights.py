@@ -90,8 +90,8 @@ def train_or_load(
     with locked(Path(folder) / LOCK):
         run = _train_or_load(recipe, folder, name, retrain, device, compiled)
         if not run.reused:
-            remove_partial_files(run.path)
-            remove_partial_files(run.path.with_stem(START))
+            for path in (run.path, detector_path(run.path), run.path.with_stem(START)):
+                remove_partial_files(path)
         return run
 
 

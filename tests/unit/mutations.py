@@ -30,8 +30,8 @@ NEUTRAL = (
     Edit(
         "reworded error, network",
         "network.py",
-        "NetworkConfig knows common_input",
-        "A NetworkConfig takes common_input",
+        "give odd sides, which have a middle",
+        "odd sides have a middle",
     ),
     Edit("reworded error, losses", "training/recipe.py", "are together more than epochs", "add up to more than epochs"),
     Edit(
