@@ -29,7 +29,7 @@ from fusionlib.support.keys import Key
 from fusionlib.support.long_training import check_time
 from fusionlib.support.machine import machine
 from fusionlib.support.paths import SHIPPED
-from fusionlib.support.weights import key_of
+from fusionlib.support.weights import mark_of
 from fusionlib.training import train_or_load
 from fusionlib.training.recipe import Recipe
 
@@ -112,7 +112,7 @@ def score(wanted: Sequence[OwnTraining], preset: Preset, path: Path) -> pd.DataF
         for training in wanted
     ]
     kept = SHIPPED.weights / f"{OURS}.safetensors"
-    if key_of(kept).differing(key_of(scored[0][2])):
+    if mark_of(kept) != mark_of(scored[0][2]):
         scored.append((KEPT, 0, kept))
     tested = {name: open_set(name, "test", preset.test_size, count=preset.bench.count) for name in preset.test_sets}
     parts = []

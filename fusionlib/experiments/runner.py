@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from fusionlib import data
 from fusionlib.data import PairSet
 from fusionlib.support import result_tables
+from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import check_time, may_start, refused, show_earlier
 

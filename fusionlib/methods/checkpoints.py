@@ -18,7 +18,7 @@ from fusionlib.data.systems import System
 from fusionlib.methods.baselines.murf_checkpoint import load_checkpoint
 from fusionlib.support.files import InputError, fingerprint, is_recorded, sha256
 from fusionlib.support.paths import ROOT, weight_file
-from fusionlib.support.weights import key_of, read_state, recipe_of
+from fusionlib.support.weights import mark_of, read_state, recipe_of
 
 ON_REAL_PAIRS = ("paper", "mini")  # presets whose weights and numbers may be used anywhere
 PUBLISHED, RETRAINED, IN_PART, GIVEN = "published", "retrained", "published in part", "given"
@@ -134,9 +134,9 @@ def _source_of_file(path: Path, system: System) -> Source:
     if path.suffix != ".safetensors":
         return Source(GIVEN, sha256(path)[:8], {"": path})
     if not (published_parts := recipe_of(path).get("published")):
-        return Source(RETRAINED, key_of(path).digest, retrained=path)
+        return Source(RETRAINED, mark_of(path), retrained=path)
     source = published(system, published_parts)
-    return Source(BOTH, fingerprint(source.mark, key_of(path).digest)[:8], source.files, path)
+    return Source(BOTH, fingerprint(source.mark, mark_of(path))[:8], source.files, path)
 
 
 def _path(system: System, file: str) -> Path:

@@ -27,7 +27,7 @@ from fusionlib.support.files import InputError
 from fusionlib.support.inputs import checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import exact_float32
-from fusionlib.support.weights import key_of
+from fusionlib.support.weights import mark_of
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def origin(name: str, weights: Path | str | None = None, **options: object) -> O
 
 def key_of_network(path: Path | str) -> Key:
     """The key of Ours with the weights of a file, under whatever name it is compared."""
-    return Key.of(["network"], **{"ours:weights": key_of(path).digest})
+    return Key.of(["network"], **{"ours:weights": mark_of(path)})
 
 
 def key_of_refinement(name: str) -> Key:

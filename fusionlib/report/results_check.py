@@ -38,7 +38,7 @@ from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.long_training import minutes_for
 from fusionlib.support.paths import ROOT, SHIPPED
-from fusionlib.support.weights import key_of
+from fusionlib.support.weights import key_of, mark_of
 from fusionlib.training.recipe import Recipe
 
 OWN_FILE = "own_rows.csv"  # the rows of `own_rows.score`
@@ -94,10 +94,10 @@ class Checked:
 def check(results: Path | str, preset: str) -> list[Checked]:
     """Every set of weights, then every table that is to have keys, of a preset; a damaged one says so."""
     folder, config = Path(results) / preset, presets.load(preset)
-    weight_keys, tables, damaged = {}, {}, []
+    weight_keys, marks, tables, damaged = {}, {}, {}, []
     for path in filter(_is_kept, sorted((folder / "weights").rglob("*.safetensors"))):
         try:
-            weight_keys[path] = key_of(path)
+            weight_keys[path], marks[path] = key_of(path), mark_of(path)
         except InputError as error:
             name = path.relative_to(folder / "weights").with_suffix("").as_posix()
             damaged.append(_damaged(f"weights/{name}", path, error))
@@ -113,10 +113,10 @@ def check(results: Path | str, preset: str) -> list[Checked]:
     wanted = recipes_of(config)
     checked = [_weights(path, folder / "weights", wanted, today) for path in weight_keys]
     names = {path: path.relative_to(folder / "weights").with_suffix("").as_posix() for path in weight_keys}
-    known_weights = {key.digest: names[path].removesuffix(DETECTOR) for path, key in weight_keys.items()}
+    known_weights = {marks[path]: name for path, name in names.items()}
     # `train` scores the shipped weights beside its own, if these are others.
     shipped = SHIPPED.weights / f"{own_rows.OURS}.safetensors"
-    known_to_own = known_weights | ({key_of(shipped).digest: own_rows.OURS} if shipped.exists() else {})
+    known_to_own = known_weights | ({mark_of(shipped): own_rows.OURS} if shipped.exists() else {})
     for path, table in tables.items():
         known = known_to_own if path.name == OWN_FILE else known_weights
         checked.append(_table(path, table, today, known, config))

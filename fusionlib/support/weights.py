@@ -7,6 +7,7 @@ The header holds the recipe (JSON), the key of recipe, data and code (`made_by`)
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fusionlib.support.files import InputError, atomic
+from fusionlib.support.files import InputError, atomic, fingerprint
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import git_revision, machine
 
@@ -52,6 +53,16 @@ def read_header(path: Path | str) -> dict[str, str]:
 def key_of(path: Path | str) -> Key:
     """The key of what made a weights file; errors as in `read_header`."""
     return Key.parse(read_header(path)["made_by"])
+
+
+def mark_of(path: Path | str) -> str:
+    """Eight hexadecimal digits for what made a weights file and for its numbers, for the keys of what is measured with
+    it: another machine or another number of threads gives slightly other weights. Errors as in `read_state`.
+    """
+    key, numbers = key_of(path), hashlib.sha256()
+    for name, value in sorted(read_state(path).items()):
+        numbers.update(name.encode() + value.contiguous().numpy().tobytes())
+    return fingerprint(key.digest, numbers.hexdigest())[:8]
 
 
 def recipe_of(path: Path | str) -> dict[str, object]:

@@ -87,7 +87,8 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that makes a set of weights; equal recipes on equal code and data make equal weights.
+    """Everything that makes a set of weights; equal recipes on equal code and data make equal weights, on one kind of
+    CPU and number of threads.
 
     Attributes:
         dataset, size: the set trained on (its train split) and the side its images are resized to, in pixels.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from fusionlib import methods
 from fusionlib.data import systems
 from fusionlib.network import FusionNetwork
 from fusionlib.support.files import InputError
-from fusionlib.support.weights import read_header, read_state
+from fusionlib.support.weights import key_of, mark_of, read_header, read_state, save_weights
 
 
 def test_every_name_is_known_once() -> None:
@@ -105,3 +106,21 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         save_file(state, path, header | {"recipe": recipe})
         with pytest.raises(InputError, match=r"damaged header|without a network"):
             methods.load("ours", path)
+
+
+def test_the_same_recipe_with_other_numbers_is_measured_again(tmp_path: Path) -> None:
+    shipped = methods.shipped_weights("ours")
+    other, state = tmp_path / "ours.safetensors", read_state(shipped)
+    recipe = json.loads(read_header(shipped)["recipe"])
+    save_weights(other, state, recipe, key_of(shipped))
+    assert mark_of(other) == mark_of(shipped)
+    name = next(iter(state))
+    save_weights(other, state | {name: state[name] + 1e-6}, recipe, key_of(shipped))  # as another machine rounds
+    assert key_of(other) == key_of(shipped) and mark_of(other) != mark_of(shipped)
+    assert methods.origin("ours", tmp_path).key.differing(methods.origin("ours").key) == ["ours:weights"]
+
+
+def test_the_random_numbers_of_who_loads_weights_go_on_as_they_were() -> None:
+    before = torch.get_rng_state()
+    methods.load("ours_robust")
+    assert torch.equal(torch.get_rng_state(), before)

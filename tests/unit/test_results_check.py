@@ -22,7 +22,7 @@ from fusionlib.support.behaviour import record
 from fusionlib.support.files import InputError
 from fusionlib.support.keys import Key
 from fusionlib.support.paths import SHIPPED
-from fusionlib.support.weights import key_of, read_header, read_state, save_weights
+from fusionlib.support.weights import key_of, mark_of, read_header, read_state, save_weights
 
 MINI = [
     f"weights/{name}{suffix}"
@@ -237,7 +237,7 @@ def test_own_rows_of_the_shipped_weights_fit_and_train_makes_the_others_again(
     path, shipped = tmp_path / "r s" / "smoke" / "tables" / "own_rows.csv", SHIPPED.weights / "ours.safetensors"
     rows = pd.DataFrame({"dataset": "synthetic", "level": "medium", "pair": ["0"], **dict.fromkeys(COLUMNS, 1.0)})
     where = {"method": KEPT, "seed": 0}
-    result_tables.replace_part(path, where, Key({"ours:weights": key_of(shipped).digest}), rows)
+    result_tables.replace_part(path, where, Key({"ours:weights": mark_of(shipped)}), rows)
     assert results_check.command(tmp_path / "r s", "smoke") == 0
     result_tables.replace_part(path, where, Key({"ours:weights": "0" * 8}), rows)
     (tmp_path / "r s" / "smoke" / "weights" / "seed_1").mkdir(parents=True)
