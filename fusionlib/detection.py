@@ -188,7 +188,7 @@ def _small_initial_boxes(net: nn.Module) -> None:
     - Boxes: upstream gives all bins of a side the same probability, so the finest grid predicts boxes of 120 pixels.
       The gradient of an object grows with its overlap, so one of ten pixels is not learned for hundreds of steps. Here
       small distances have a higher probability, and the grids predict about 25, 50 and 100 pixels.
-    - Scores start at 0.01, about the share of positions with an object, instead of below 0.001.
+    - Scores start at 0.01, about the share of positions with an object, instead of 0.0003 to 0.004.
     """
     head = net.model[-1]
     for sides, classes in zip(head.cv2, head.cv3, strict=True):

@@ -248,6 +248,8 @@ def load(name: str, seed: int = 0, **changes: object) -> Preset:
 def as_in_the_paper(preset: Preset) -> Preset:
     """The same preset with the plainest reading of the paper: images in, one U-Net, only the final field supervised,
     all losses from the first epoch to the last, at the paper's constant rate, the detector as upstream begins it.
+
+    In `mini`, it learns from squares of 128 px cut from images of 256 px, where the paper has whole ones of 512 px.
     """
     recipe = preset.recipe
     losses = replace(recipe.losses, coarse=0.0, matching=0.0)

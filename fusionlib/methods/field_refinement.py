@@ -13,9 +13,10 @@ field is uncertain. Four steps, each in closed form:
                 factor 1 - noise^2 / length^2: nearly 1 for a long motion, 0 for one as short as the noise. So a pair
                 that is aligned already hardly moves.
     evidence    In a constant image or in noise no shift fits better than the others. Where the mean confidence is no
-                higher than in noise, the field is 0, and the pair is fused as it was given. "Than in noise" is either a
-                fixed number, or it is measured on the pair itself, against the mirrored features of the visible image,
-                which hardly anything matches: that serves in the dark, too, where all confidences are low.
+                higher than in noise, the field is 0, and the pair is fused as it was given. The confidence in
+                noise is either a fixed number or measured on the pair itself, against the mirrored features of the
+                visible image, which hardly anything matches: that serves in the dark, too, where all confidences
+                are low.
 
 A weighted mean over the mean of the weights is normalised convolution (Knutsson and Westin, CVPR 1993).
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from fusionlib import metrics
 from fusionlib.deformation import warp
 from fusionlib.losses import LossWeights, total_loss
+from fusionlib.metrics.directions import sign
 from fusionlib.notebook.explore import panels
 from fusionlib.notebook.plotting import COLOURS, WIDTH
 from fusionlib.support.boxes import NAMES, iou
@@ -37,7 +38,8 @@ MEANING = {
     "l_g": "λ₂ γ l_g, Eq. 10",
     "l_ob": "λ₃ l_ob, Eq. 8",
 }
-INTERIOR = "Q_CV without the outermost ring"
+RING = " without the outermost ring"
+INTERIOR = f"Q_CV{RING}"
 
 
 # --- Eq. (12)
@@ -111,8 +113,7 @@ def metric_bars(ir: Tensor, vi: Tensor, image: Tensor, before: pd.Series) -> Fig
         before: the `scores` of the other image, such as the fused image without any change.
     """
     after = scores(ir, vi, image)
-    higher = [1 if metrics.DIRECTION.get(name) == "higher" else -1 for name in before.index]  # Q_CV: lower is better
-    better = 100 * (after - before) / before.abs() * higher
+    better = 100 * (after - before) / before.abs() * [sign(name.removesuffix(RING)) for name in before.index]
     shown = better.clip(-100, 100)
     figure, (axis,) = panels({"the image that is scored": image}, width=0.34 * WIDTH)
     share = figure.get_figwidth() / WIDTH

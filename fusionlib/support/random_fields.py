@@ -41,7 +41,7 @@ class Level:
         rotation: largest rotation about the image centre in degrees, uniform in +-rotation.
         elastic: standard deviation, per axis, of the smooth non-rigid part.
         smoothing: standard deviation of the Gaussian that smooths the non-rigid part.
-        scale: largest change of the scale of each axis, apart from the other's, uniform in 1 +- scale.
+        scale: largest change of scale, uniform in 1 +- scale; each axis draws its own.
         perspective: largest change of scale from the centre to a border, along each axis, uniform in +-perspective.
 
     Raises:

@@ -27,9 +27,9 @@ class TrainingConfig:
         epochs, batch, learning_rate: as in the paper; Adam.
         registration_epochs: number of first epochs that train the registration alone. PAPER-GAP: not mentioned; fusing
             images that are not registered yet teaches little and takes half of the time.
-        fusion_epochs: number of last epochs that train the fusion alone (specific extractors and head), with the
-            registration frozen and a learning rate schedule of their own. PAPER-GAP: not mentioned; they cost little,
-            and after the few joint epochs of a short training the head has not converged.
+        fusion_epochs: number of last epochs that train the fusion alone (specific extractors, head and detector), with
+            the registration frozen and a learning rate schedule of their own. PAPER-GAP: not mentioned; they cost
+            little, and after the few joint epochs of a short training the head has not converged.
         schedule: "constant", or "one-cycle": up for the first tenth, then down to zero. PAPER-GAP: the paper names a
             rate and no schedule, which implies a constant one; `sweep_rows.SWITCHES` has both.
         crop, crop_epochs: side of the random square cut from each training image, and number of first epochs with such
