@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = command_line.show_warning
         try:
-            status = arguments.command(arguments)
+            status = arguments.command(command_line.without_gaps(arguments))
             if sys.stdout is not None:  # it is None where the shell has closed it
                 sys.stdout.flush()
             return status

@@ -138,10 +138,8 @@ def _deep_jpeg(content: bytes, path: Path | str) -> Decoded | None:
     """A JPEG of 12 or 16 bits or without loss; None if it is an ordinary one."""
     at, exif = 2, b""
     while at + 4 <= len(content) and content[at] == 0xFF:
-        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
+        marker = content[at + 1]
+        length = -1 if marker == 0xFF else int.from_bytes(content[at + 2 : at + 4])  # -1: a fill byte
         if marker == 0xE1 and content[at + 4 : at + 10] == b"Exif\0\0":
             exif = content[at + 4 : at + 2 + length]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
@@ -151,8 +149,9 @@ def _deep_jpeg(content: bytes, path: Path | str) -> Decoded | None:
             if height * width > Image.MAX_IMAGE_PIXELS:
                 raise _too_large(path)
             values = np.atleast_3d(imagecodecs.jpeg_decode(content, bitspersample=bits))
-            if values.shape[:2] != (height, width) or values.shape[2] not in (1, 3):
-                raise InputError(f"{path} is a {bits}-bit JPEG of an unusual form: convert it to PNG.")
+            cut = content.rstrip(b"\0")[-2:] != b"\xff\xd9"  # the decoder fills up what is missing
+            if cut or values.shape not in ((height, width, 1), (height, width, 3)):
+                raise InputError(f"{path} is a {bits}-bit JPEG, cut off or of an unusual form: convert it to PNG.")
             return _upright(Decoded(_flat(values)), _orientation(exif))
         at += 2 + length
     return None

@@ -9,6 +9,7 @@ Convention:
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +75,9 @@ class PairSet(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Pair:
+    def __getitem__(self, index: int | slice) -> Pair | list[Pair]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(len(self))[index]]
         return _map_images(self._in_bytes(index), from_uint8)
 
     def _in_bytes(self, index: int) -> Pair:
@@ -97,6 +100,8 @@ class PairSet(Sequence[Pair]):
     def stack(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
         """Batch the pairs at these positions: `ir` and `vi`, each (B, 1, H, W); InputError if they differ in size."""
         pairs = [self._in_bytes(index) for index in indices]
+        if not pairs:
+            raise InputError("A batch needs a pair: give the positions of one or more.")
         for pair in pairs:
             if pair.ir.shape != pairs[0].ir.shape:
                 raise InputError(
@@ -225,9 +230,10 @@ def images_by_stem(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder} cannot be opened ({error.strerror}): give a folder that you may read.") from None
     for path in inside:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
-            if path.stem in images:
-                raise InputError(f"{folder} has both {images[path.stem].name} and {path.name}: remove one of them.")
-            images[path.stem] = path
+            stem = unicodedata.normalize("NFC", path.stem)  # macOS writes an accent as a letter of its own
+            if stem in images:
+                raise InputError(f"{folder} has both {images[stem].name} and {path.name}: remove one of them.")
+            images[stem] = path
     if not images:
         raise InputError(f"{folder} has no image: give a folder of {', '.join(IMAGE_SUFFIXES)} files.")
     return images

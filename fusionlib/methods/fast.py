@@ -28,7 +28,7 @@ from fusionlib.methods.registry import Chain, Ours
 from fusionlib.network import Alignment, FusionNetwork, NetworkOutput
 from fusionlib.registration import Stage
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import check_pair, downsample
+from fusionlib.support.inputs import check_pair, check_tensors, downsample
 from fusionlib.support.machine import exact_float32
 
 TILE = 1024  # pixels: images of more pixels than a square of this side are fused in tiles of at most this side
@@ -211,6 +211,7 @@ class FastOurs:
     @torch.inference_mode()
     def fuse(self, ir: Tensor, vi: Tensor, tile: int = TILE) -> Fused:
         """As `FastNetwork.fuse`, and the infrared warped by the field; dtypes as those of `methods.Ours.fuse`."""
+        check_tensors(ir, vi)
         with exact_float32():
             image, field, confidence = self.network.fuse(ir.to(self.device), vi.to(self.device), tile)
         field, confidence = field.to(ir.device), confidence if confidence is None else confidence.to(ir.device)

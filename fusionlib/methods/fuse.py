@@ -13,7 +13,7 @@ from fusionlib import methods
 from fusionlib.data import Pair, read_pair, recolour, save_image
 from fusionlib.data.sets import matched
 from fusionlib.methods.fast import fast
-from fusionlib.support.files import InputError, atomic, printable
+from fusionlib.support.files import InputError, atomic, check_writable, printable
 from fusionlib.support.inputs import checked_device, without_evidence
 
 LOGGER = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ def fuse_files(
     for path in (ir, vi):
         if not path.exists():
             raise InputError(f"{path} does not exist: check its name and folder.")
+    if ir.resolve() == vi.resolve():
+        raise InputError(f"{ir} is given as the infrared and as the visible image: give two.")
     if ir.is_dir() != vi.is_dir():
         raise InputError(f"{ir} and {vi} are a file and a folder: give two files or two folders.")
     if out.resolve() in (ir.resolve(), vi.resolve()):
@@ -87,6 +89,11 @@ def fuse_files(
         jobs = [((ir, vi), out, field)]
     for target in (target for _, *targets in jobs for target in targets if target and target.is_dir()):
         raise InputError(f"{target} is a folder: give the name of a file, or move the folder away.")
+    for path in (path for sources, *_ in jobs for path in sources if not path.exists()):
+        raise InputError(f"{path} is a link to nothing: bring what it names, or remove it.")
+    for target in (out, field):
+        if target is not None:
+            check_writable(target if ir.is_dir() else target.parent)
     methods.check_weights(method, weights)
     network = fast(methods.load(method, weights, checked_device(device)))
     written: list[Path] = []
@@ -110,6 +117,8 @@ def _fuse(
 ) -> tuple[Tensor, dict[str, np.ndarray]]:
     """Fused image in the colour of the visible one; and, if wanted, the arrays phi (2, H, W) and confidence (H, W)."""
     fused = method.fuse(pair.ir[None], pair.vi[None])
+    if not all(each is None or each.isfinite().all() for each in (fused.image, fused.field)):
+        raise InputError(f"{method.name} makes NaN or infinity of {sources[0]}: its weights are spoilt; give others.")
     registers, reasons = fused.field is not None, [without_evidence(image) for image in (pair.ir, pair.vi)]
     for path, why in zip(sources, reasons, strict=True):
         if registers and why:

@@ -24,7 +24,7 @@ from fusionlib.methods.protocol import Fused, Method
 from fusionlib.methods.simple_fusion import RULES
 from fusionlib.network import AS_IN_THE_PAPER, FusionNetwork, NetworkConfig
 from fusionlib.support.files import InputError
-from fusionlib.support.inputs import checked_device
+from fusionlib.support.inputs import check_tensors, checked_device
 from fusionlib.support.keys import Key
 from fusionlib.support.machine import exact_float32
 from fusionlib.support.weights import mark_of
@@ -69,6 +69,7 @@ class Ours:
         The images of the result have the dtype of the infrared; the field is float32, or float64 from a network in
         float64.
         """
+        check_tensors(ir, vi)
         moved = ir.to(self.device)
         with exact_float32():
             output = self.network(moved, vi.to(self.device))
@@ -132,11 +133,12 @@ def load(name: str, weights: Path | str | None = None, device: str | None = "cpu
     if name in RULES:
         return RULES[name]
     if name in NETWORKS:
-        with torch.random.fork_rng(devices=[]):  # random weights, before those of the file, are none of the caller's
+        with torch.random.fork_rng(devices=[]):  # the random weights before those of the file are not the caller's
             loaded = FusionNetwork.load(path := _own_weights(name, weights))
-        if others := [other for other, config in NETWORKS.items() if config == loaded.config != NETWORKS[name]]:
-            raise InputError(f"{path} holds weights of {others[0]}, not of {name}: give another file, or that name.")
-        return Ours(_refined(name, loaded), name, device)
+            if others := [other for other, config in NETWORKS.items() if config == loaded.config != NETWORKS[name]]:
+                advice = "give another file, or that name"
+                raise InputError(f"{path} holds weights of {others[0]}, not of {name}: {advice}.")
+            return Ours(_refined(name, loaded), name, device)
     system = _system(name)
     method_class, source = systems.imported(system.method), checkpoints.find(system, weights)
     if unknown := options.keys() - signature(method_class).parameters.keys():

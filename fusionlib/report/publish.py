@@ -77,9 +77,11 @@ def publish_all(results: Path | str = ROOT / "results") -> list[Path]:
     """`publish` for every preset that has results, and the leaderboard; return what was written, each path once.
 
     Raises:
-        InputError: as `publish` does, before anything is written where a table is damaged.
+        InputError: there are no results; or as `publish` does, before anything is written where a table is damaged.
     """
     there = [preset for preset in presets.PRESETS if (Path(results) / preset / "tables").is_dir()]
+    if not there:
+        raise InputError(f"There are no results in {results}: run `reproduce` first, or name another folder.")
     for preset in there:  # all of them before anything is written
         _check(Path(results) / preset)
     written = [path for preset in there for path in publish(results, preset)]

@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from fusionlib.support.files import CLOSED, FULL, printable
+from fusionlib.support.files import CLOSED, FULL, InputError, printable
 
 # Errors of the system, such as a full disk, not mistakes in the code.
 SYSTEM_ERRORS = (*CLOSED, *FULL, errno.ENAMETOOLONG, errno.EISDIR, errno.ELOOP, errno.EIO)
@@ -98,10 +98,20 @@ def show_messages() -> None:
 
 def prepare_output() -> None:
     """Show messages; names of files may hold bytes that are no text, which are shown as escapes."""
+    if sys.stderr is None:  # closed by the shell, as `2>&-` does; bars of progress need something to write to
+        sys.stderr = io.StringIO()
     show_messages()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def without_gaps(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The same arguments; InputError if one is empty, as an unset variable of the shell: a path would be this folder."""
+    for name, value in vars(arguments).items():
+        if any(each == "" for each in (value if isinstance(value, list) else [value])):
+            raise InputError(f"{name.upper()} is empty: give one, and look whether a variable of your shell is unset.")
+    return arguments
 
 
 def silence() -> None:

@@ -94,6 +94,10 @@ def locked(path: Path | str) -> Iterator[None]:
     with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{_brief(path)}.lock"))
+        try:  # FileLock waits for ever where it can make no file, as in /proc
+            Path(lock.lock_file).touch()
+        except FileNotFoundError:
+            raise InputError(f"{path.parent} takes no files: choose another folder.") from None
         try:
             lock.acquire(timeout=0)
         except Timeout:

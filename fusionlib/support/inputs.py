@@ -12,17 +12,28 @@ HALF_A_LEVEL = 0.5 / 255  # of 8 bits: as far as rounding and resampling may lea
 LEAST_CORRELATION = 0.2  # of neighbours, under which an image is noise
 
 
+def check_tensors(*images: Tensor) -> None:
+    """InputError if an image is no torch tensor, before anything else is asked of it."""
+    for image in images:
+        if not isinstance(image, Tensor):
+            name = type(image).__name__
+            raise InputError(f"An image is of the type {name}: give a torch tensor (B, 1, H, W), floats in [0, 1].")
+
+
 def check_pair(ir: Tensor, vi: Tensor, smallest: int) -> tuple[int, int]:
     """Height and width of two images (B, 1, H, W) that can be fused; InputError says what is wrong otherwise.
 
     A training on a GPU does not look at the values, since it would wait for the answer at each step; it checks the loss
     instead.
     """
+    check_tensors(ir, vi)
     for name, image in (("Infrared", ir), ("Visible", vi)):
         if image.ndim != 4:
             raise InputError(f"{name} must be (B, 1, H, W), not {tuple(image.shape)}; add what is missing.")
         if image.shape[1] != 1:
             raise InputError(f"{name} has {image.shape[1]} channels; give one, of a colour image its luma.")
+        if image.is_complex():
+            raise InputError(f"{name} has complex numbers; give floats in [0, 1].")
         if not image.is_floating_point():
             raise InputError(f"{name} has whole numbers, {image.dtype}; give floats in [0, 1], 8 bits divided by 255.")
     if ir.shape[0] != vi.shape[0]:

@@ -11,6 +11,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fusionlib.support.files import InputError, atomic, locked
@@ -81,7 +82,7 @@ def check_columns(
         advice: what to do about a damaged one.
 
     Raises:
-        InputError: one of them is not there, has a gap or holds text, or the table has no rows.
+        InputError: one of them is not there, has a gap or holds text, a number is infinite, or the table has no rows.
     """
     names, numbers = list(names), list(numbers)
     if lacking := [column for column in (*names, *numbers) if column not in table]:
@@ -92,6 +93,8 @@ def check_columns(
         why = f"has a gap in the column {gaps[0]}"
     elif texts := [column for column in numbers if not pd.api.types.is_numeric_dtype(table[column])]:
         why = f"has text in the column {texts[0]}, which holds numbers"
+    elif infinite := [column for column, values in table.select_dtypes("number").items() if np.isinf(values).any()]:
+        why = f"has an infinite number in the column {infinite[0]}"
     else:
         return
     raise InputError(f"{path} {why}: {advice}.")

@@ -42,6 +42,8 @@ def read_header(path: Path | str) -> dict[str, str]:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
     except FileNotFoundError:
+        if Path(path).exists():  # safetensors says this of a file that it may not open, too
+            raise InputError(f"{path} cannot be opened: make it readable.") from None
         raise InputError(f"There are no weights at {path}; check the path.") from None
     except Exception as error:
         raise InputError(f"{path} is not a readable safetensors file ({error}); fetch or train it again.") from None
@@ -95,11 +97,15 @@ def config_of(kind: type[Config], path: Path | str, part: str) -> Config:
 
 
 def read_state(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a weights file that `read_header` has accepted; InputError if one has NaN or infinite numbers."""
+    """The tensors of a weights file that `read_header` has accepted; InputError if one has NaN or infinite numbers, or
+    a running variance below 0.
+    """
     with safe_open(path, "pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if bad := [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]:
         raise InputError(f"{path} holds NaN or infinite numbers in {bad[0]}: fetch or train it again.")
+    if bad := [name for name, tensor in state.items() if name.endswith("running_var") and (tensor < 0).any()]:
+        raise InputError(f"{path} holds a negative variance in {bad[0]}: fetch or train it again.")
     return state
 
 

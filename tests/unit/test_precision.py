@@ -112,6 +112,10 @@ def test_whole_numbers_are_told(network: FusionNetwork) -> None:
     for method in (Ours(network), fast(Ours(network)), methods.load("average")):
         with pytest.raises(InputError, match=r"Infrared has whole numbers, torch\.uint8; give floats in \[0, 1\]"):
             method.fuse(eight_bits, eight_bits)
+        with pytest.raises(InputError, match="An image is of the type ndarray: give a torch tensor"):
+            method.fuse(eight_bits.float().numpy(), eight_bits.float().numpy())
+        with pytest.raises(InputError, match="Infrared has complex numbers"):
+            method.fuse(eight_bits + 0j, eight_bits + 0j)
 
 
 @pytest.mark.numeric

@@ -102,6 +102,10 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     save_file(state | {first: torch.full_like(state[first], torch.nan)}, path, header)
     with pytest.raises(InputError, match=f"holds NaN or infinite numbers in {first}"):
         methods.load("ours", path)
+    variance = next(name for name in state if name.endswith("running_var"))
+    save_file(state | {variance: -state[variance] - 1}, path, header)
+    with pytest.raises(InputError, match=f"holds a negative variance in {variance}"):
+        methods.load("ours", path)
     for recipe in ("", "{", "[]", '{"network": []}'):
         save_file(state, path, header | {"recipe": recipe})
         with pytest.raises(InputError, match=r"damaged header|without a network"):

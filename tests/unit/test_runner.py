@@ -138,6 +138,7 @@ def test_a_file_that_is_no_table_is_named(content: bytes, why: str, tmp_path: Pa
         ("method,pair,Q_CC\n", "has no rows"),
         ("method,pair,Q_CC\nours,,0.5\n", "has a gap in the column pair"),
         ("method,pair,Q_CC\nours,00000,good\n", "has text in the column Q_CC"),
+        ("method,pair,Q_CC\nours,00000,inf\n", "has an infinite number in the column Q_CC"),
     ],
 )
 def test_a_table_without_what_its_reader_needs_is_refused(content: str, why: str, tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ def test_a_pair_is_read_once_and_cannot_be_spoilt(tmp_path: Path) -> None:
     assert torch.equal(first.ir, first_again.ir) and torch.equal(first.rgb, first_again.rgb)
     first.ir.zero_()
     assert torch.equal(pairs[0].ir, first_again.ir)
+    assert [pair.name for pair in pairs[:1]] == ["a"] and pairs[2:] == []
+    with pytest.raises(InputError, match="A batch needs a pair"):
+        pairs.stack([])
     with pytest.raises(InputError, match=r"b\.png does not exist"):
         pairs[1]
 

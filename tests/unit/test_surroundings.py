@@ -49,7 +49,7 @@ def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
 # --- options
 
 
-@pytest.mark.parametrize("device", ["gpu", "0", "", "meta", "cuda:99", "cpu:x", "x:0"])
+@pytest.mark.parametrize("device", ["gpu", "0", "meta", "cuda:99", "cpu:x", "x:0"])
 def test_a_device_that_is_not_there_is_refused(pair, tmp_path, capsys, device):
     said = refused(capsys, "fuse", *pair, "-o", tmp_path / "out.png", *AVERAGE, "--device", device)
     assert f"The device {device!r} cannot be used here: choose cpu" in said
@@ -189,7 +189,7 @@ def test_closed_folders_and_files_are_told(pair, tmp_path, capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "iterdir", closed)
-        said = refused(capsys, "fuse", tmp_path, tmp_path, "-o", tmp_path / "out")
+        said = refused(capsys, "fuse", tmp_path, tmp_path.parent, "-o", tmp_path / "out")
         assert f"{tmp_path} cannot be opened (Permission denied): give a folder that you may read" in said
     opened = builtins.open
     monkeypatch.setattr(
@@ -211,6 +211,33 @@ def test_a_full_output_is_told(capsys, monkeypatch):
         assert main(["methods"]) == 2
         full.flush()  # as Python does at its end: there is nothing left that could fail
     assert capsys.readouterr().err.startswith("fusionlib: error: The output cannot be used (No space left on device)")
+
+
+def test_an_unset_variable_of_the_shell_is_not_this_folder(pair, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(Path(pair[0]).parent)
+    assert "IR is empty: give one" in refused(capsys, "fuse", "", "", "-o", tmp_path / "out", *AVERAGE)
+    assert "RESULTS is empty: give one" in refused(capsys, "reproduce", "01", "--results", "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_image_is_no_pair_and_a_link_to_nothing_no_image(pair, tmp_path, capsys):
+    said = refused(capsys, "fuse", pair[0], pair[0], "-o", tmp_path / "out.png", *AVERAGE)
+    assert "is given as the infrared and as the visible image" in said
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "it.png").symlink_to(tmp_path / "nowhere.png")
+    command = ("fuse", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out", *AVERAGE)
+    for more in ((), ("--skip-existing",)):
+        assert "it.png is a link to nothing" in refused(capsys, *command, *more)
+
+
+def test_data_root_with_a_mistyped_name_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FUSIONLIB_DATA", str(tmp_path / "nowhere"))
+    assert "FUSIONLIB_DATA names" in refused(capsys, "data", "check")
+
+
+def test_pages_of_no_results_are_told(tmp_path, capsys):
+    assert "There are no results in" in refused(capsys, "publish", "--results", tmp_path)
 
 
 def test_a_closed_output_is_no_error(monkeypatch):

@@ -127,6 +127,8 @@ def of_benchmark(fused: Path, folder: Path, fields: Path | None) -> Cases:
 
 def of_folders(fused: Path, ir: Path, vi: Path) -> Cases:
     """Three folders of images that belong together by stem; InputError names what has no twin or another size."""
+    if ir.resolve() == vi.resolve():
+        raise InputError(f"{ir} is given as the infrared and as the visible folder: give two.")
     sources, images = matched(ir, vi), images_by_stem(fused)
     errors = [f"{fused} has no image named {name}, as {sources[name][0]} is." for name in sources if name not in images]
     errors += [f"{images[name]} has no infrared image of that name in {ir}." for name in images if name not in sources]
