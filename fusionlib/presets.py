@@ -181,7 +181,6 @@ PRESETS = {
                 start=Recipe("RoadScene", size=256, training=REGISTRATION_FIRST),
             ),
             test_size=256,
-            plain_epochs=20,
             sweep_epochs=3,  # some two minutes a training on two cores, of which Tables 4 and 5 have 104
             sweep_between=0,
             sweep_longer=9,

@@ -107,7 +107,7 @@ def prepare_output() -> None:
 
 
 def without_gaps(arguments: argparse.Namespace) -> argparse.Namespace:
-    """The same arguments; InputError if one is empty, as an unset variable of the shell: a path would be this folder."""
+    """The same arguments; InputError if one is empty, as an unset variable of the shell is; a path would be here."""
     for name, value in vars(arguments).items():
         if any(each == "" for each in (value if isinstance(value, list) else [value])):
             raise InputError(f"{name.upper()} is empty: give one, and look whether a variable of your shell is unset.")
