@@ -650,7 +650,7 @@ def test_mistakes_in_the_command(made: Path, fused: Path, tmp_path: Path, capsys
         ((fused, "--benchmark", made, "-o", made / MANIFEST), "manifest.json is a file of a benchmark"),
         ((fused, "--benchmark", made, "-o", made / "boxes.json"), "boxes.json is a file of a benchmark"),
         ((fused, "--benchmark", made, "-o", out, "--name", "  "), "name of the method is empty"),
-        ((fused, "--benchmark", made, "-o", out, "--name", ""), "name of the method is empty"),
+        ((fused, "--benchmark", made, "-o", out, "--name", ""), "NAME is empty"),
         ((tmp_path, "--benchmark", made, "-o", out), "has no image"),
         ((fused, "--benchmark", made, "--fields", tmp_path / "no", "-o", out), "is not a folder"),
         ((fused, "--benchmark", made, "--against", made / "boxes.json", "-o", out), "is not an entry"),
