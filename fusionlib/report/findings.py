@@ -184,7 +184,7 @@ def _detection(folder: Path) -> str:
     short, *found = (result_tables.read(folder / "tables" / name) for name in AWARENESS)
     awareness = detection_answers.in_short(target_awareness.compared(*found), target_awareness.effects(short))
     return (
-        f"**Detection, at `{presets.load(folder.name).detection.level}`.** On what Ours makes of M3FD, detectors begun "
+        f"**Detection.** At `{presets.load(folder.name).detection.level}`, on what Ours makes of M3FD, detectors begun "
         f"from COCO and trained on RoadScene reach a mAP50:90 of {_with_ends(rows.loc['ours'])}; the paper prints "
         f"{printed:.1f} %. On the visible images alone they reach {_with_ends(rows.loc['visible'])}. In brackets stand "
         "95 % intervals over scenes, with these detectors. Corrected for the number of rows, Ours is significantly "
