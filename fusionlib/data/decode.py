@@ -149,7 +149,7 @@ def _deep_jpeg(content: bytes, path: Path | str) -> Decoded | None:
             if height * width > Image.MAX_IMAGE_PIXELS:
                 raise _too_large(path)
             values = np.atleast_3d(imagecodecs.jpeg_decode(content, bitspersample=bits))
-            cut = content.rstrip(b"\0")[-2:] != b"\xff\xd9"  # the decoder fills up what is missing
+            cut = b"\xff\xd9" not in content[at:]  # no end marker: the decoder fills up what is missing
             if cut or values.shape not in ((height, width, 1), (height, width, 3)):
                 raise InputError(f"{path} is a {bits}-bit JPEG, cut off or of an unusual form: convert it to PNG.")
             return _upright(Decoded(_flat(values)), _orientation(exif))

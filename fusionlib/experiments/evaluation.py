@@ -214,6 +214,7 @@ def made_better(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _changed(rows: pd.DataFrame, direction: int) -> dict[str, float]:
+    """The sets whose mean EPE differs from the identity's in a direction, 1 up or -1 down, each with its p."""
     p_values, change = {}, {}
     for name, set_rows in rows.groupby("dataset", sort=False):
         change[name], scenes = set_rows["EPE"] - identity_of(set_rows), scenes_of(set_rows["pair"])

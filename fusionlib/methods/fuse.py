@@ -118,7 +118,7 @@ def _fuse(
     """Fused image in the colour of the visible one; and, if wanted, the arrays phi (2, H, W) and confidence (H, W)."""
     fused = method.fuse(pair.ir[None], pair.vi[None])
     if not all(each is None or each.isfinite().all() for each in (fused.image, fused.field)):
-        raise InputError(f"{method.name} makes NaN or infinity of {sources[0]}: its weights are spoilt; give others.")
+        raise InputError(f"{method.name} makes NaN or infinity of {sources[0]}: its weights are damaged; give others.")
     registers, reasons = fused.field is not None, [without_evidence(image) for image in (pair.ir, pair.vi)]
     for path, why in zip(sources, reasons, strict=True):
         if registers and why:

@@ -173,8 +173,8 @@ def _detection(folder: Path) -> str:
     rows = overall.groupby("method")[MEAN_PRECISION].mean()
     untrained = result_tables.read(folder / "tables" / UNTRAINED).query("`class` == 'all'")
     by_coco = [
-        f"{listed(_with_ends(rows.loc[name]) for name in ('ours', 'visible'))} on {dataset}"
-        for dataset, rows in untrained.set_index("method").groupby("dataset", sort=False)
+        f"{listed(_with_ends(of_set.loc[name]) for name in ('ours', 'visible'))} on {dataset}"
+        for dataset, of_set in untrained.set_index("method").groupby("dataset", sort=False)
     ]
     tests = detection_bench.against(table, scenes).query("mean == 'mAP50:90' and not method.str.startswith('ours')")
     less = ((tests["difference"] > 0) & (tests["p"] < SIGNIFICANCE)).groupby(tests["method"], sort=False).all()
@@ -188,7 +188,7 @@ def _detection(folder: Path) -> str:
         f"from COCO and trained on RoadScene reach a mAP50:90 of {_with_ends(rows.loc['ours'])}; the paper prints "
         f"{printed:.1f} %. On the visible images alone they reach {_with_ends(rows.loc['visible'])}. In brackets stand "
         "95 % intervals over scenes, with these detectors. Corrected for the number of rows, Ours is significantly "
-        f"better on both sets than {more}. Only Ours registers here, so this does not show whether its registration or "
+        f"better on all sets than {more}. Only Ours registers here, so this does not show whether its registration or "
         f"its fusion helps. COCO's own detector, without that training, reaches on Ours and on the visible images "
         f"{'; '.join(by_coco)}. {awareness}"
     )
@@ -245,7 +245,7 @@ def _brains(folder: Path) -> str:
     logs = {name: folder / "weights" / "mri" / f"{name}.csv" for name in ("registration", "ours", "corrmlp")}
     minutes = {name: our_numbers.minutes_of(log) for name, log in logs.items()}
     change = ((light - medium)[IMAGE_METRICS] / medium[IMAGE_METRICS]).abs().max(axis=1)
-    nearly_t1 = " So its fused images show T1, and hardly anything of T2." if change["ours"] < 0.01 else ""
+    nearly_t1 = " Its fused images show T1, and hardly anything of T2 (notebook 10)." if change["ours"] < 0.01 else ""
     return (
         f"**Brains.** On {medium.at['ours', 'subjects']} heads, too few for an interval, Ours leaves "
         f"{left['ours, weights for brains']} of a `medium` deformation, after its start on roads and "

@@ -115,7 +115,7 @@ def _roads(folder: Path, level: str, method: str) -> pd.DataFrame:
 
 
 def _p_value(p: float) -> str:
-    """Two decimals, and a third where two would hide on which side of 5 % it lies."""
+    """Two decimals, or four where two would hide on which side of 5 % it lies."""
     return "< 0.01" if p < 0.01 else f"{p:.4f}" if round(p, 2) == SIGNIFICANCE else f"{p:.2f}"
 
 

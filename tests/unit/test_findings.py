@@ -78,10 +78,10 @@ def test_numbers_and_words_follow_the_tables(folder: Path) -> None:
         changed.to_csv(path, index=False)
         text = findings._detection(folder)
         assert f"points on M3FD ({says})" in text and ("by +20 points" in text) == (points < 0)
-    assert re.search(r"better on both sets than \d+ of the \d+ other rows, but not than [^;]*`visible`", text)
+    assert re.search(r"better on all sets than \d+ of the \d+ other rows, but not than [^;]*`visible`", text)
     for name in pd.read_csv(folder / "tables" / "detection.csv")["method"].unique():
         edit(folder, "detection.csv", "mAP50:90", 1 if name.startswith("ours") else 0.1, method=name)
-    assert re.search(r"both sets than (\d+) of the \1 other rows\.", findings._detection(folder))
+    assert re.search(r"all sets than (\d+) of the \1 other rows\.", findings._detection(folder))
     edit(folder, "registration_bench.csv", "EPE", 0.1, method="ours", level="medium")
     large = registration_findings.large(folder)
     assert re.search(r"at `medium` \(significant\)", large) and "not significant" not in large

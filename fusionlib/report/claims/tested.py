@@ -68,9 +68,8 @@ def statements(folder: Path | str) -> pd.DataFrame:
     Returns:
         Columns section, the paper says, tested on, effect (in each number the comparison that is worst for Ours, with
         its interval; a positive number is in favour of Ours; with p where only the correction makes it no
-        contradiction), verdict, significantly worse than (the rows that
-        contradict it), at light (the verdict at the level `light`, where that was measured, and the rows that
-        contradict it), and what would change it.
+        contradiction), verdict, significantly worse than (the rows that contradict it), at light (the verdict at the
+        level `light`, where that was measured, and the rows that contradict it), and what would change it.
     """
     folder, lines = Path(folder), []
     there = [each for each in STATEMENTS if all((folder / "tables" / name).exists() for name in each.files)]
