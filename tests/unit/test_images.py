@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -12,6 +13,7 @@ from pictures import noise, write
 from PIL import Image
 from torch import Tensor
 
+from fusionlib.data.decode import decode
 from fusionlib.data.images import (
     luma,
     read_infrared,
@@ -258,3 +260,14 @@ def test_a_file_that_is_no_image_is_told_without_a_python_object(content: bytes,
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(InputError, match=rf"a\.png cannot be read as an image \({says}\): replace it"):
         read_infrared(tmp_path / "a.png")
+
+
+def test_a_deep_jpeg_that_is_cut_off_is_refused(tmp_path: Path) -> None:
+    ramp = np.arange(64 * 64, dtype="u2").reshape(64, 64)
+    path, content = tmp_path / "it.jpg", bytes(imagecodecs.jpeg8_encode(ramp, bitspersample=12))
+    path.write_bytes(content + b"and what a camera writes behind the picture")
+    whole = decode(path).pixels
+    assert whole.shape == (64, 64) and whole.max() > 4000
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="is a 12-bit JPEG, cut off or of an unusual form"):
+        decode(path)
