@@ -212,8 +212,8 @@ def check_command(name: str | None = None) -> int:
 
     A set that is wholly absent counts as incomplete only if it is asked for by name.
     """
-    if (root := data_root()) and "FUSIONLIB_DATA" in os.environ and not root.is_dir():
-        raise InputError(f"FUSIONLIB_DATA names {root}, which is not a folder: set it to the folder of the data sets.")
+    if not (root := data_root()).is_dir():  # only FUSIONLIB_DATA can name such a one
+        LOGGER.warning(f"{root}, which FUSIONLIB_DATA names, is not a folder: set it to that of the data sets.")
     reports = check(name)
     print("\n".join(map(str, reports)))
     return int(any(not report.complete and (name or report.present or report.wrong) for report in reports))

@@ -270,7 +270,7 @@ def test_weights_come_back_from_a_file(tmp_path):
 
 
 def test_what_the_detector_does_not_take_is_said():
-    with pytest.raises(InputError, match="no detector of size 'x': choose 'n' or 's'"):
+    with pytest.raises(InputError, match="size of DetectorConfig cannot be 'x'; choose 'n' or 's'"):
         DetectorConfig(size="x")
     for shape in ((1, 2, 64, 64), (1, 64, 64)):
         with pytest.raises(InputError, match=r"takes \(B, 1, H, W\)"):
